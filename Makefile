@@ -1,0 +1,61 @@
+# make demo    asks the bundled model about some pictures
+# make test    the tests (under ten minutes on two cores)
+#
+# Each of them first makes .venv. Variables:
+#   PYTHON=python3.12      the interpreter .venv is made with (3.11 or newer)
+#   TORCH=torch==2.13.0    the torch to install
+#   TORCH_INDEX=URL        where torch alone comes from; empty: pip's default. For example
+#                            https://download.pytorch.org/whl/cpu    without CUDA, on Linux
+#                            https://download.pytorch.org/whl/cu130  with CUDA 13.0
+#   WORKERS=2              processes of `make test`
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# torch's OpenMP threads spin while they wait; beside any other busy process that makes small operations
+# 10 to 100 times slower.
+export OMP_WAIT_POLICY = PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: setup demo test test-slow check format clean
+
+setup: $(STAMP)
+
+# torch comes first and by itself: only it may come from another index (which has other versions of what torch
+# needs, so no constraints yet), and with it in place no other package pulls in another build.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	sed 's|^torch==.*|$(TORCH)|' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e '.[train,dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/convllava demo
+
+test: $(STAMP)
+	$(PYTEST) -n $(WORKERS)
+
+# One after the other: some of them bound their own time.
+test-slow: $(STAMP)
+	$(PYTEST) -m 'slow and not gpu and not network'
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_layers.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

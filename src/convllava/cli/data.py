@@ -1,0 +1,86 @@
+"""``convllava data``: make data."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+_PREVIEW_SAMPLES = 24
+
+
+@app.callback()
+def data() -> None:
+    """Make data."""
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Directory to make; it must not exist, or be empty.")],
+    kind: Annotated[str, typer.Option(help="What to draw: line, document, scene, grounding.")] = "line",
+    count: Annotated[int, typer.Option(help="Number of samples.")] = 100,
+    seed: Annotated[int, typer.Option(help="Chooses the series of samples.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="train or heldout; they share no words and no type faces.")
+    ] = "train",
+    size: Annotated[
+        list[str] | None, typer.Option(metavar="HxW", help="Height and width in pixels; repeat for a choice.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of the kind, such as noise=0.2; repeatable."
+        ),
+    ] = None,
+    preview: Annotated[Path | None, typer.Option(help="Also draw the first samples on one sheet.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
+) -> None:
+    """Draw pictures with questions and answers, and write them in the LLaVA format."""
+    from ..data.synthetic import SyntheticDataset, preview_sheet, write_dataset
+
+    options = dict(parse_setting(text) for text in setting or [])
+    if size:
+        options["sizes"] = [parse_size(text) for text in size]
+    dataset = SyntheticDataset(kind, count=count, seed=seed, split=split, **options)
+    if preview is not None:
+        preview_sheet(dataset, _PREVIEW_SAMPLES).save(preview)
+    with progress_bar(f"drawing {kind}") as progress:
+        written = write_dataset(dataset, out, progress)
+    report = {"directory": str(written), "kind": kind, "count": count, "seed": seed, "split": split}
+    print(json.dumps(report) if as_json else f"{count} samples ({kind}, {split}, seed {seed}) in {written}")
+
+
+def parse_size(text: str) -> list[int]:
+    """Read ``32x192`` as [height, width]."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"--size {text!r}: give height and width in pixels, such as 32x192")
+    return [int(match[1]), int(match[2])]
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read ``noise=0.2`` or ``tasks=["count"]``; a value that is not JSON is taken as text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ValueError(f"--set {text!r}: give KEY=VALUE, such as noise=0.2")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error; the callback takes how many are done and how many there are."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

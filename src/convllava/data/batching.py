@@ -1,0 +1,168 @@
+"""Samples to batches: encoded, labelled, padded, and grouped so that little is padded."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..constants import IGNORE_INDEX
+from .samples import Sample, SampleSource
+
+POOL_BATCHES = 16
+"""Batches whose samples are sorted by shape and length together; more would pad less and mix less."""
+
+
+class Encoder(Protocol):
+    """The part of a processor that training needs: messages and pictures to token ids and pixels."""
+
+    def encode(self, messages: Sequence[Any], images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]: ...
+
+
+class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
+    """Samples of a source as rows ready to be padded.
+
+    Args:
+        source: Where samples come from.
+        processor: Anything with ``encode``.
+        max_length: Longest allowed row in tokens, visual tokens included.
+    """
+
+    def __init__(self, source: SampleSource, processor: Encoder, max_length: int) -> None:
+        self.source = source
+        self.processor = processor
+        self.max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``sample_id``, ``input_ids`` (T,), ``labels`` (T,), ``pixel_values`` (n, 3, H, W), ``image_sizes``."""
+        return encode_sample(self.source[index], self.processor, self.max_length)
+
+
+def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[str, Any]:
+    """Encode one sample; its labels supervise the assistant's text and end token only.
+
+    Raises:
+        ValueError: When it is too long, supervises nothing or has an unreadable picture; names the sample.
+    """
+    images = [open_image(image, sample.sample_id) for image in sample.images]
+    try:
+        row = processor.encode(sample.messages, images)
+    except ValueError as error:
+        raise ValueError(f"sample {sample.sample_id}: {error}") from error
+    input_ids, supervised = row["input_ids"], row["labels_mask"]
+    if len(input_ids) > max_length:
+        raise ValueError(
+            f"sample {sample.sample_id} has {len(input_ids)} tokens, more than max_length {max_length}; shorten it, "
+            "lower the resolution or raise max_length"
+        )
+    if not bool(supervised.any()):
+        raise ValueError(f"sample {sample.sample_id} has no assistant text to learn from")
+    return {
+        "sample_id": sample.sample_id,
+        "input_ids": input_ids,
+        "labels": torch.where(supervised, input_ids, IGNORE_INDEX),
+        "pixel_values": row["pixel_values"],
+        "image_sizes": row["image_sizes"],
+    }
+
+
+def open_image(image: Image.Image | Path, sample_id: str) -> Image.Image:
+    """Return a decoded picture.
+
+    Raises:
+        ValueError: When the file cannot be decoded; names it and the sample.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    try:
+        with Image.open(image) as opened:
+            opened.load()
+            return opened
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"sample {sample_id}: cannot read image {image} ({error})") from error
+
+
+class Collator:
+    """Pads rows on the right into a batch.
+
+    Keys in: those of :class:`EncodedDataset`. Keys out: ``input_ids``, ``attention_mask`` and ``labels`` (N, T);
+    ``pixel_values`` (M, 3, Hmax, Wmax) zero-padded right and bottom and ``image_sizes`` (M, 2) of all M pictures in
+    reading order, both absent when there are none; ``sample_ids``, a list of N. For a line and a text-only row::
+
+        input_ids [[1, 5, 427, 427, 6, 40, 2], [1, 5, 41, 6, 42, 2, 0]]   labels [[-100, ..., 40, 2], ...]
+        pixel_values (1, 3, 64, 128)   image_sizes [[64, 128]]
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = {
+            "input_ids": _pad([row["input_ids"] for row in rows], self.pad_token_id),
+            "attention_mask": _pad([torch.ones_like(row["input_ids"]) for row in rows], 0),
+            "labels": _pad([row["labels"] for row in rows], IGNORE_INDEX),
+            "sample_ids": [row["sample_id"] for row in rows],
+        }
+        with_images = [row for row in rows if len(row["image_sizes"])]
+        if with_images:
+            batch["image_sizes"] = torch.cat([row["image_sizes"] for row in with_images])
+            batch["pixel_values"] = _stack_pixels([row["pixel_values"] for row in with_images])
+        return batch
+
+
+class ShapeGroupedBatches(torch.utils.data.Sampler[list[int]]):
+    """Batches of similar rows, in a random order fixed by the seed.
+
+    Samples are taken pool by pool in their given order; inside a pool they are sorted by the pictures' shapes, then
+    text length, cut into batches and shuffled. ``processes`` consecutive batches (one a device) come from the same
+    neighbourhood, so that no device waits long for another.
+    """
+
+    def __init__(self, source: SampleSource, batch_size: int, *, processes: int = 1, seed: int = 0) -> None:
+        self.source = source
+        self.batch_size = batch_size
+        self.processes = processes
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.source) // (self.batch_size * self.processes) * self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng(self.seed)
+        unit = self.batch_size * self.processes  # one batch on every device
+        usable = len(self) * self.batch_size
+        for start in range(0, usable, unit * POOL_BATCHES):
+            pool = sorted(range(start, min(start + unit * POOL_BATCHES, usable)), key=self._key)
+            units = [pool[first : first + unit] for first in range(0, len(pool), unit)]
+            for chosen in rng.permutation(len(units)):
+                yield from _cut(units[chosen], self.batch_size)
+
+    def _key(self, index: int) -> tuple[Any, ...]:
+        return (sorted(self.source.image_sizes(index)), self.source.text_length(index))
+
+
+def _cut(indices: list[int], size: int) -> Iterator[list[int]]:
+    for first in range(0, len(indices), size):
+        yield indices[first : first + size]
+
+
+def _pad(rows: Sequence[Tensor], value: int) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+
+
+def _stack_pixels(parts: Sequence[Tensor]) -> Tensor:
+    """Stack pictures (n_i, 3, H_i, W_i) into one tensor, padded right and bottom with zeros."""
+    height = max(part.shape[-2] for part in parts)
+    width = max(part.shape[-1] for part in parts)
+    stacked = parts[0].new_zeros(sum(len(part) for part in parts), 3, height, width)
+    first = 0
+    for part in parts:
+        stacked[first : first + len(part), :, : part.shape[-2], : part.shape[-1]] = part
+        first += len(part)
+    return stacked

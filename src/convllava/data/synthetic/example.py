@@ -1,0 +1,31 @@
+"""What every kind of synthetic data makes, and how it makes it."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from .options import Size
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with one question about it; ``facts`` keeps what was drawn, for tests and more questions."""
+
+    image: Image.Image
+    question: str
+    answer: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Kind(Protocol):
+    """A generator of one kind of pictures: a dataclass whose fields, ``split`` apart, are its options."""
+
+    @property
+    def sizes(self) -> tuple[Size, ...]: ...
+
+    def example(self, rng: random.Random, size: Size) -> Example:
+        """Draw one picture of ``size`` (height, width) with its question, from the random stream alone."""
+        ...

@@ -1,0 +1,95 @@
+"""The bundled type faces: samples are drawn with these alone, so that they look the same everywhere."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+from PIL import ImageFont
+
+FONT_DIRECTORY = Path(__file__).parent / "fonts"
+
+CHARACTERS = "".join(map(chr, range(0x20, 0x7F))) + "£€"
+"""All that can be written: every face has a glyph for each."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One font file.
+
+    ``style`` is what a layout asks for (``sans``, ``serif``, ``mono``, ``slab``, ``condensed``, ``receipt``,
+    ``hand``); ``split`` says which samples may be set in it.
+    """
+
+    name: str
+    style: str
+    split: str
+    bold: bool = False
+
+
+FACES = (
+    Face("open-sans-regular", "sans", "train"),
+    Face("open-sans-bold", "sans", "train", bold=True),
+    Face("inter-regular", "sans", "train"),
+    Face("barlow-condensed-regular", "condensed", "train"),
+    Face("barlow-condensed-bold", "condensed", "train", bold=True),
+    Face("noto-serif-regular", "serif", "train"),
+    Face("noto-serif-bold", "serif", "train", bold=True),
+    Face("crimson-pro-regular", "serif", "train"),
+    Face("zilla-slab-regular", "slab", "train"),
+    Face("zilla-slab-bold", "slab", "train", bold=True),
+    Face("jetbrains-mono-regular", "mono", "train"),
+    Face("jetbrains-mono-bold", "mono", "train", bold=True),
+    Face("cousine-regular", "mono", "train"),
+    Face("vt323-regular", "receipt", "train"),
+    Face("patrick-hand-regular", "hand", "train"),
+    Face("work-sans-regular", "sans", "heldout"),
+    Face("work-sans-bold", "sans", "heldout", bold=True),
+    Face("oswald-regular", "condensed", "heldout"),
+    Face("libre-baskerville-regular", "serif", "heldout"),
+    Face("roboto-slab-regular", "slab", "heldout"),
+    Face("courier-prime-regular", "mono", "heldout"),
+)
+
+
+@lru_cache
+def faces(split: str) -> tuple[Face, ...]:
+    """Return the faces that samples of a split may use."""
+    return tuple(face for face in FACES if face.split == split)
+
+
+@lru_cache
+def bold_sibling(face: Face) -> Face:
+    """Return the bold cut of a face, or the face itself where none is bundled."""
+    family = face.name.rpartition("-")[0]
+    return next((other for other in FACES if other.name == f"{family}-bold"), face)
+
+
+@lru_cache(maxsize=1024)
+def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    """Open a bundled face at a size in pixels per em; raises ``OSError`` if the file is missing.
+
+    The basic layout engine needs no shaping library, so a line is as wide on one machine as on another.
+    """
+    return ImageFont.truetype(BytesIO(_font_bytes(name)), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def text_width(name: str, size: int, text: str) -> float:
+    """Return how far a line of text advances, in pixels.
+
+    Asking the font costs as much as drawing, so each character is asked for once: the bundled faces have no
+    kerning, and widths add up.
+    """
+    widths = _advances(name, size)
+    return sum(widths[character] for character in text)
+
+
+@lru_cache(maxsize=1024)
+def _advances(name: str, size: int) -> dict[str, float]:
+    font = load_font(name, size)
+    return {character: font.getlength(character) for character in CHARACTERS}
+
+
+@lru_cache
+def _font_bytes(name: str) -> bytes:
+    return (FONT_DIRECTORY / f"{name}.ttf").read_bytes()

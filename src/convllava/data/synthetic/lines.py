@@ -1,0 +1,122 @@
+"""Single lines of text, or a few of them: the first thing a model learns to read."""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .effects import draw_inks, print_mask, turn, wear
+from .example import Example
+from .fonts import faces, load_font, text_width
+from .options import Range, Size, check_fraction, check_range, check_sizes
+from .text import any_text
+
+_QUESTIONS = (
+    "Read the text.",
+    "What does it say?",
+    "Transcribe the text.",
+    "What is written here?",
+    "Write down the text in the picture.",
+    "Read this.",
+)
+
+_MARGIN = 2
+"""Pixels kept free at every edge."""
+
+_MAX_DEGREES = 1.5
+
+
+class _Row(NamedTuple):
+    text: str
+    font: ImageFont.FreeTypeFont
+    ink: tuple[int, int, int, int]
+    """Bounding box of the ink when the text is drawn at the origin."""
+
+
+@dataclass(frozen=True)
+class LineKind:
+    """Pictures filled by ``rows`` lines of words, amounts, dates, codes and the like.
+
+    ``cap`` is the range of the font size as a fraction of a row's height; ``noise`` runs from 0 (black on
+    white) to 1 (coloured, faint, blurred, speckled, slightly turned).
+    """
+
+    split: str
+    sizes: tuple[Size, ...] = ((32, 192),)
+    cap: Range = (0.5, 0.85)
+    rows: int = 1
+    noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=16))
+        object.__setattr__(self, "cap", check_range("cap", self.cap, 0.1, 1.0))
+        check_fraction("noise", self.noise)
+        if not isinstance(self.rows, int) or self.rows < 1:
+            raise ValueError(f"rows must be a whole number of at least 1, got {self.rows!r}")
+        lowest = min(height for height, _ in self.sizes) // self.rows
+        if lowest < 12:
+            raise ValueError(
+                f"{self.rows} rows leave {lowest} pixels each in the smallest size; at least 12 are needed"
+            )
+
+    def example(self, rng: random.Random, size: Size) -> Example:
+        """Draw one picture of ``size`` (height, width) and ask for its text."""
+        height, width = size
+        face = rng.choice(faces(self.split)).name
+        row_height = height // self.rows
+        font_size = max(8, round(rng.uniform(*self.cap) * row_height))
+        rows = [self._row(rng, face, font_size, row_height, width) for _ in range(self.rows)]
+        mask = _draw(rng, rows, size)
+        if rng.random() < self.noise:
+            mask = turn(mask, _safe_angle(rng, mask))
+        image = wear(print_mask(mask, draw_inks(rng, self.noise)), rng, self.noise)
+        return Example(image, rng.choice(_QUESTIONS), "\n".join(row.text for row in rows))
+
+    def _row(self, rng: random.Random, face: str, font_size: int, height: int, width: int) -> _Row:
+        room = width - 2 * _MARGIN
+        text = self._text(rng, face, font_size, rng.uniform(0.3, 0.97) * width, room)
+        # Tall faces overhang their em, so the size gives way until all of the ink is inside.
+        while True:
+            font = load_font(face, font_size)
+            left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
+            if (right - left <= room and bottom - top <= height - _MARGIN) or font_size <= 6:
+                return _Row(text, font, (left, top, right, bottom))
+            font_size -= 1
+
+    def _text(self, rng: random.Random, face: str, font_size: int, target: float, room: float) -> str:
+        """Add fields until the text is ``target`` pixels wide; it never gets wider than ``room``."""
+        text = ""
+        for _ in range(12):
+            longer = f"{text} {any_text(rng, self.split)}".strip()
+            width = text_width(face, font_size, longer)
+            if width <= room:
+                text = longer
+            if target <= width <= room:
+                break
+        return text or str(rng.randrange(10))
+
+
+def _draw(rng: random.Random, rows: list[_Row], size: Size) -> Image.Image:
+    height, width = size
+    mask = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(mask)
+    row_height = height // len(rows)
+    indent = rng.random() ** 2
+    for index, row in enumerate(rows):
+        left, top, right, bottom = row.ink
+        x = _MARGIN + int(indent * (width - 2 * _MARGIN - (right - left)))
+        slack = row_height - (bottom - top)
+        y = index * row_height + round(slack * rng.uniform(0.25, 0.75))
+        draw.text((x - left, y - top), row.text, fill=255, font=row.font)
+    return mask
+
+
+def _safe_angle(rng: random.Random, mask: Image.Image) -> float:
+    """Draw an angle in degrees that turns no ink out of the picture."""
+    box = mask.getbbox()
+    assert box is not None, "a row always has ink"
+    slack = min(box[1], mask.height - box[3])
+    largest = math.degrees(math.atan2(slack, mask.width / 2))
+    return rng.uniform(-1, 1) * min(_MAX_DEGREES, largest)

@@ -1,0 +1,119 @@
+"""Painting a scene: each shape drawn large, then shrunk onto the backdrop, so that edges are smooth."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from PIL import Image, ImageDraw
+
+from .effects import WHITE, Colour, wear
+from .things import COLOURS, Scene, Thing
+
+_SCALE = 4
+"""How many times larger than the picture a shape is drawn."""
+
+_LEAST_CONTRAST = 110
+"""Distance in RGB that every thing keeps from the backdrop."""
+
+_HALF_COVERED = [0] * 128 + [255] * 128
+"""Table from coverage to ink: a pixel belongs to a thing that covers at least half of it."""
+
+Point = tuple[float, float]
+
+
+def paint(rng: random.Random, scene: Scene, noise: float) -> tuple[Image.Image, Scene]:
+    """Return the picture (RGB) and the scene with each box drawn tight around the thing's pixels."""
+    colours = [_jitter(rng, COLOURS[thing.colour], noise) for thing in scene.things]
+    image = _backdrop(rng, scene, colours, noise)
+    things = [_paint_thing(image, thing, colour) for thing, colour in zip(scene.things, colours, strict=True)]
+    return wear(image, rng, noise), replace(scene, things=tuple(things))
+
+
+def _paint_thing(image: Image.Image, thing: Thing, colour: Colour) -> Thing:
+    side = round(thing.side)
+    mask = Image.new("L", (side * _SCALE, side * _SCALE))
+    _OUTLINES[thing.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(thing.degrees))
+    mask = mask.reduce(_SCALE)
+    x, y = round(thing.box[0]), round(thing.box[1])
+    image.paste(colour, (x, y), mask)
+    ink = mask.point(_HALF_COVERED).getbbox()
+    assert ink is not None, f"a {thing.shape} always has ink"
+    return replace(thing, box=(x + ink[0], y + ink[1], x + ink[2], y + ink[3]))
+
+
+def _backdrop(rng: random.Random, scene: Scene, colours: list[Colour], noise: float) -> Image.Image:
+    height, width = scene.size
+    first = _backdrop_colour(rng, colours) if rng.random() < noise + 0.3 else WHITE
+    image = Image.new("RGB", (width, height), first)
+    if rng.random() < 0.4 * noise:
+        second = _jitter(rng, first, 1.0)
+        shade = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize((width, height))
+        image.paste(second, (0, 0), shade)
+    return image
+
+
+def _backdrop_colour(rng: random.Random, colours: list[Colour]) -> Colour:
+    for _ in range(20):
+        level = rng.choice((rng.randint(200, 255), rng.randint(200, 255), rng.randint(0, 255)))
+        colour = _jitter(rng, (level, level, level), 2.0)
+        if all(math.dist(colour, other) > _LEAST_CONTRAST for other in colours):
+            return colour
+    return WHITE
+
+
+def _jitter(rng: random.Random, colour: Colour, strength: float) -> Colour:
+    step = round(12 * strength)
+    red, green, blue = (max(0, min(255, value + rng.randint(-step, step))) for value in colour)
+    return red, green, blue
+
+
+def _polygon(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
+    """Return a painter of a polygon given on the square from -1 to 1, y downwards."""
+
+    def draw(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
+        cos, sin = math.cos(angle), math.sin(angle)
+        # Turned, the corners must still be on the canvas.
+        reach = max(max(abs(x * cos - y * sin), abs(x * sin + y * cos)) for x, y in points)
+        scale = side / 2 / max(1.0, reach)
+        turned = [(x * cos - y * sin, x * sin + y * cos) for x, y in points]
+        canvas.polygon([((x * scale) + side / 2, (y * scale) + side / 2) for x, y in turned], fill=255)
+
+    return draw
+
+
+def _circle(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
+    canvas.ellipse((0, 0, side - 1, side - 1), fill=255)
+
+
+def _ring(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
+    _circle(canvas, side, angle)
+    canvas.ellipse((side * 0.28, side * 0.28, side * 0.72, side * 0.72), fill=0)
+
+
+def _star_points() -> list[Point]:
+    radii = (1.0, 0.42) * 5
+    return [(r * math.sin(math.pi * i / 5), -r * math.cos(math.pi * i / 5)) for i, r in enumerate(radii)]
+
+
+def _heart_points() -> list[Point]:
+    turns = [math.tau * step / 48 for step in range(48)]
+    y = [13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t) for t in turns]
+    return [(math.sin(t) ** 3, -(value + 2.5) / 14.5) for t, value in zip(turns, y, strict=True)]
+
+
+_ARM = 0.34
+
+_OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
+    "circle": _circle,
+    "ring": _ring,
+    "square": _polygon((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "triangle": _polygon((0, -0.95), (1, 0.85), (-1, 0.85)),
+    "diamond": _polygon((0, -1), (0.75, 0), (0, 1), (-0.75, 0)),
+    "star": _polygon(*_star_points()),
+    "heart": _polygon(*_heart_points()),
+    "cross": _polygon(
+        *((-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM)),
+        *((_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)),
+    ),
+}

@@ -1,0 +1,218 @@
+"""Questions about a scene whose answer nobody would dispute.
+
+A question maker gets the random stream, the scene, the split and, for questions of yes or no, the answer that
+is wanted: it is drawn before the scene, so that both answers come equally often. It returns None if the scene
+does not offer such a question; the caller then lays out another.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from .relations import DIRECTIONS, by_size, holds, only_one, unique
+from .things import COLOURS, SHAPES, Scene, Thing, combinations
+
+Asked = tuple[str, str]
+"""Question and answer."""
+
+Asker = Callable[[random.Random, Scene, str, bool], Asked | None]
+"""(random stream, scene, split, whether "yes" is wanted) -> question and answer, or None."""
+
+_NUMBERS = (
+    "no",
+    "a",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+
+MOST_THINGS = len(_NUMBERS) - 1
+"""As many as a caption has number words for."""
+
+
+def describe(scene: Scene) -> str:
+    """Name everything from left to right, twins together: ``a red circle and two green stars``."""
+    groups = Counter((thing.colour, thing.shape) for thing in scene.things)
+    parts = [_counted(count, colour, shape) for (colour, shape), count in groups.items()]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def ask_caption(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask for a description."""
+    wordings = (
+        "Describe the picture.",
+        "What is in the picture?",
+        "What does the picture show?",
+        "Caption this.",
+    )
+    return rng.choice(wordings), describe(scene)
+
+
+def ask_count(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask how many things there are of a shape, of a colour, of both, or in all; at times there are none."""
+    colour, shape = _name_to_count(rng, scene, split)
+    matches = [t for t in scene.things if colour in (t.colour, None) and shape in (t.shape, None)]
+    noun = SHAPES[shape] if shape else rng.choice(("things", "objects", "shapes"))
+    name = f"{colour} {noun}" if colour else noun
+    wordings = (
+        "How many {} are there?",
+        "How many {} are in the picture?",
+        "How many {} do you see?",
+        "Count the {}.",
+    )
+    return rng.choice(wordings).format(name), str(len(matches))
+
+
+def ask_colour(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask the colour of the only thing of its shape, or of the largest or smallest."""
+    chosen = _singled_out(rng, scene.things, [(t, t.shape) for t in unique(scene.things, lambda t: t.shape)])
+    if chosen is None:
+        return None
+    thing, name = chosen
+    wordings = (
+        "What colour is the {}?",
+        "What color is the {}?",
+        "Which colour has the {}?",
+        "Tell the colour of the {}.",
+    )
+    return rng.choice(wordings).format(name), thing.colour
+
+
+def ask_shape(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask the shape of the only thing of its colour, or of the largest or smallest."""
+    named = [(t, f"{t.colour} {_thing(rng)}") for t in unique(scene.things, lambda t: t.colour)]
+    chosen = _singled_out(rng, scene.things, named)
+    if chosen is None:
+        return None
+    thing, name = chosen
+    wordings = (
+        "What shape is the {}?",
+        "What shape has the {}?",
+        "Which shape is the {}?",
+        "Tell the shape of the {}.",
+    )
+    return rng.choice(wordings).format(name), thing.shape
+
+
+def ask_existence(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask whether something is there; half of the absent ones are of a colour and a shape that both are."""
+    present = {(t.colour, t.shape) for t in scene.things}
+    kind = rng.choice(("pair", "pair", "colour", "shape"))
+    if kind == "pair":
+        pairs = [pair for pair in combinations(split) if (pair in present) == yes]
+        near = [pair for pair in pairs if _half_seen(pair, present)]
+        name = " ".join(rng.choice(near if near and rng.random() < 0.5 else pairs))
+    else:
+        seen = {pair[0 if kind == "colour" else 1] for pair in present}
+        names = [name for name in (COLOURS if kind == "colour" else SHAPES) if (name in seen) == yes]
+        if not names:
+            return None
+        name = rng.choice(names) if kind == "shape" else f"{rng.choice(names)} {_thing(rng)}"
+    article = "an" if name[0] in "aeiou" else "a"
+    wordings = (
+        "Is there {} {}?",
+        "Is there {} {} in the picture?",
+        "Do you see {} {}?",
+        "Can you see {} {}?",
+    )
+    return rng.choice(wordings).format(article, name), _yes_no(yes)
+
+
+def ask_relation(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask whether one thing stands left of (...) another."""
+    named = unique(scene.things, lambda t: t.name)
+    if len(named) < 2:
+        return None
+    thing, other = rng.sample(named, 2)
+    fitting = [relation for relation in DIRECTIONS if holds(thing, relation, other) is yes]
+    if not fitting:
+        return None
+    relation = rng.choice(fitting)
+    to = "to the " if relation in ("left of", "right of") and rng.random() < 0.5 else ""
+    wordings = ("Is the {} {}{} the {}?", "Is the {} {}{} the {}?", "Does the {} stand {}{} the {}?")
+    return rng.choice(wordings).format(thing.name, to, relation, other.name), _yes_no(yes)
+
+
+def ask_neighbour(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask what the one thing left of (...) another is."""
+    named = unique(scene.things, lambda t: t.name)
+    if not named:
+        return None
+    other, relation = rng.choice(named), rng.choice(tuple(DIRECTIONS))
+    thing = only_one(scene.things, relation, other)
+    if thing is None:
+        return None
+    wordings = (
+        "What is {} the {}?",
+        "What is {} the {}?",
+        "What do you see {} the {}?",
+        "Which shape is {} the {}?",
+    )
+    wording = rng.choice(wordings)
+    answer = thing.shape if wording.startswith("Which shape") else thing.name
+    return wording.format(relation, other.name), answer
+
+
+def ask_size(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+    """Ask for the largest or the smallest thing."""
+    which = rng.choice(("largest", "smallest"))
+    thing = by_size(scene.things, which)
+    if thing is None:
+        return None
+    word = rng.choice((which, {"largest": "biggest", "smallest": "smallest"}[which]))
+    wordings = ("What is the {} {}?", "Which is the {} {}?", "Name the {} {}.")
+    return rng.choice(wordings).format(word, _thing(rng)), thing.name
+
+
+SCENE_TASKS: dict[str, Asker] = {
+    "caption": ask_caption,
+    "count": ask_count,
+    "colour": ask_colour,
+    "shape": ask_shape,
+    "existence": ask_existence,
+    "relation": ask_relation,
+    "neighbour": ask_neighbour,
+    "size": ask_size,
+}
+"""Every task by the name that the option ``tasks`` uses."""
+
+
+def _counted(count: int, colour: str, shape: str) -> str:
+    if count == 1:
+        return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
+    return f"{_NUMBERS[count]} {colour} {SHAPES[shape]}"
+
+
+def _name_to_count(rng: random.Random, scene: Scene, split: str) -> tuple[str | None, str | None]:
+    seen = rng.choice(scene.things)
+    colour, shape = (seen.colour, seen.shape) if rng.random() < 0.85 else rng.choice(combinations(split))
+    return rng.choice(((None, shape), (colour, None), (colour, shape), (None, None)))
+
+
+def _singled_out(
+    rng: random.Random, things: Sequence[Thing], named: list[tuple[Thing, str]]
+) -> tuple[Thing, str] | None:
+    """Choose a thing with a name that fits it alone, from those given and the superlatives."""
+    sized = {which: by_size(things, which) for which in ("largest", "smallest")}
+    named = named + [(thing, f"{which} {_thing(rng)}") for which, thing in sized.items() if thing is not None]
+    return rng.choice(named) if named else None
+
+
+def _half_seen(pair: tuple[str, str], present: set[tuple[str, str]]) -> bool:
+    return any(pair[0] == colour for colour, _ in present) and any(pair[1] == shape for _, shape in present)
+
+
+def _thing(rng: random.Random) -> str:
+    return rng.choice(("thing", "object", "shape"))
+
+
+def _yes_no(yes: bool) -> str:
+    return "yes" if yes else "no"

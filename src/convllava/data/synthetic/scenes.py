@@ -1,0 +1,108 @@
+"""Scenes of coloured shapes, with questions about them or boxes of what is referred to."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ...geometry import box_to_square, format_box
+from .example import Example
+from .options import Size, check_fraction, check_sizes, check_tasks
+from .paint import paint
+from .referring import REFERRERS
+from .scene_questions import MOST_THINGS, SCENE_TASKS
+from .things import Scene, lay_out
+
+_SIZES: tuple[Size, ...] = ((128, 128), (128, 192), (192, 128))
+
+_SMALLEST_SIDE = 80
+"""Pixels a side in which a large thing and a small one find room."""
+
+_ATTEMPTS = 500
+"""Scenes laid out in search of one that offers a question; one in ten does, even for the rarest."""
+
+_TASKS_FOR_TWO = {"relation", "neighbour", "size", "superlative"}
+
+_LOCATE = ("Where is {}?", "Give the box of {}.", "Locate {}.", "Find {}.", "Where do you see {}?")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SceneKind:
+    """Up to ``most`` shapes and one question: what, how many, which colour, where to one another.
+
+    ``tasks`` chooses among the questions; ``noise`` runs from 0 (plain colours on white) to 1.
+    """
+
+    split: str
+    sizes: tuple[Size, ...] = _SIZES
+    tasks: tuple[str, ...] = tuple(SCENE_TASKS)
+    most: int = 6
+    noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
+        object.__setattr__(self, "tasks", check_tasks(self.tasks, SCENE_TASKS))
+        _check_most(self.most, self.tasks)
+        check_fraction("noise", self.noise)
+
+    def example(self, rng: random.Random, size: Size) -> Example:
+        """Draw a scene of ``size`` (height, width) and ask about it."""
+        task, yes = SCENE_TASKS[rng.choice(self.tasks)], rng.random() < 0.5
+        scene, (question, answer) = _until(
+            lambda: lay_out(rng, size, self.split, self.most), lambda scene: task(rng, scene, self.split, yes)
+        )
+        image, scene = paint(rng, scene, self.noise)
+        return Example(image, question, answer, {"scene": scene})
+
+
+@dataclass(frozen=True)
+class GroundingKind:
+    """Up to ``most`` shapes and the question where one is; the answer is its box on the padded square.
+
+    ``tasks`` chooses how it is referred to: by ``attribute``, ``superlative`` or ``relation``.
+    """
+
+    split: str
+    sizes: tuple[Size, ...] = _SIZES
+    tasks: tuple[str, ...] = tuple(REFERRERS)
+    most: int = 6
+    noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
+        object.__setattr__(self, "tasks", check_tasks(self.tasks, REFERRERS))
+        _check_most(self.most, self.tasks)
+        check_fraction("noise", self.noise)
+
+    def example(self, rng: random.Random, size: Size) -> Example:
+        """Draw a scene of ``size`` (height, width) and refer to one thing in it."""
+        refer = REFERRERS[rng.choice(self.tasks)]
+        scene, (name, target) = _until(
+            lambda: lay_out(rng, size, self.split, self.most), lambda scene: refer(rng, scene)
+        )
+        image, painted = paint(rng, scene, self.noise)
+        box = painted.things[scene.things.index(target)].box
+        height, width = size
+        answer = format_box(box_to_square(box, width, height))
+        return Example(image, rng.choice(_LOCATE).format(name), answer, {"scene": painted, "box": box})
+
+
+def _until(make: Callable[[], Scene], ask: Callable[[Scene], T | None]) -> tuple[Scene, T]:
+    """Lay out scenes until one offers the question; another question instead would tilt the answers."""
+    for _ in range(_ATTEMPTS):
+        scene = make()
+        asked = ask(scene)
+        if asked is not None:
+            return scene, asked
+    height, width = scene.size
+    raise ValueError(f"none of {_ATTEMPTS} scenes of {height}x{width} offers the question: give larger sizes")
+
+
+def _check_most(most: int, tasks: tuple[str, ...]) -> None:
+    alone = _TASKS_FOR_TWO.intersection(tasks)
+    if most == 1 and alone:
+        raise ValueError(f"task {min(alone)!r} needs two things, but most is 1")
+    if not isinstance(most, int) or not 1 <= most <= MOST_THINGS:
+        raise ValueError(f"most must be a whole number from 1 to {MOST_THINGS}, got {most!r}")

@@ -1,0 +1,136 @@
+"""A scene as data: coloured shapes laid out without overlap, before anything is painted."""
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ...geometry import Box
+from .effects import Colour
+from .options import Size
+from .seeding import split_of
+
+COLOURS: dict[str, Colour] = {
+    "red": (218, 38, 42),
+    "orange": (246, 138, 24),
+    "yellow": (246, 220, 48),
+    "green": (44, 156, 72),
+    "blue": (44, 88, 212),
+    "purple": (132, 52, 172),
+    "pink": (246, 150, 192),
+    "brown": (122, 74, 40),
+    "grey": (140, 142, 146),
+    "black": (24, 24, 28),
+}
+
+SHAPES: dict[str, str] = {
+    "circle": "circles",
+    "square": "squares",
+    "triangle": "triangles",
+    "star": "stars",
+    "diamond": "diamonds",
+    "cross": "crosses",
+    "heart": "hearts",
+    "ring": "rings",
+}
+"""Every shape with its plural."""
+
+_COVERAGE = {
+    "circle": 0.79,
+    "square": 0.81,
+    "triangle": 0.45,
+    "star": 0.31,
+    "diamond": 0.38,
+    "cross": 0.56,
+    "heart": 0.56,
+    "ring": 0.63,
+}
+"""Share of its box's square that each shape fills."""
+
+_GAP = 4
+"""Pixels at least between two things, and between a thing and the edge."""
+
+_SMALLEST = 24
+"""Side in pixels below which a shape can hardly be told."""
+
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One coloured shape, turned by some degrees; ``box`` is where it may leave ink, in whole pixels."""
+
+    colour: str
+    shape: str
+    large: bool
+    degrees: float
+    box: Box
+
+    @property
+    def name(self) -> str:
+        """What one calls it, such as ``red circle``."""
+        return f"{self.colour} {self.shape}"
+
+    @property
+    def side(self) -> float:
+        """Width or height, whichever is larger, in pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def area(self) -> float:
+        """About how many pixels it covers."""
+        return _COVERAGE[self.shape] * self.side**2
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Middle of the box, (x, y) in pixels."""
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Things from left to right on a picture of ``size`` (height, width)."""
+
+    size: Size
+    things: tuple[Thing, ...]
+
+
+@lru_cache
+def combinations(split: str) -> tuple[tuple[str, str], ...]:
+    """Return the (colour, shape) pairs of a split: training lacks some, held-out scenes show all of them."""
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    return tuple(pair for pair in pairs if split == "heldout" or split_of(" ".join(pair)) == "train")
+
+
+def lay_out(rng: random.Random, size: Size, split: str, most: int) -> Scene:
+    """Place 1 to ``most`` things; one that finds no room is left out."""
+    count = rng.randint(1, most)
+    # Drawing from few pairs gives twins, which counting and relations need.
+    pairs = rng.sample(combinations(split), rng.randint(1, count))
+    things: list[Thing] = []
+    for _ in range(count):
+        thing = _place(rng, size, rng.choice(pairs), things)
+        if thing is not None:
+            things.append(thing)
+    return Scene(size, tuple(sorted(things, key=lambda thing: thing.centre)))
+
+
+def _place(rng: random.Random, size: Size, pair: tuple[str, str], others: list[Thing]) -> Thing | None:
+    height, width = size
+    large = rng.random() < 0.4
+    side = _side(rng, min(size), large)
+    columns, rows = width - side - 2 * _GAP + 1, height - side - 2 * _GAP + 1
+    for _ in range(_ATTEMPTS):
+        x, y = _GAP + int(rng.random() * columns), _GAP + int(rng.random() * rows)
+        box = (x, y, x + side, y + side)
+        if not any(_near(box, other.box) for other in others):
+            return Thing(*pair, large, rng.uniform(-8, 8), box)
+    return None
+
+
+def _side(rng: random.Random, shorter: int, large: bool) -> int:
+    least, most = (0.34, 0.42) if large else (0.19, 0.25)
+    return max(_SMALLEST, round(rng.uniform(least, most) * shorter))
+
+
+def _near(a: Box, b: Box) -> bool:
+    return a[0] < b[2] + _GAP and b[0] < a[2] + _GAP and a[1] < b[3] + _GAP and b[1] < a[3] + _GAP

@@ -1,0 +1,170 @@
+"""Opening pictures by path, URL, standard input or PDF page: an upright RGB picture, or one clear line."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from http.client import HTTPException
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.error import URLError
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
+
+from PIL import Image
+
+from ..model import to_rgb
+from ..model.image_processing_convllava import to_pil
+from .pdf import PDF_MARK, render_page
+
+STANDARD_INPUT = "-"
+
+MAX_BYTES = 64 << 20
+"""Bytes that are read from a URL or from standard input, at most."""
+
+TIMEOUT_SECONDS = 30.0
+"""For connecting, and again for the whole download."""
+
+# Pillow knows many more; some of them run other programs (EPS: Ghostscript) or have no mark to know them by.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+READABLE = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PDF"
+
+_CHUNK = 1 << 16
+
+
+def open_image(source: Any, page: int | None = None) -> Image.Image:
+    """Return a picture upright and in RGB.
+
+    Args:
+        source: A path, an http(s) URL, "-" (standard input), or a PIL, numpy or torch picture.
+        page: Page of a PDF, counted from 1; by default the first.
+
+    Raises:
+        ValueError: Nothing there, not a picture, damaged, too large, or a page that is missing.
+    """
+    return open_images([source], page)[0]
+
+
+def open_images(sources: Sequence[Any], page: int | None = None) -> list[Image.Image]:
+    """Open several pictures; `page` is for those that are PDFs, of which there must then be one.
+
+    Raises:
+        ValueError: As `open_image`.
+    """
+    opened = [_open(source, page) for source in sources]
+    if page is not None and not any(is_pdf for _, is_pdf in opened):
+        names = ", ".join(map(_name, sources)) or "no picture"
+        raise ValueError(f"page {page} was asked for but there is no PDF among the pictures ({names})")
+    return [image for image, _ in opened]
+
+
+def is_url(source: Any) -> bool:
+    """Tell whether a source is fetched over the network."""
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+def _open(source: Any, page: int | None) -> tuple[Image.Image, bool]:
+    """Return the picture and whether it is a page of a PDF."""
+    if not isinstance(source, (str, Path)):
+        return to_rgb(to_pil(source)), False
+    name = _name(source)
+    if is_url(source):
+        return _read(BytesIO(_download(str(source))), name, page)
+    if str(source) == STANDARD_INPUT:
+        return _read(BytesIO(_standard_input()), name, page)
+    with _file(source) as stream:
+        return _read(stream, name, page)
+
+
+def _name(source: Any) -> str:
+    """Say in a message which picture is meant."""
+    if not isinstance(source, (str, Path)):
+        return f"a {type(source).__name__}"
+    return "standard input" if str(source) == STANDARD_INPUT else str(source)
+
+
+def _file(path: str | Path) -> BinaryIO:
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a directory: give the picture files in it")
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: no such file; give a picture's path, an http(s) URL, or - for standard input")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def _read(stream: BinaryIO, name: str, page: int | None) -> tuple[Image.Image, bool]:
+    head = stream.read(len(PDF_MARK))
+    stream.seek(0)
+    if not head:
+        raise ValueError(f"{name} is empty (0 bytes): give a picture ({READABLE})")
+    if head == PDF_MARK:
+        return render_page(stream, name, 1 if page is None else page), True
+    return _decode(stream, name), False
+
+
+def _decode(stream: BinaryIO, name: str) -> Image.Image:
+    """Decode a picture completely, so that whatever is wrong with it shows here, where its name is known."""
+    try:
+        image = Image.open(stream, formats=_formats())
+    except Image.DecompressionBombError:
+        raise ValueError(_too_large(name, "")) from None
+    except Exception as error:  # decoders raise anything on damaged data
+        raise ValueError(f"{name} is not a picture that can be read ({READABLE}): convert it first") from error
+    _check_pixels(image, name)
+    try:
+        return to_rgb(image).copy()  # a copy, as the file is about to be closed
+    except Exception as error:
+        raise ValueError(f"{name} is damaged ({error}): save or fetch it again") from error
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Return those of the formats that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _check_pixels(image: Image.Image, name: str) -> None:
+    # Pillow only warns up to twice its limit, through a filter that threads share.
+    width, height = image.size
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(_too_large(name, f"{width}x{height} = {width * height} pixels, "))
+
+
+def _too_large(name: str, size: str) -> str:
+    return f"{name} is too large to open safely: {size}at most {Image.MAX_IMAGE_PIXELS} allowed; scale it down first"
+
+
+def _standard_input() -> bytes:
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if not data:
+        raise ValueError("standard input is empty: pipe one picture into it (- can be given once)")
+    _check_bytes(len(data), "standard input")
+    return data
+
+
+def _download(url: str) -> bytes:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    # Some sites turn Python's own user agent away.
+    request = HttpRequest(url, headers={"User-Agent": "convllava"})
+    data = bytearray()
+    try:
+        with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            while chunk := response.read1(_CHUNK):
+                data += chunk
+                _check_bytes(len(data), url)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not complete after {TIMEOUT_SECONDS:g} seconds")
+    except (OSError, HTTPException, URLError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ValueError(f"{url} cannot be fetched ({reason}): download it and give its path") from error
+    return bytes(data)
+
+
+def _check_bytes(count: int, name: str) -> None:
+    if count > MAX_BYTES:
+        raise ValueError(f"{name} has more than the {MAX_BYTES} bytes allowed: save it to a file and give its path")

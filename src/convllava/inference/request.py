@@ -1,0 +1,149 @@
+"""What is asked, and what comes back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..geometry import Box
+
+Message = dict[str, Any]
+
+DEFAULT_NEW_TOKENS = 512
+"""Longest answer unless a request says otherwise, and shorter where the context ends sooner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A dialogue to be answered.
+
+    Args:
+        messages: Dialogue whose last turn is the user's. Its image parts bring their pictures (under "image",
+            "url" or "path") or stand for `images`, in order.
+        images: Pictures by path, URL or loaded.
+        image_aspect_ratio, resolution, max_visual_tokens: None takes the checkpoint's own.
+        max_new_tokens: Longest answer; None takes `DEFAULT_NEW_TOKENS`, or fewer where the context ends.
+        temperature: 0 always takes the likeliest token; above it, tokens are drawn.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        seed: Makes drawing repeatable, whatever else is in the batch.
+        stop: Texts before which the answer ends.
+
+    Raises:
+        ValueError: A value is out of range or nobody is asked anything.
+    """
+
+    messages: Sequence[Message]
+    images: Sequence[Any] = ()
+    image_aspect_ratio: str | None = None
+    resolution: int | None = None
+    max_visual_tokens: int | None = None
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.messages or self.messages[-1].get("role") != "user":
+            raise ValueError("there is nothing to answer: the last message must be the user's")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be 0 (the likeliest token) or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie above 0 and be at most 1, got {self.top_p}")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r}")
+
+    @classmethod
+    def of_question(cls, question: str, images: Sequence[Any] = (), **options: Any) -> "Request":
+        """Ask one question about pictures, which come before it.
+
+        Raises:
+            ValueError: There is no question.
+        """
+        return cls(messages=[question_message(question, len(images))], images=images, **options)
+
+    @property
+    def image_options(self) -> dict[str, Any]:
+        """Options of the image processor that this request sets itself."""
+        names = ("image_aspect_ratio", "resolution", "max_visual_tokens")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def sources(self) -> list[Any]:
+        """The pictures in reading order, as given."""
+        return list(self.images) or list(_images_of(self.messages))
+
+
+def question_message(question: str, num_images: int = 0) -> Message:
+    """Return a user's turn: so many pictures, then the question.
+
+    Raises:
+        ValueError: The question is empty.
+    """
+    if not question.strip():
+        raise ValueError("the question is empty: say what you want to know")
+    pictures: list[Message] = [{"type": "image"}] * num_images
+    return {"role": "user", "content": [*pictures, {"type": "text", "text": question}]}
+
+
+def _images_of(messages: Sequence[Message]) -> Iterator[Any]:
+    """Yield the pictures that image parts bring with them."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, (list, tuple)) else ():
+            yield from (part[key] for key in ("image", "url", "path") if key in part)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds. Encoding is that of all pictures admitted in one batch; the others count from submission."""
+
+    encode_seconds: float
+    first_token_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        text: Without end token, stop text and the blank that prompt formats put before an answer.
+        token_ids: All that was generated, the end token included.
+        finish_reason: "stop" (end token or stop text) or "length" (cut at max_new_tokens).
+        boxes: Boxes written in the text, in pixels of the first picture.
+        num_prompt_tokens: Visual tokens included.
+        num_image_tokens: Visual tokens of all pictures.
+        image_sizes: (height, width) of each picture as the vision encoder saw it.
+        grids: (rows, columns) of visual tokens of each picture.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    boxes: tuple[Box, ...]
+    num_prompt_tokens: int
+    num_image_tokens: int
+    image_sizes: tuple[tuple[int, int], ...]
+    grids: tuple[tuple[int, int], ...]
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """The next piece of an answer; all pieces together are its text."""
+
+    request_id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a request."""
+
+    request_id: int
+    answer: Answer
+
+
+Event = TextDelta | Finished

@@ -1,0 +1,68 @@
+"""Choosing the next token of each row of a batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from .request import Request
+
+
+class Sampler:
+    """Draws the tokens of one request from a random stream of its own.
+
+    So an answer does not depend on what else is in the batch.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.is_greedy = request.temperature == 0
+        self._temperature, self._top_p = request.temperature, request.top_p
+        self._random = torch.Generator()
+        if request.seed is None:
+            self._random.seed()
+        else:
+            self._random.manual_seed(request.seed)
+
+    def __call__(self, logits: Tensor) -> int:  # (V,)
+        """Return a token."""
+        if self.is_greedy:
+            return int(logits.argmax())
+        # on the CPU, in float32: the same numbers on every device
+        probabilities = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
+        return int(torch.multinomial(nucleus(probabilities, self._top_p), 1, generator=self._random))
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Keep the fewest likeliest tokens whose probabilities (V,) add up to `top_p`; set the others to 0."""
+    if top_p >= 1:
+        return probabilities
+    sorted_probabilities, order = probabilities.sort(descending=True)
+    before = sorted_probabilities.cumsum(dim=-1) - sorted_probabilities
+    kept = torch.zeros_like(probabilities)
+    kept[order] = sorted_probabilities.masked_fill(before >= top_p, 0.0)
+    return kept
+
+
+def suppress(logits: Tensor, config: GenerationConfig) -> Tensor:
+    """Make the tokens impossible that a checkpoint must never write (`<image>`); logits (N, V)."""
+    if config.suppress_tokens:
+        logits[:, list(config.suppress_tokens)] = -torch.inf
+    return logits
+
+
+def penalise(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:
+    """Make tokens (V,) that the prompt or the answer has already less likely, where a checkpoint asks for it."""
+    if penalty is None or penalty == 1.0:
+        return logits
+    seen = torch.tensor(sorted(set(token_ids)), device=logits.device)
+    scores = logits[seen]
+    return logits.index_copy(0, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+def end_tokens(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that end an answer: the checkpoint's, or else the tokenizer's."""
+    ends = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
+    if ends is None:
+        return frozenset()
+    return frozenset([ends] if isinstance(ends, int) else map(int, ends))

@@ -1,0 +1,73 @@
+"""What the model is: configurations, vision encoder, projector and language model, processors."""
+
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
+
+from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
+from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens, resized_shape, to_rgb
+from .modeling_convllava import (
+    ConvLlavaForConditionalGeneration,
+    ConvLlavaModel,
+    ConvLlavaModelOutput,
+    ConvLlavaMultiModalProjector,
+    ConvLlavaOutput,
+)
+from .presets import PRESETS, nano, preset
+from .processing_convllava import ConvLlavaProcessor, build_nano_processor, check_context
+from .vision_convllava import ConvLlavaVisionBackbone, ConvLlavaVisionModel, append_stages
+
+__all__ = [
+    "PRESETS",
+    "ConvLlavaConfig",
+    "ConvLlavaForConditionalGeneration",
+    "ConvLlavaImageProcessor",
+    "ConvLlavaModel",
+    "ConvLlavaModelOutput",
+    "ConvLlavaMultiModalProjector",
+    "ConvLlavaOutput",
+    "ConvLlavaProcessor",
+    "ConvLlavaVisionBackbone",
+    "ConvLlavaVisionConfig",
+    "ConvLlavaVisionModel",
+    "append_stages",
+    "build_nano_processor",
+    "check_context",
+    "nano",
+    "num_image_tokens",
+    "preset",
+    "register_vllm",
+    "resized_shape",
+    "to_rgb",
+]
+
+
+def register_vllm() -> None:
+    """Tell vLLM which of its classes runs our architecture; its entry point calls this in every process."""
+    from vllm import ModelRegistry
+
+    ModelRegistry.register_model(
+        ConvLlavaForConditionalGeneration.__name__,
+        "vllm.model_executor.models.transformers:TransformersMultiModalForCausalLM",
+    )
+
+
+def _register() -> None:
+    AutoConfig.register(ConvLlavaVisionConfig.model_type, ConvLlavaVisionConfig, exist_ok=True)
+    AutoConfig.register(ConvLlavaConfig.model_type, ConvLlavaConfig, exist_ok=True)
+    AutoModel.register(ConvLlavaVisionConfig, ConvLlavaVisionModel, exist_ok=True)
+    AutoModel.register(ConvLlavaConfig, ConvLlavaModel, exist_ok=True)
+    AutoBackbone.register(ConvLlavaVisionConfig, ConvLlavaVisionBackbone, exist_ok=True)
+    AutoModelForImageTextToText.register(ConvLlavaConfig, ConvLlavaForConditionalGeneration, exist_ok=True)
+    AutoImageProcessor.register(
+        ConvLlavaConfig, image_processor_classes={"pil": ConvLlavaImageProcessor}, exist_ok=True
+    )
+    AutoProcessor.register(ConvLlavaConfig, ConvLlavaProcessor, exist_ok=True)
+
+
+_register()

@@ -1,0 +1,172 @@
+"""Configurations: the five-stage vision encoder, and the encoder, projector and language model together."""
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.backbone_utils import BackboneConfigMixin
+
+STEM_STRIDE = 4
+"""Pixels per side of the patches that the stem turns into features."""
+
+ASPECT_RATIO_POLICIES = ("pad", "native")
+PROMPT_FORMAT_NAMES = ("vicuna_v1", "llava_v1", "plain", "tokenizer")
+
+
+class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
+    """A ConvNeXt with any number of stages.
+
+    Args:
+        depths: Layers of each stage; its length is the number of stages.
+        hidden_sizes: Channels of each stage.
+        num_channels: Channels of a picture.
+        kernel_size: Side of the depthwise convolutions, odd (7 in ConvNeXt; paper section 4.4 asks for larger).
+        hidden_act: Activation between the two pointwise products.
+        layer_norm_eps: Epsilon of every LayerNorm (1e-6 in ConvNeXt's blocks).
+        layer_scale_init_value: Initial value of the layer scales, above 0.
+        initializer_range: Standard deviation of fresh weights.
+        out_features, out_indices: Stages whose feature maps the backbone interface returns.
+
+    Raises:
+        ValueError: When the values do not describe a network.
+    """
+
+    model_type = "convllava_vision"
+    base_config_key = "vision_config"
+
+    depths: list[int] | tuple[int, ...] = (3, 3, 27, 3, 6)
+    hidden_sizes: list[int] | tuple[int, ...] = (192, 384, 768, 1536, 3072)
+    num_channels: int = 3
+    kernel_size: int = 7
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    layer_scale_init_value: float = 1e-6
+    initializer_range: float = 0.02
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.depths = list(self.depths)
+        self.hidden_sizes = list(self.hidden_sizes)
+        self._check()
+        self.stage_names = ["stem", *(f"stage{i + 1}" for i in range(self.num_stages))]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_stages(self) -> int:
+        """Stages, counted from ``depths``."""
+        return len(self.depths)
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the last stage: the width of a visual token before the projector."""
+        return self.hidden_sizes[-1]
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels per side that one visual token stands for: 64 with five stages."""
+        return STEM_STRIDE * 2 ** (self.num_stages - 1)
+
+    def _check(self) -> None:
+        if len(self.depths) != len(self.hidden_sizes):
+            raise ValueError(
+                f"depths has {len(self.depths)} stages ({self.depths}) but hidden_sizes has "
+                f"{len(self.hidden_sizes)} ({self.hidden_sizes}); give one entry per stage in both"
+            )
+        if not self.depths:
+            raise ValueError("depths is empty; a vision encoder has at least one stage")
+        _check_positive("depths", self.depths)
+        _check_positive("hidden_sizes", self.hidden_sizes)
+        _check_positive("num_channels", [self.num_channels])
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and at least 1, got {self.kernel_size}")
+        if self.layer_scale_init_value <= 0:
+            raise ValueError(f"layer_scale_init_value must be above 0, got {self.layer_scale_init_value}")
+        if self.layer_norm_eps <= 0:
+            raise ValueError(f"layer_norm_eps must be above 0, got {self.layer_norm_eps}")
+
+
+class ConvLlavaConfig(PreTrainedConfig):
+    """Vision encoder, projector and language model, and how pictures and prompts are prepared for them.
+
+    Args:
+        vision_config: A :class:`ConvLlavaVisionConfig`, or a ``CLIPVisionConfig`` for the paper's control.
+        text_config: The config of any causal language model known to transformers. Its vocabulary includes the
+            row of ``<image>``.
+        image_token_id: Vocabulary id of ``<image>``; the last row of the vocabulary by default.
+        image_aspect_ratio: ``"pad"`` (square) or ``"native"``.
+        resolution: Pixels: the square's side (pad) or the short side (native); None (native only) keeps the
+            picture's own size, rounded to whole output cells.
+        prompt_format: Name of the prompt format the checkpoint was trained with.
+        projector_hidden_act: Activation inside the two-layer projector (``mlp2x_gelu``: gelu).
+
+    Raises:
+        ValueError: When the values contradict each other.
+    """
+
+    model_type = "convllava"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    image_token_id: int | None = None
+    image_aspect_ratio: str = "pad"
+    resolution: int | None = 768
+    prompt_format: str = "llava_v1"
+    projector_hidden_act: str = "gelu"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.vision_config = _as_config(self.vision_config, default="convllava_vision")
+        self.text_config = _as_config(self.text_config, default="llama")
+        self.tie_word_embeddings = bool(self.tie_word_embeddings or self.text_config.tie_word_embeddings)
+        if self.image_token_id is None:
+            self.image_token_id = self.text_config.vocab_size - 1
+        self._check()
+        super().__post_init__(**kwargs)
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels per side that one visual token stands for."""
+        vision_config = self.vision_config
+        if isinstance(vision_config, ConvLlavaVisionConfig):
+            return vision_config.output_stride
+        return vision_config.patch_size
+
+    def _check(self) -> None:
+        _check_choice("image_aspect_ratio", self.image_aspect_ratio, ASPECT_RATIO_POLICIES)
+        _check_choice("prompt_format", self.prompt_format, PROMPT_FORMAT_NAMES)
+        vocab_size = self.text_config.vocab_size
+        if not 0 <= self.image_token_id < vocab_size:
+            raise ValueError(
+                f"image_token_id {self.image_token_id} lies outside the vocabulary of {vocab_size}; "
+                "the language model needs a row for <image>"
+            )
+        if self.resolution is None and self.image_aspect_ratio == "pad":
+            raise ValueError("image_aspect_ratio 'pad' needs a resolution (the side of the square), got None")
+        if self.resolution is not None and self.resolution < self.output_stride:
+            raise ValueError(
+                f"resolution {self.resolution} is less than one output cell of {self.output_stride} pixels"
+            )
+
+
+def _as_config(config: dict[str, Any] | PreTrainedConfig | None, *, default: str) -> PreTrainedConfig:
+    if isinstance(config, PreTrainedConfig):
+        return config
+    values = dict(config or {})
+    model_type = values.pop("model_type", default)
+    if model_type == ConvLlavaVisionConfig.model_type:
+        return ConvLlavaVisionConfig(**values)
+    return AutoConfig.for_model(model_type, **values)
+
+
+def _check_positive(name: str, values: list[int]) -> None:
+    if any(value < 1 for value in values):
+        raise ValueError(f"{name} must be at least 1 everywhere, got {values}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")

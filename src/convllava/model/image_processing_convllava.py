@@ -1,0 +1,272 @@
+"""Pictures of any size and mode to the padded batch that ConvLLaVA reads.
+
+Reading order: shapes (pure arithmetic), the options of a call, the processor.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import make_flat_list_of_images
+from transformers.processing_utils import ImagesKwargs
+
+from .image_loading import open_image, to_pil, to_rgb
+
+IMAGE_ASPECT_RATIOS = ("pad", "native")
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+MAX_RESIZED_PIXELS = 1 << 27
+"""Pixels one resized picture may have (128 Mi, 32768 visual tokens at stride 64).
+
+With its short side scaled up to the resolution, a picture 1 pixel high and 4000 wide would otherwise ask for
+gigabytes before anybody counts its tokens.
+"""
+
+
+def num_image_tokens(height: int, width: int, output_stride: int) -> int:
+    """Return how many visual tokens a picture of this (resized) shape costs."""
+    return (height // output_stride) * (width // output_stride)
+
+
+def resized_shape(
+    height: int,
+    width: int,
+    *,
+    image_aspect_ratio: str,
+    resolution: int | None,
+    max_visual_tokens: int | None,
+    output_stride: int,
+) -> tuple[int, int]:
+    """Return the (height, width) at which a picture is shown to the vision encoder.
+
+    Args:
+        height: Of the original picture, in pixels.
+        width: Of the original picture, in pixels.
+        image_aspect_ratio: "pad" (a square) or "native" (the picture's own).
+        resolution: Side of the square under "pad", short side under "native". None (native only) keeps the
+            picture's own size, each side rounded to the nearest multiple of the stride.
+        max_visual_tokens: Budget of one picture. Applied last; a shape that fits is left as it is.
+        output_stride: Pixels per visual token and side.
+
+    Raises:
+        ValueError: An option is out of range, or the shape is larger than `MAX_RESIZED_PIXELS`.
+    """
+    _check_options(height, width, image_aspect_ratio, resolution, max_visual_tokens, output_stride)
+    if image_aspect_ratio == "pad":
+        assert resolution is not None  # _check_options
+        shape = (resolution, resolution)
+    elif resolution is None:
+        shape = (_nearest_multiple(height, output_stride), _nearest_multiple(width, output_stride))
+    else:
+        shape = _with_short_side(height, width, resolution)
+    if max_visual_tokens is not None and num_image_tokens(*shape, output_stride) > max_visual_tokens:
+        shape = _within_budget(*shape, max_visual_tokens, output_stride, square=image_aspect_ratio == "pad")
+    if shape[0] * shape[1] > MAX_RESIZED_PIXELS:
+        raise ValueError(
+            f"a picture of {width}x{height} pixels becomes {shape[1]}x{shape[0]}, more than the "
+            f"{MAX_RESIZED_PIXELS} pixels allowed: lower resolution or set max_visual_tokens"
+        )
+    return shape
+
+
+def _check_options(
+    height: int,
+    width: int,
+    image_aspect_ratio: str,
+    resolution: int | None,
+    max_visual_tokens: int | None,
+    output_stride: int,
+) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"a picture has at least one pixel a side, got {width}x{height}")
+    _check_aspect(image_aspect_ratio)
+    if resolution is None and image_aspect_ratio == "pad":
+        raise ValueError(
+            "image_aspect_ratio='pad' needs a resolution (the side of the square in pixels), got None"
+        )
+    if resolution is not None and resolution < output_stride:
+        raise ValueError(f"resolution is at least the output stride of {output_stride}, got {resolution}")
+    if max_visual_tokens is not None and max_visual_tokens < 1:
+        raise ValueError(f"max_visual_tokens is at least 1, or None for no limit, got {max_visual_tokens}")
+
+
+def _check_aspect(image_aspect_ratio: str) -> None:
+    if image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
+        allowed = ", ".join(map(repr, IMAGE_ASPECT_RATIOS))
+        raise ValueError(f"image_aspect_ratio is one of {allowed}, got {image_aspect_ratio!r}")
+
+
+def _nearest_multiple(length: int, unit: int) -> int:
+    return max(1, (length + unit // 2) // unit) * unit
+
+
+def _with_short_side(height: int, width: int, resolution: int) -> tuple[int, int]:
+    """Scale the short side to `resolution`; the long one is cut to a whole pixel, as in CLIP's resize."""
+    short, long = sorted((height, width))
+    scaled = int(resolution * long / short)
+    return (resolution, scaled) if height <= width else (scaled, resolution)
+
+
+def _within_budget(height: int, width: int, budget: int, stride: int, *, square: bool) -> tuple[int, int]:
+    """Return the largest shape of whole cells near the aspect ratio that costs at most `budget` tokens."""
+    if square:
+        side = math.isqrt(budget) * stride
+        return side, side
+    rows, columns = max(
+        _grids_near(height, width, budget, stride),
+        key=lambda grid: (grid[0] * grid[1], -abs(math.log(grid[1] * height / (grid[0] * width)))),
+    )
+    return rows * stride, columns * stride
+
+
+def _grids_near(height: int, width: int, budget: int, stride: int) -> list[tuple[int, int]]:
+    """Return grids (rows, columns) around the real-valued best one, none larger than the picture's own."""
+    most_rows, most_columns = height // stride, width // stride
+    rows = math.sqrt(budget * height / width)
+    columns = math.sqrt(budget * width / height)
+    grids = []
+    for r in {math.floor(rows), math.ceil(rows)}:
+        r = min(max(r, 1), most_rows, budget)
+        c = min(max(round(r * width / height), 1), most_columns, budget // r)
+        grids.append((r, c))
+    for c in {math.floor(columns), math.ceil(columns)}:
+        c = min(max(c, 1), most_columns, budget)
+        r = min(max(round(c * height / width), 1), most_rows, budget // c)
+        grids.append((r, c))
+    return grids
+
+
+def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Centre an RGB picture on a square of its longer side, at integer offsets."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+IMAGE_OPTIONS = ("image_aspect_ratio", "resolution", "max_visual_tokens")
+"""What can be given again with every call."""
+
+# Transformers hands these to every image processor; here there is nothing to choose.
+_WITHOUT_EFFECT = ("device", "disable_grouping")
+
+
+def check_option_names(names: Iterable[str]) -> None:
+    """Raise a ValueError for the first name that is no image option."""
+    for name in names:
+        if name not in IMAGE_OPTIONS:
+            near = get_close_matches(name, IMAGE_OPTIONS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(IMAGE_OPTIONS)}"
+            raise ValueError(f"unknown image option {name!r}: {hint}")
+
+
+class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[misc]
+    """What is stored with the image processor, on top of what transformers stores of every one."""
+
+    output_stride: int
+    image_aspect_ratio: str
+    resolution: int | None
+    max_visual_tokens: int | None
+
+
+class ConvLlavaImageProcessor(PilBackend):
+    """Pictures to `pixel_values` (N, 3, Hmax, Wmax), zero right and below, and `image_sizes` (N, 2), true (H, W).
+
+    Args:
+        output_stride: Pixels per visual token and side of the vision encoder.
+        image_aspect_ratio: "pad": centred on a square of the mean colour. "native": the picture's own.
+        resolution: Side of the square ("pad") or short side ("native"); None (native only): the own size.
+        max_visual_tokens: Budget of one picture, None for no limit.
+
+    All but the stride can be given again with every call.
+    """
+
+    model_input_names = ["pixel_values", "image_sizes"]
+    valid_kwargs = ConvLlavaImagesKwargs
+
+    output_stride = 64
+    image_aspect_ratio = "native"
+    resolution: int | None = None
+    max_visual_tokens: int | None = None
+    image_mean = CLIP_MEAN
+    image_std = CLIP_STD
+    rescale_factor = 1 / 255
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_aspect(self.image_aspect_ratio)
+
+    def resized_shape(self, height: int, width: int, **options: Any) -> tuple[int, int]:
+        """Return the (height, width) at which a picture of this size would be shown, options as in a call."""
+        return resized_shape(height, width, **self._options(options))
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Open pictures given by path or URL; keep loaded ones and any nesting as they are."""
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(image) for image in image_url_or_urls]
+        return open_image(image_url_or_urls) if isinstance(image_url_or_urls, (str, Path)) else image_url_or_urls
+
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """Prepare one picture or any nesting of pictures, loaded or by path or URL; see the class."""
+        return_tensors = kwargs.pop("return_tensors", None)
+        options = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
+        pictures = make_flat_list_of_images(self.fetch_images(images))
+        pixel_values, image_sizes = self.prepare(pictures, **options)
+        data = {"pixel_values": pixel_values, "image_sizes": image_sizes}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def prepare(self, images: Sequence[Any], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `pixel_values` (N, 3, Hmax, Wmax) float32 and `image_sizes` (N, 2) int64 of loaded pictures."""
+        shown = self._options(options)
+        resized = [self._resize(to_rgb(to_pil(image)), shown) for image in images]
+        sizes = [(image.height, image.width) for image in resized]
+        height, width = (max(side) for side in zip(*sizes, strict=True)) if sizes else (0, 0)
+        pixel_values = np.zeros((len(resized), 3, height, width), dtype=np.float32)
+        for row, image in zip(pixel_values, resized, strict=True):
+            self._normalise_into(row[:, : image.height, : image.width], image)
+        return torch.from_numpy(pixel_values), torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        check_option_names(given)
+        stored = {name: getattr(self, name) for name in IMAGE_OPTIONS}
+        return stored | given | {"output_stride": self.output_stride}
+
+    def _resize(self, image: Image.Image, options: dict[str, Any]) -> Image.Image:
+        height, width = resized_shape(image.height, image.width, **options)
+        if options["image_aspect_ratio"] == "pad":
+            red, green, blue = (int(mean * 255) for mean in self.image_mean)
+            image = pad_to_square(image, (red, green, blue))
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+    def _normalise_into(self, target: np.ndarray, image: Image.Image) -> None:
+        """Write an RGB picture (H, W, 3) rescaled and normalised into `target` (3, H, W)."""
+        tables = _level_tables(tuple(self.image_mean), tuple(self.image_std), self.rescale_factor)
+        for channel, (table, band) in enumerate(zip(tables, image.split(), strict=True)):
+            np.take(table, np.asarray(band), out=target[channel], mode="clip")
+
+
+@lru_cache(maxsize=8)
+def _level_tables(mean: tuple[float, ...], std: tuple[float, ...], rescale_factor: float) -> np.ndarray:
+    """Return what each 8-bit level becomes, per channel, (3, 256) float32: a table is faster than arithmetic.
+
+    The order of roundings is that of the CLIP image processor, so that values equal it to the last bit.
+    """
+    levels = (np.arange(256) * rescale_factor).astype(np.float32)
+    centres = np.asarray(mean, dtype=np.float32)[:, None]
+    widths = np.asarray(std, dtype=np.float32)[:, None]
+    return (levels - centres) / widths

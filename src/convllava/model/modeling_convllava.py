@@ -1,0 +1,298 @@
+"""ConvLLaVA: a vision encoder, a two-layer projector and a causal language model in a row.
+
+Pictures enter in three named steps: ``get_image_features`` encodes and projects them, ``get_placeholder_mask`` finds
+where they belong in the text, ``masked_scatter`` puts them there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+
+from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
+from .vision_convllava import ConvLlavaVisionModel
+
+CLIP_FEATURE_LAYER = -2
+"""LLaVA takes CLIP's penultimate layer (the control of the paper's Tables 2, 3 and 8)."""
+
+
+@dataclass
+class ConvLlavaModelOutput(BaseModelOutputWithPast):
+    """Output of :class:`ConvLlavaModel`; ``image_hidden_states`` are the projected features, (tokens, D)."""
+
+    image_hidden_states: Tensor | None = None
+
+
+@dataclass
+class ConvLlavaOutput(ModelOutput):
+    """Output of :class:`ConvLlavaForConditionalGeneration`; ``logits`` (N, positions, vocabulary)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    image_hidden_states: Tensor | None = None
+
+
+class ConvLlavaMultiModalProjector(nn.Module):
+    """``mlp2x_gelu``: visual features into the language model's embedding space."""
+
+    def __init__(self, config: ConvLlavaConfig) -> None:
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, width)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:  # (tokens, C) -> (tokens, D)
+        return self.linear_2(self.act(self.linear_1(features)))
+
+
+class ConvLlavaPreTrainedModel(PreTrainedModel):
+    """Capabilities that transformers and vLLM ask a model class for."""
+
+    config: ConvLlavaConfig
+    config_class = ConvLlavaConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ConvLlavaVisionLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+
+class ConvLlavaModel(ConvLlavaPreTrainedModel):
+    """Vision encoder, projector and language model without its head."""
+
+    def __init__(self, config: ConvLlavaConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = _build_vision_tower(config.vision_config)
+        self.multi_modal_projector = ConvLlavaMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the language model's token embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Encode and project pictures, each as if it were alone.
+
+        The vision encoder and the projector are each called exactly once, however many shapes the batch holds:
+        under FSDP2 every rank then takes part in the same collectives.
+
+        Args:
+            pixel_values: (N, 3, Hmax, Wmax), zero-padded right and bottom.
+            image_sizes: int64 (N, 2), true (H, W); all Hmax x Wmax when absent.
+
+        Returns:
+            ``pooler_output``: a list of N tensors (n_i, D), n_i = (H_i // stride) * (W_i // stride), row-major;
+            ``last_hidden_state``: the features before the projector, (sum of n_i, C).
+        """
+        if image_sizes is None:
+            image_sizes = torch.tensor([list(pixel_values.shape[-2:])] * len(pixel_values), dtype=torch.int64)
+        features = self._encode(pixel_values, image_sizes)  # (sum of n_i, C)
+        projected = self.multi_modal_projector(features)
+        tokens_per_image = (image_sizes // self.config.output_stride).prod(dim=-1).tolist()
+        return BaseModelOutputWithPooling(
+            last_hidden_state=features, pooler_output=list(projected.split(tokens_per_image))
+        )
+
+    def _encode(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+        if isinstance(self.config.vision_config, ConvLlavaVisionConfig):
+            return self.vision_tower(pixel_values, image_sizes).last_hidden_state
+        side = self.config.vision_config.image_size
+        if not bool((image_sizes == side).all()):
+            raise ValueError(
+                f"this model's CLIP encoder takes pictures of {side}x{side} pixels only, got "
+                f"{[tuple(size) for size in image_sizes.tolist()]}; use image_aspect_ratio='pad' at {side}"
+            )
+        outputs = self.vision_tower(pixel_values.to(self.dtype), output_hidden_states=True)
+        return outputs.hidden_states[CLIP_FEATURE_LAYER][:, 1:].flatten(0, 1)  # without the class token
+
+    def get_placeholder_mask(self, input_ids: Tensor | None, inputs_embeds: Tensor, num_features: int) -> Tensor:
+        """Return a bool mask (N, positions, 1) of the positions that pictures fill.
+
+        Raises:
+            ValueError: When there are more or fewer placeholders than visual tokens.
+        """
+        if input_ids is None:
+            placeholder = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(placeholder)).all(dim=-1)
+        else:
+            mask = input_ids == self.config.image_token_id
+        num_placeholders = int(mask.sum())
+        if num_placeholders != num_features:
+            raise ValueError(
+                f"the text has {num_placeholders} image tokens but the pictures give {num_features} visual "
+                "tokens; let the processor expand <image> with the same pictures"
+            )
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ConvLlavaModelOutput:
+        """Run the language model over text and pictures.
+
+        Args:
+            input_ids: (N, positions), or ``inputs_embeds`` (N, positions, D).
+            pixel_values, image_sizes: All pictures of the batch, in reading order over its rows; none at all for
+                text alone.
+            mm_encoder_outputs: ``{"image": get_image_features(...)}`` in place of ``pixel_values``.
+
+        Raises:
+            ValueError: When both or neither of ``input_ids`` and ``inputs_embeds`` are given, or placeholders and
+                pictures disagree.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        encoded = (mm_encoder_outputs or {}).get("image")
+        if encoded is None and pixel_values is not None:
+            encoded = self.get_image_features(pixel_values, image_sizes)
+        image_features = None
+        if encoded is not None:
+            image_features = torch.cat(encoded.pooler_output).to(inputs_embeds)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, len(image_features))
+            inputs_embeds = inputs_embeds.masked_scatter(mask, image_features)
+        elif self.training and _is_distributed():
+            inputs_embeds = inputs_embeds + self._silent_cell().to(inputs_embeds)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        return ConvLlavaModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=image_features,
+        )
+
+    def _silent_cell(self) -> Tensor:
+        """Encode one blank cell and multiply it by zero, so that a rank without pictures joins the collectives."""
+        config = self.config
+        is_convnext = isinstance(config.vision_config, ConvLlavaVisionConfig)
+        side = config.output_stride if is_convnext else config.vision_config.image_size
+        blank = torch.zeros(1, config.vision_config.num_channels, side, side, device=self.device)
+        return self.get_image_features(blank).pooler_output[0].sum() * 0.0
+
+
+class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixin):
+    """ConvLLaVA with the language model's head: training loss and ``generate``.
+
+    The row of ``<image>`` in the head is never generated: ``generation_config`` suppresses it.
+    """
+
+    accepts_loss_kwargs = True
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: ConvLlavaConfig) -> None:
+        super().__init__(config)
+        self.model = ConvLlavaModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+        if self.generation_config is not None:
+            self.generation_config.suppress_tokens = [config.image_token_id]
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the language model's token embeddings."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's token embeddings."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the head."""
+        return self.lm_head
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """See :meth:`ConvLlavaModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, image_sizes, **kwargs)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> ConvLlavaOutput:
+        """Return logits, and the loss when ``labels`` (N, positions; unshifted, -100 elsewhere) are given.
+
+        ``num_items_in_batch`` among the keywords divides the loss by that many supervised tokens instead of the
+        batch's own number (gradient accumulation, several devices).
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            image_sizes=image_sizes,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep])
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return ConvLlavaOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+
+def _build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    # by class, not through the registry: a checkpoint that carries this file must not need our registration
+    if isinstance(config, ConvLlavaVisionConfig):
+        return ConvLlavaVisionModel._from_config(config)
+    return AutoModel.from_config(config)
+
+
+def _is_distributed() -> bool:
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

@@ -1,0 +1,112 @@
+"""What callers hand a processor, in the many forms transformers allows, brought into one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import PaddingStrategy
+
+from .prompts import IMAGE_TOKEN, Message
+
+
+def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:
+    """Return a list of dialogues, and whether there were several; each may be wrapped, as pipelines do."""
+    if hasattr(conversation, "messages"):
+        return [conversation.messages], False
+    first = conversation[0] if len(conversation) else None
+    if isinstance(first, (list, tuple)) or hasattr(first, "messages"):
+        return [getattr(dialogue, "messages", dialogue) for dialogue in conversation], True
+    return [conversation], False
+
+
+def images_of(messages: Sequence[Message]) -> Iterator[Any]:
+    """Yield the pictures that the image parts of a dialogue bring with them."""
+    for message in messages:
+        parts = [] if isinstance(message["content"], str) else message["content"]
+        for part in parts:
+            if part["type"] != "text":
+                yield from _image_of(part)
+
+
+def _image_of(part: Message) -> list[Any]:
+    """Return the one picture of an image part, or none where it is only a place."""
+    if part["type"] == "image_url":
+        url = part["image_url"]
+        return [url["url"] if isinstance(url, Mapping) else url]
+    given = [part[key] for key in ("image", "url", "path", "base64") if part.get(key) is not None]
+    return given[:1]
+
+
+def flatten_images(images: Any) -> tuple[list[Any], list[int]]:
+    """Return the pictures in one list, and how many belong to each text (one number if that was not told)."""
+    if images is None:
+        return [], [0]
+    if isinstance(images, (list, tuple)) and images and all(isinstance(own, (list, tuple)) for own in images):
+        return [image for own in images for image in own], [len(own) for own in images]
+    several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4  # (N, H, W, C)
+    flat = list(images) if several else [images]
+    return flat, [len(flat)]
+
+
+def check_counts(texts: Sequence[str], images: Sequence[int]) -> None:
+    """Check that there is one picture for each `<image>`.
+
+    Args:
+        texts: Rendered prompts.
+        images: Pictures of each text, or one number for all texts together.
+
+    Raises:
+        ValueError: Names the text, where pictures were told apart, and both counts.
+    """
+    placeholders = [text.count(IMAGE_TOKEN) for text in texts]
+    if len(images) > 1:
+        for number, (wanted, given) in enumerate(zip_longest(placeholders, images, fillvalue=0), start=1):
+            _check_count(f"text {number}", wanted, given)
+    _check_count("the text", sum(placeholders), sum(images))
+
+
+def _check_count(where: str, placeholders: int, images: int) -> None:
+    if placeholders != images:
+        raise ValueError(
+            f"{where} has {placeholders} {IMAGE_TOKEN} placeholder{'s' * (placeholders != 1)} but {images} "
+            f"image{'s' * (images != 1)} came with it: give one image for each placeholder, in the same order"
+        )
+
+
+def check_context(num_tokens: int, limit: int) -> None:
+    """Raise a ValueError if a sequence is longer than the language model's context."""
+    if num_tokens > limit:
+        raise ValueError(
+            f"the prompt has {num_tokens} tokens and the context holds {limit}: lower resolution or "
+            "max_visual_tokens, pass fewer images or shorten the text"
+        )
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How the rows of one batch are made equally long; rows longer than `length` stay as they are."""
+
+    length: int
+    side: str
+
+    @classmethod
+    def from_options(
+        cls, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], longest: int
+    ) -> "Padding":
+        """Read transformers' padding options; `longest` is the longest row of the batch."""
+        side = options.get("padding_side") or tokenizer.padding_side
+        kind = options.get("padding") or PaddingStrategy.DO_NOT_PAD
+        if kind == PaddingStrategy.DO_NOT_PAD:
+            return cls(0, side)
+        length = longest
+        if kind == PaddingStrategy.MAX_LENGTH:
+            length = max(options.get("max_length") or 0, longest)
+        unit = options.get("pad_to_multiple_of") or 1
+        return cls(-(-length // unit) * unit, side)
+
+    def __call__(self, row: Sequence[Any], filler: Any) -> list[Any]:
+        """Return the row at full length."""
+        missing = [filler] * (self.length - len(row))
+        return [*missing, *row] if self.side == "left" else [*row, *missing]

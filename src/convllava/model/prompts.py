@@ -1,0 +1,310 @@
+"""Prompt formats: chat templates by name, and what may be rendered with them.
+
+A template writes `<image>` for each image part and marks with `{% generation %}` what the model itself must
+produce: the answer, the blank before it and the end token. Everything else is context.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+IMAGE_TOKEN = "<image>"
+
+Message = dict[str, Any]
+Span = tuple[int, int]
+
+_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_STAND_IN = "\ufdd1"  # Unicode keeps it from all texts
+
+ROLES = ("system", "user", "assistant")
+
+_ASSISTANT_LINE = (
+    "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."
+)
+VICUNA_V1_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. " + _ASSISTANT_LINE.format(who="user")
+)
+LLAVA_V1_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    + _ASSISTANT_LINE.format(who="human")
+)
+
+# Pictures that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the text
+# just where they were put.
+_WRITE_CONTENT = """
+{%- macro write(content) -%}
+  {%- if content is string -%}
+    {{- content -}}
+  {%- else -%}
+    {%- set seen = namespace(text=false) -%}
+    {%- for part in content -%}
+      {%- if part['type'] == 'text' -%}
+        {%- set seen.text = true -%}
+        {{- part['text'] -}}
+      {%- else -%}
+        {{- '<image>' -}}
+        {%- if not seen.text and not loop.last -%}{{- '\\n' -}}{%- endif -%}
+      {%- endif -%}
+    {%- endfor -%}
+  {%- endif -%}
+{%- endmacro -%}
+"""
+
+_CONVERSATION = """
+{%- if messages and messages[0]['role'] == 'system' -%}
+  {%- set system = write(messages[0]['content']) -%}
+{%- else -%}
+  {%- set system = DEFAULT_SYSTEM -%}
+{%- endif -%}
+{{- system + ' ' if system else '' -}}
+{%- for message in messages -%}
+  {%- if message['role'] == 'user' -%}
+    {{- 'USER: ' + write(message['content']) + ' ' -}}
+  {%- elif message['role'] == 'assistant' -%}
+    {{- 'ASSISTANT:' -}}
+    {%- generation -%}
+      {{- ' ' + write(message['content']) + eos_token -}}
+    {%- endgeneration -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
+"""
+
+# Pictures and their captions only: LLaVA's first training stage drops the question and any system message.
+_PLAIN = """
+{%- for message in messages -%}
+  {%- if message['role'] == 'user' and message['content'] is not string -%}
+    {%- for part in message['content'] if part['type'] != 'text' -%}{{- '<image>' -}}{%- endfor -%}
+  {%- elif message['role'] == 'assistant' -%}
+    {%- generation -%}
+      {{- write(message['content']) + '\\n' -}}
+    {%- endgeneration -%}
+  {%- endif -%}
+{%- endfor -%}
+"""
+
+# Language models' own templates mostly expect each content to be one string.
+_FLATTEN_CONTENTS = """
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+  {%- set flat.messages = flat.messages + [dict(message, content=write(message['content']))] -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+"""
+
+
+def _conversation(default_system: str) -> str:
+    return _WRITE_CONTENT + _CONVERSATION.replace("DEFAULT_SYSTEM", f'"{default_system}"')
+
+
+PROMPT_FORMATS: dict[str, str] = {
+    "vicuna_v1": _conversation(VICUNA_V1_SYSTEM),
+    "llava_v1": _conversation(LLAVA_V1_SYSTEM),
+    "plain": _WRITE_CONTENT + _PLAIN,
+}
+"""Chat templates by name. One name more, "tokenizer", stands for the language model's own: `chat_template`."""
+
+PROMPT_FORMAT_NAMES = (*PROMPT_FORMATS, "tokenizer")
+
+
+def chat_template(prompt_format: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the Jinja template of a prompt format.
+
+    Raises:
+        ValueError: Unknown name, or "tokenizer" for a tokenizer that has no chat template.
+    """
+    if prompt_format == "tokenizer":
+        return tokenizer_template(tokenizer)
+    if prompt_format not in PROMPT_FORMATS:
+        known = ", ".join(PROMPT_FORMAT_NAMES)
+        raise ValueError(f"unknown prompt_format {prompt_format!r}: one of {known}")
+    return PROMPT_FORMATS[prompt_format]
+
+
+def tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the tokenizer's own chat template with `<image>` put in for image parts.
+
+    A template that already writes `<image>` for an image part is returned as it is.
+    """
+    own = tokenizer.chat_template
+    if not isinstance(own, str):
+        raise ValueError(
+            "prompt_format 'tokenizer' needs a tokenizer with a chat template and this one has none: "
+            f"choose one of {', '.join(PROMPT_FORMATS)}"
+        )
+    return own if _writes_images(own, tokenizer) else _WRITE_CONTENT + _FLATTEN_CONTENTS + own
+
+
+def _writes_images(template: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    probe = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "probe"}]}]
+    try:
+        return render(template, probe, tokenizer.special_tokens_map)[0].count(IMAGE_TOKEN) == 1
+    except (ValueError, TypeError):
+        return False
+
+
+def render(
+    template: str,
+    messages: Sequence[Message],
+    special_tokens: Mapping[str, Any],
+    **variables: Any,
+) -> tuple[str, list[Span]]:
+    """Render a dialogue and return it with the character spans of what the model itself must produce.
+
+    Args:
+        template: With `{% generation %}` marks, or, as most language models' own, without.
+        messages: Plain data only, see `plain_messages`.
+        special_tokens: Template variables such as bos_token and eos_token.
+        variables: Others, such as add_generation_prompt.
+
+    Raises:
+        ValueError: The template refuses the dialogue.
+    """
+    marked = _GENERATION_MARK.search(template) is not None
+    try:
+        texts, spans = render_jinja_template(
+            [list(messages)],
+            chat_template=template,
+            return_assistant_tokens_mask=marked,
+            **{**special_tokens, **variables},
+        )
+    except jinja2.TemplateError as error:
+        raise ValueError(f"the chat template cannot render this dialogue: {error}") from error
+    return texts[0], spans[0] if marked else []
+
+
+def locate_answers(
+    template: str,
+    messages: Sequence[Message],
+    special_tokens: Mapping[str, Any],
+    control_tokens: re.Pattern[str],
+) -> list[Span]:
+    """Return the spans of the answers and their end tokens in a dialogue whose template does not mark them.
+
+    The dialogue is rendered once more with a stand-in for each answer: what surrounds the stand-ins tells where the
+    answers lie. The blank before an answer is not part of it here.
+
+    Raises:
+        ValueError: The template writes an answer differently from how it was given.
+    """
+    stand_ins = [
+        {**message, "content": _STAND_IN} if message["role"] == "assistant" else message for message in messages
+    ]
+    text = render(template, messages, special_tokens)[0]
+    around = render(template, stand_ins, special_tokens)[0].split(_STAND_IN)
+    turns = [turn for turn, message in enumerate(messages, start=1) if message["role"] == "assistant"]
+    spans = []
+    position = 0
+    for turn, before, after in zip(turns, around, around[1:], strict=False):
+        position += len(before)
+        answer = _text_of(messages[turn - 1]["content"])
+        written = next((form for form in (answer, answer.strip()) if text.startswith(form + after, position)), None)
+        if written is None or not text.startswith(before, position - len(before)) or len(around) != len(turns) + 1:
+            raise ValueError(
+                f"the chat template rewrites the answer of turn {turn}, so it cannot be told from the prompt: "
+                "put {% generation %} marks around it in the template"
+            )
+        end = position + len(written)
+        end_token = control_tokens.match(text, end)
+        spans.append((position, end_token.end() if end_token else end))
+        position = end
+    return spans
+
+
+def _text_of(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def check_messages(messages: Sequence[Message], *, to_answer: bool = False) -> None:
+    """Check that a dialogue is an optional system message, then user and assistant in turns.
+
+    Args:
+        messages: The dialogue.
+        to_answer: It must end with a user's message.
+
+    Raises:
+        ValueError: Names the first turn (counted from 1) that breaks the order or cannot be written.
+    """
+    if not messages:
+        raise ValueError("the dialogue is empty: it needs at least one user message")
+    expected = "user"
+    for turn, message in enumerate(messages, start=1):
+        role = message.get("role")
+        _check_content(turn, role, message.get("content"))
+        if role == "system" and turn == 1:
+            continue
+        if role != expected:
+            raise ValueError(f"turn {turn} is from {role!r} where {expected!r} should speak: roles alternate")
+        expected = "assistant" if role == "user" else "user"
+    if messages[-1]["role"] == "system":
+        raise ValueError("the dialogue has a system message only: it needs at least one user message")
+    if to_answer and expected == "user":
+        raise ValueError(
+            f"turn {len(messages)}, the last, is from 'assistant', so there is nothing to answer: end with a "
+            "user message, or pass continue_final_message=True instead of add_generation_prompt=True"
+        )
+
+
+def _check_content(turn: int, role: Any, content: Any) -> None:
+    if role not in ROLES:
+        raise ValueError(f"turn {turn} has the unknown role {role!r}: one of {', '.join(ROLES)}")
+    if isinstance(content, str):
+        return
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(f"turn {turn} ({role}) has no content: a string or a list of parts, got {content!r}")
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in ("text", "image", "image_url"):
+            raise ValueError(f"turn {turn} ({role}) has a part of type {kind!r}: 'text' or 'image' only")
+        if kind == "text" and not isinstance(part.get("text"), str):
+            raise ValueError(f"turn {turn} ({role}) has a text part without a string under 'text'")
+        if kind != "text" and role != "user":
+            raise ValueError(f"turn {turn} ({role}) holds an image: images belong in user turns")
+
+
+CONTROL_MARK = "\ufdd0"
+"""Stands inside a control token that somebody typed, so that it reads as text; Unicode keeps it from all texts."""
+
+
+NOTHING = re.compile("(?!)")
+"""Matches nowhere: for texts that are only looked at."""
+
+
+def control_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
+    """Return a pattern that finds any of the control tokens, longer ones first."""
+    longest_first = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else NOTHING
+
+
+def plain_messages(messages: Sequence[Message], control_tokens: re.Pattern[str] = NOTHING) -> list[Message]:
+    """Return the dialogue as templates read it: no pictures' data, every control token in a text marked.
+
+    Neighbouring texts are joined, because two harmless parts (`<im` and `age>`) would make a control token together.
+    """
+    return [{**message, "content": _plain_content(message["content"], control_tokens)} for message in messages]
+
+
+def _plain_content(content: Any, control_tokens: re.Pattern[str]) -> Any:
+    if isinstance(content, str):
+        return disarm(content, control_tokens)
+    parts: list[Message] = []
+    for kind, group in groupby(content, key=lambda part: part["type"] == "text"):
+        if kind:
+            text = "".join(part["text"] for part in group)
+            parts.append({"type": "text", "text": disarm(text, control_tokens)})
+        else:
+            parts.extend({"type": "image"} for _ in group)
+    return parts
+
+
+def disarm(text: str, control_tokens: re.Pattern[str]) -> str:
+    """Put `CONTROL_MARK` inside every control token of a text."""
+    text = text.replace(CONTROL_MARK, "")
+    while control_tokens.search(text):  # again, as one token may begin inside another
+        text = control_tokens.sub(lambda found: found[0][0] + CONTROL_MARK + found[0][1:], text)
+    return text

@@ -1,0 +1,93 @@
+"""The paper's protocol as a table: what each training stage updates.
+
+Section 3.3 of the paper: the projector and the new fifth stage are trained first, together; then the encoder from a
+given stage on, the projector and the language model; then the projector and the language model. ``foundation`` is
+ours: it trains everything from scratch and stands in for the pretrained CLIP-ConvNeXt and Vicuna.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..model import ConvLlavaForConditionalGeneration, ConvLlavaVisionConfig, ConvLlavaVisionModel
+from .recipe import Recipe
+
+TOWER = "model.vision_tower."
+PROJECTOR = "model.multi_modal_projector."
+
+
+@dataclass(frozen=True)
+class Trains:
+    """What a training stage updates: which part of the encoder, and whether the language model (head included)."""
+
+    tower: Literal["all", "appended", "as_told", "none"]
+    language_model: bool
+
+
+TRAINING_STAGES: dict[str, Trains] = {
+    "foundation": Trains(tower="all", language_model=True),
+    "projector_init": Trains(tower="appended", language_model=False),
+    "pretrain": Trains(tower="as_told", language_model=True),
+    "instruct": Trains(tower="none", language_model=True),
+}
+"""The projector is trained in every stage."""
+
+
+def set_trainable(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> None:
+    """Freeze or unfreeze every parameter as the recipe's training stage says, whatever was set before.
+
+    Raises:
+        ValueError: When the recipe asks for a stage or for layers that the encoder does not have.
+    """
+    trains = TRAINING_STAGES[recipe.training_stage]
+    tower_prefixes = tuple(TOWER + prefix for prefix in _tower_prefixes(model.model.vision_tower, recipe, trains))
+    for name, parameter in model.named_parameters():
+        if name.startswith(TOWER):
+            parameter.requires_grad_(name.startswith(tower_prefixes))
+        elif name.startswith(PROJECTOR):
+            parameter.requires_grad_(True)
+        else:
+            parameter.requires_grad_(trains.language_model)
+
+
+def _tower_prefixes(tower: ConvLlavaVisionModel, recipe: Recipe, trains: Trains) -> list[str]:
+    """Return the name prefixes of the encoder's trained parameters."""
+    if trains.tower == "all":
+        return [""]
+    if trains.tower == "none":
+        return []
+    if not isinstance(tower.config, ConvLlavaVisionConfig):
+        raise ValueError(f"only a ConvNeXt encoder has stages to train, this one is {tower.config.model_type}")
+    if trains.tower == "appended":
+        appended = len(recipe.append_stages.depths) if recipe.append_stages else 0
+        return _from_stage(tower.config, tower.config.num_stages - appended + 1)
+    if recipe.train_from_stage is not None:
+        return _from_stage(tower.config, recipe.train_from_stage)
+    assert recipe.train_last_layers is not None
+    return _last_layers(tower.config, recipe.train_last_layers)
+
+
+def _from_stage(config: ConvLlavaVisionConfig, first: int) -> list[str]:
+    """Return the prefixes of stage ``first`` (counted from 1) and all behind it; with stage 1 goes the stem."""
+    if first > config.num_stages + 1:
+        raise ValueError(f"train_from_stage is {first} but the encoder has {config.num_stages} stages")
+    stem = ["embeddings."] if first == 1 else []
+    return stem + [f"encoder.stages.{index}." for index in range(first - 1, config.num_stages)]
+
+
+def _last_layers(config: ConvLlavaVisionConfig, count: int) -> list[str]:
+    """Return the prefixes of the last ``count`` layers, and of the downsampling of stages trained whole.
+
+    The paper's "last 18 blocks" of ConvNeXt-L (3, 3, 27, 3) are the last 15 layers of stage 3 and all of stage 4.
+    """
+    if count > sum(config.depths):
+        raise ValueError(f"train_last_layers is {count} but the encoder has {sum(config.depths)} layers")
+    prefixes: list[str] = []
+    for index in reversed(range(config.num_stages)):
+        taken = min(count, config.depths[index])
+        count -= taken
+        if taken == config.depths[index]:
+            prefixes.append(f"encoder.stages.{index}.")
+        else:
+            first = config.depths[index] - taken
+            prefixes += [f"encoder.stages.{index}.layers.{layer}." for layer in range(first, config.depths[index])]
+    return prefixes

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from convllava.data.samples import Sample
 from convllava.data.synthetic import KINDS, SyntheticDataset
@@ -15,13 +16,15 @@ from convllava.data.synthetic.fonts import (
     CHARACTERS,
     FACES,
     FONT_DIRECTORY,
+    Face,
     bold_sibling,
     faces,
     load_font,
-    text_width,
 )
+from convllava.data.synthetic.glyphs import draw_text, ink_box, text_width
 from convllava.data.synthetic.names import goods
 from convllava.data.synthetic.seeding import SPLITS, split_of, stable_hash, stream
+from convllava.data.synthetic.text import MONTHS, any_text
 from convllava.data.synthetic.words import COMMON_WORDS, common_words, invented_word
 
 ALL_KINDS = tuple(KINDS)
@@ -119,24 +122,25 @@ def test_invented_words_belong_to_one_split() -> None:
         assert {split_of(word.upper()) for word in words} == {split}
 
 
-def test_written_words_belong_to_the_split() -> None:
-    """Every word of three letters or more in held-out lines is of that split, dates and codes apart."""
-    fixed = re.compile(
-        r"(?i)\d|[A-Z]{2,}-|\b(USD|EUR|www|com|org|net|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
-    )
-    for split in SPLITS:
-        dataset = SyntheticDataset("line", count=300, split=split, sizes=[[32, 400]])
-        answers = (text_of(dataset[index], 1) for index in range(300))
-        words = {
-            word
-            for answer in answers
-            for piece in answer.split()
-            if not fixed.search(piece)
-            for word in re.findall(r"[A-Za-z]{3,}", piece)
-            if not re.fullmatch("[A-Z]+", word)
-        }
-        assert len(words) > 100
-        assert {split_of(word) for word in words} == {split}
+@pytest.mark.parametrize("split", SPLITS)
+def test_written_words_belong_to_the_split(split: str) -> None:
+    """Dates, codes, units and ends of addresses apart, every word of a text is of its split."""
+    fixed = re.compile(r"\d|[A-Z]{2,}|\bwww|\.(com|org|net|co|uk)\b")
+    rng = stream("test")
+    pieces = [piece for _ in range(2000) for piece in any_text(rng, split).split()]
+    words = {
+        word for piece in pieces if not fixed.search(piece) for word in re.findall("[A-Za-z]{3,}", piece)
+    }
+    words -= {name[:length] for name in MONTHS for length in (3, 9)}
+    assert len(words) > 500
+    assert {split_of(word) for word in words} == {split}
+
+
+def test_every_character_is_written() -> None:
+    rng = stream("test")
+    written = "".join(any_text(rng, "train") for _ in range(6000))
+    assert set(CHARACTERS) - set(written) <= set("\\^`{|}~=")
+    assert set(written) <= set(CHARACTERS)
 
 
 def test_faces_belong_to_one_split() -> None:
@@ -157,16 +161,27 @@ def test_faces_are_bundled_with_their_licences() -> None:
 
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
-def test_face_draws_every_character(face: Any) -> None:
+def test_face_draws_every_character(face: Face) -> None:
     font = load_font(face.name, 24)
     missing = font.getmask("\uffff")
     for character in CHARACTERS.strip():
         drawn = font.getmask(character)
         assert drawn.getbbox() is not None, character
         assert bytes(drawn) != bytes(missing), character
-    assert text_width(face.name, 24, "AV To. fi 12.50") == pytest.approx(
-        font.getlength("AV To. fi 12.50"), abs=0.1
-    )
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
+@pytest.mark.parametrize("size", [9, 17, 30])
+def test_put_together_text_is_what_the_font_draws(face: Face, size: int) -> None:
+    text = "AV To. fi jj 12.50 (Wy)"
+    font = load_font(face.name, size)
+    ours, theirs = Image.new("L", (600, 60)), Image.new("L", (600, 60))
+    draw_text(ours, (8, 6), text, face.name, size)
+    ImageDraw.Draw(theirs).text((8, 6), text, fill=255, font=font)
+    assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs)).max() < 80, "but for touching letters"
+    assert (np.asarray(ours) != np.asarray(theirs)).mean() < 0.002
+    assert ours.getbbox() == ink_box(face.name, size, text, (8, 6))
+    assert text_width(face.name, size, text) == font.getlength(text)
 
 
 def test_stable_hash_is_fixed() -> None:
@@ -192,6 +207,7 @@ STABLE_HASH = 17888563078855198721
             "4 rows leave 8 pixels each in the smallest size; at least 12 are needed",
         ),
         ({"kind": "line", "cap": [0.9, 0.5]}, "cap must rise within 0.1..1.0, got 0.9..0.5"),
+        ({"kind": "line", "content": "field"}, "unknown content 'field': did you mean 'fields'?"),
         ({"kind": "line", "noise": 2}, "noise must be a number from 0 to 1, got 2"),
         ({"kind": "line", "sizes": []}, "sizes is empty"),
         ({"kind": "line", "sizes": [32, 192]}, "a size must be [height, width] in whole pixels, got 32"),

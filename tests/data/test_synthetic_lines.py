@@ -28,10 +28,11 @@ def draw(index: int, **options: Any) -> Example:
     width=st.integers(48, 400),
     split=st.sampled_from(["train", "heldout"]),
     rows=st.integers(1, 2),
+    content=st.sampled_from(["fields", "characters"]),
 )
-@settings(max_examples=150, deadline=None)
-def test_text_lies_inside(index: int, height: int, width: int, split: str, rows: int) -> None:
-    example = draw(index, sizes=[[height, width]], split=split, rows=rows, noise=0)
+@settings(max_examples=120, deadline=None)
+def test_text_lies_inside(index: int, height: int, width: int, split: str, rows: int, content: str) -> None:
+    example = draw(index, sizes=[[height, width]], split=split, rows=rows, content=content, noise=0)
     left, top, right, bottom = ink(example.image)
     assert 0 < left < right < width and 0 < top < bottom < height
     lines = example.answer.split("\n")
@@ -50,7 +51,7 @@ def test_clean_lines_are_black_on_white() -> None:
 
 def test_noisy_lines_stay_readable() -> None:
     """Even at full noise, ink and paper differ by far more than the speckles."""
-    for index in range(200):
+    for index in range(100):
         grey = np.asarray(draw(index, noise=1.0).image.convert("L"), dtype=float)
         low, high = np.percentile(grey, [1, 99])
         assert high - low > 60, index
@@ -63,6 +64,12 @@ def test_lines_fill_the_width() -> None:
         shares.append((right - left) / 192)
     assert 0.6 < np.mean(shares) < 0.9
     assert max(shares) <= 190 / 192
+
+
+def test_characters_come_in_any_order() -> None:
+    answers = [draw(index, content="characters").answer for index in range(150)]
+    assert set("".join(answers)) == set(CHARACTERS) - set(" £€")
+    assert np.mean([len(answer) for answer in answers]) > 8
 
 
 def test_cap_sets_the_height_of_letters() -> None:
@@ -79,8 +86,3 @@ def test_rows_stand_in_order_without_touching() -> None:
         dark = (np.asarray(example.image.convert("L")) < 128).any(axis=1)
         starts = int(np.sum(dark[1:] & ~dark[:-1]))
         assert starts >= 3, "blank pixels part one row from the next"
-
-
-def test_every_character_occurs() -> None:
-    text = "".join(draw(index, sizes=[[32, 600]]).answer for index in range(700))
-    assert not set(CHARACTERS) - set(text) - set("\\^`{|}~=")

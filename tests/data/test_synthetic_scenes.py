@@ -95,7 +95,7 @@ def test_relations_are_true_to_the_scene() -> None:
 
 
 def test_colours_and_shapes_are_unambiguous() -> None:
-    for example in draw("scene", 300, tasks=["colour", "shape"]):
+    for example in draw("scene", 200, tasks=["colour", "shape"]):
         words = re.sub(r"^.* the |[?.]$", "", example.question).replace("has", "").split()
         if words[0] in ("largest", "smallest"):
             ranked = sorted(scene_of(example).things, key=lambda t: t.side)
@@ -175,7 +175,7 @@ def test_answered_box_holds_the_thing() -> None:
 
 
 def test_expressions_fit_one_thing() -> None:
-    for example in draw("grounding", 300, tasks=["attribute"]):
+    for example in draw("grounding", 200, tasks=["attribute"]):
         name = re.sub(
             r"^.*? the (?:box of the )?|[?.]$",
             "",

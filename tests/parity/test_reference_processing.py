@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from convllava.model.image_processing_convllava import ConvLlavaImageProcessor
 from convllava.model.processing_convllava import ConvLlavaProcessor
+from convllava.model.prompts import CONTROL_MARK
 
 CASES = ("official-split-tiny", "official-consolidated-tiny")
 POLICIES = ("pad", "native")
@@ -41,7 +42,11 @@ def processor(folder: Path, prompt_format: str = "vicuna_v1") -> ConvLlavaProces
 
 def pictures(folder: Path) -> list[Image.Image]:
     names = load(folder / "golden" / "case.json")["images"]
-    return [Image.open(folder / "golden" / name) for name in names]
+    opened = []
+    for name in names:
+        with Image.open(folder / "golden" / name) as image:
+            opened.append(image.convert("RGB"))
+    return opened
 
 
 def question(text: str, image: Image.Image) -> list[dict[str, Any]]:
@@ -169,6 +174,19 @@ def test_typed_control_tokens_are_text_to_the_sentencepiece_tokenizer(shared_dir
     decoded = own.tokenizer.decode(ids, skip_special_tokens=True)
     assert f"USER: {typed} ASSISTANT: a </s> tag" in decoded
     assert own.tokenizer.decode(ids[row["labels_mask"].tolist().index(True) :]) == "a </s> tag</s>"
+
+
+@needs_sentencepiece
+@pytest.mark.parametrize("place", [0, 1, 4, 9, 11, 16, 20])
+def test_a_mark_changes_no_token(shared_dir: Path, place: int) -> None:
+    """Texts in which somebody typed a control token take another road; it must lead to the same ids."""
+    own = processor(shared_dir / "reference" / CASES[0])
+    text = "USER: a\n b</s>USER: c  d"
+    marked = text[:place] + CONTROL_MARK + text[place:]
+    (ids, spans), (marked_ids, marked_spans) = own._tokenize(text), own._tokenize(marked)
+    assert marked_ids == ids
+    for (start, end), (marked_start, marked_end) in zip(spans, marked_spans, strict=True):
+        assert marked[marked_start:marked_end].replace(CONTROL_MARK, "") == text[start:end]
 
 
 @needs_sentencepiece

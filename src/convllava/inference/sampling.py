@@ -16,7 +16,6 @@ class Sampler:
     """
 
     def __init__(self, request: Request) -> None:
-        self.is_greedy = request.temperature == 0
         self._temperature, self._top_p = request.temperature, request.top_p
         self._random = torch.Generator()
         if request.seed is None:
@@ -25,10 +24,10 @@ class Sampler:
             self._random.manual_seed(request.seed)
 
     def __call__(self, logits: Tensor) -> int:  # (V,)
-        """Return a token."""
-        if self.is_greedy:
+        """Return a token: the likeliest one at temperature 0."""
+        if self._temperature == 0:
             return int(logits.argmax())
-        # on the CPU, in float32: the same numbers on every device
+        # on the CPU, in float32: the same draw on every device
         probabilities = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
         return int(torch.multinomial(nucleus(probabilities, self._top_p), 1, generator=self._random))
 
@@ -44,11 +43,9 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     return kept
 
 
-def suppress(logits: Tensor, config: GenerationConfig) -> Tensor:
-    """Make the tokens impossible that a checkpoint must never write (`<image>`); logits (N, V)."""
-    if config.suppress_tokens:
-        logits[:, list(config.suppress_tokens)] = -torch.inf
-    return logits
+def suppressed_tokens(config: GenerationConfig, image_token_id: int) -> list[int]:
+    """Return the tokens that a checkpoint must never write; `<image>` is one, even where its files forgot it."""
+    return sorted({image_token_id, *(config.suppress_tokens or ())})
 
 
 def penalise(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:

@@ -31,7 +31,7 @@ class TextStream:
         """Take one token and return the text that is certain by now, often empty."""
         self._tokens.append(token)
         piece = self._decode_new()
-        if piece.endswith(_UNFINISHED):
+        if not piece or piece.endswith(_UNFINISHED):
             return ""
         self._advance()
         return self._release(piece, final=False)

@@ -11,8 +11,8 @@ _ASCII = "\n" + "".join(map(chr, range(0x20, 0x7F)))
 _BEYOND_ASCII = "£€¥§°±·×÷µ«»“”‘’–—…•ÄÖÜäöüßÀÁÂÇÈÉÊËÍÎÏÑÓÔÙÚÛàáâãåæçèéêëìíîïñòóôõøùúûœ"
 CHARACTERS = _ASCII + _BEYOND_ASCII
 
-# `<s>`, then turns: <|user|>PICTURE text<|assistant|>answer</s>. Pictures stand where the turn has them, with nothing
-# around: every character is a position of the language model.
+# `<s>`, then turns: <|user|>PICTURE text<|assistant|>answer</s>. Pictures stand where the turn has them, with
+# nothing around: every character is a position of the language model.
 CHAT_TEMPLATE = """
 {%- macro write(content) -%}
   {%- if content is string -%}
@@ -47,11 +47,16 @@ def build_character_tokenizer() -> PreTrainedTokenizerFast:
     """
     pieces = [*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256)), *CHARACTERS]
     model = BPE(
-        vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], unk_token=UNK, byte_fallback=True
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[],
+        unk_token=UNK,
+        byte_fallback=True,
     )
     backend = Tokenizer(model)
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    backend.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,

@@ -1,7 +1,8 @@
 """Tokenisation in chunks between pictures, as LLaVA's authors do it, with the span of every token.
 
-One call of the tokenizer on the whole text would differ: with Llama's tokenizer the chunk after a picture begins
-with the word-boundary piece, as every text does, whereas text after another control token (`</s>USER`) does not.
+One call of the tokenizer on the whole text would differ: with Llama's tokenizer the chunk after a picture
+begins with the word-boundary piece, as every text does, whereas text after another control token (as in
+``</s>USER``) does not.
 """
 
 import re
@@ -25,9 +26,7 @@ class ChunkTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
         if not hasattr(tokenizer, "backend_tokenizer"):
-            raise ValueError(
-                f"{type(tokenizer).__name__} gives no character offsets: use a fast tokenizer (tokenizers library)"
-            )
+            raise ValueError(f"{type(tokenizer).__name__} gives no character offsets: use a fast tokenizer")
         special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
         self.control_tokens = control_pattern([token.content for token in special])
         self._image = re.compile(re.escape(image_token))
@@ -46,8 +45,8 @@ class ChunkTokenizer:
         """Tokenise one text.
 
         Args:
-            backend: The tokenizer's `backend_tokenizer`.
-            text: A rendered prompt; typed control tokens in it carry `CONTROL_MARK`.
+            backend: The tokenizer's ``backend_tokenizer``.
+            text: A rendered prompt; typed control tokens in it carry ``CONTROL_MARK``.
             counts: Visual tokens of each image token in the text; by default one each (already expanded).
             add_special_tokens: Open with BOS where the tokenizer does so and the text does not itself.
         """
@@ -85,13 +84,17 @@ class ChunkTokenizer:
         start = 0
         for token in self.control_tokens.finditer(chunk):
             self._append_text(backend, chunk[start : token.start()], start, ids, spans)
-            ids.append(backend.token_to_id(token[0]))
+            token_id = backend.token_to_id(token[0])
+            assert token_id is not None  # the pattern was made of the tokenizer's own tokens
+            ids.append(token_id)
             spans.append(token.span())
             start = token.end()
         self._append_text(backend, chunk[start:], start, ids, spans)
         return ids, spans
 
-    def _append_text(self, backend: Tokenizer, piece: str, start: int, ids: list[int], spans: list[Span]) -> None:
+    def _append_text(
+        self, backend: Tokenizer, piece: str, start: int, ids: list[int], spans: list[Span]
+    ) -> None:
         if not piece:
             return
         kept = [position for position, char in enumerate(piece) if char != CONTROL_MARK]

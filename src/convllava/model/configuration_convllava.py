@@ -23,7 +23,8 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         hidden_act: Activation between the two pointwise products.
         layer_norm_eps: Epsilon of every LayerNorm (1e-6 in ConvNeXt's blocks).
         layer_scale_init_value: Initial value of the layer scales, above 0.
-        initializer_range: Standard deviation of fresh weights.
+        initializer_range: Standard deviation of fresh weights (0.02 in ConvNeXt, whose layers are wide); None takes
+            1 / sqrt(inputs) layer by layer, without which narrow layers hardly start to learn.
         out_features, out_indices: Stages whose feature maps the backbone interface returns.
 
     Raises:
@@ -40,7 +41,7 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     layer_scale_init_value: float = 1e-6
-    initializer_range: float = 0.02
+    initializer_range: float | None = 0.02
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 

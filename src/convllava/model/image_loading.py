@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import os
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,28 +14,33 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+SHORTEST_BASE64 = 80
+"""Shorter texts cannot be a whole picture: a mistyped path is then called a missing file."""
+
 URL_TIMEOUT = 30.0
 """Seconds to wait for a picture from the network."""
 
 
 def open_image(source: str | Path) -> Image.Image:
-    """Open a picture by path, http(s) URL, `data:` URL or base64 text; its mode stays as it is.
+    """Read a picture by path, http(s) URL, ``data:`` URL or base64 text; its mode stays as it is.
 
-    transformers' own loader converts to RGB at once, which turns transparent grounds black and 16-bit levels white.
+    transformers' own loader converts to RGB at once: transparent grounds turn black, 16-bit levels white.
 
     Raises:
         ValueError: No such file, no answer, or not a picture.
     """
     name = _short(str(source))
     try:
-        return Image.open(_locate(source))
+        with Image.open(_locate(source)) as image:
+            image.load()
+            return image
     except FileNotFoundError as error:
         raise ValueError(f"no image file {name}") from error
     except (URLError, TimeoutError) as error:
         raise ValueError(f"cannot fetch image {name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"image {name} is too large to be safe: {error}") from error
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
         raise ValueError(f"{name} is not an image that can be read: {error}") from error
 
 
@@ -44,11 +51,9 @@ def _locate(source: str | Path) -> Path | BytesIO:
             return BytesIO(answer.read())
     if text.startswith("data:image/"):
         return BytesIO(base64.b64decode(text.partition(",")[2]))
-    if isinstance(source, str) and len(text) > 255:  # longer than a file name may be
-        try:
+    if not os.path.isfile(text) and len(text) >= SHORTEST_BASE64:
+        with suppress(binascii.Error, ValueError):
             return BytesIO(base64.b64decode(text, validate=True))
-        except binascii.Error:
-            pass
     return Path(text)
 
 
@@ -59,17 +64,17 @@ def _short(text: str) -> str:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a picture upright and in RGB, whatever its mode; of several frames the one it stands at.
 
-    Transparent parts become white: pictures with an alpha channel (logos, diagrams, screenshots) are made to be
-    seen on a page, and black ink on PIL's default black ground would vanish.
+    Transparent parts become white: pictures with an alpha channel (logos, diagrams, screenshots) are made to
+    be seen on a page, and black ink on PIL's default black ground would vanish.
 
     Raises:
-        ValueError: The file is cut off, or the mode has no defined colours (for example LAB).
+        ValueError: The file is cut off, or the mode has no defined colours (for example La).
     """
     try:
         image.load()
         image = ImageOps.exif_transpose(image)
         return _convert(image)
-    except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
+    except (OSError, SyntaxError) as error:
         raise ValueError(f"cannot read {_describe(image)}: {error}") from error
 
 
@@ -141,7 +146,7 @@ def _from_levels(levels: np.ndarray) -> Image.Image:
         return _from_float(levels.astype(np.float32))
     if levels.min() < 0 or levels.max() > 255:
         raise ValueError(
-            f"an integer picture has values from 0 to 255, got {levels.min()} to {levels.max()}: scale it first"
+            f"an integer picture has values from 0 to 255, got {levels.min()} to {levels.max()}: scale it"
         )
     return Image.fromarray(levels.astype(np.uint8))
 

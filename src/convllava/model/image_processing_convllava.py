@@ -33,6 +33,10 @@ gigabytes before anybody counts its tokens.
 """
 
 
+MOST_ENLARGED = 4.0
+"""A line of text 32 pixels high fills a cell of 64 undistorted; a hairline does not become a mile long."""
+
+
 def num_image_tokens(height: int, width: int, output_stride: int) -> int:
     """Return how many visual tokens a picture of this (resized) shape costs."""
     return (height // output_stride) * (width // output_stride)
@@ -54,19 +58,20 @@ def resized_shape(
         width: Of the original picture, in pixels.
         image_aspect_ratio: "pad" (a square) or "native" (the picture's own).
         resolution: Side of the square under "pad", short side under "native". None (native only) keeps the
-            picture's own size, each side rounded to the nearest multiple of the stride.
+            picture's own size, each side rounded to the nearest multiple of the stride; a picture thinner
+            than one cell is enlarged first, keeping its shape, at most fourfold.
         max_visual_tokens: Budget of one picture. Applied last; a shape that fits is left as it is.
         output_stride: Pixels per visual token and side.
 
     Raises:
-        ValueError: An option is out of range, or the shape is larger than `MAX_RESIZED_PIXELS`.
+        ValueError: An option is out of range, or the shape is larger than ``MAX_RESIZED_PIXELS``.
     """
     _check_options(height, width, image_aspect_ratio, resolution, max_visual_tokens, output_stride)
     if image_aspect_ratio == "pad":
         assert resolution is not None  # _check_options
         shape = (resolution, resolution)
     elif resolution is None:
-        shape = (_nearest_multiple(height, output_stride), _nearest_multiple(width, output_stride))
+        shape = _own_shape(height, width, output_stride)
     else:
         shape = _with_short_side(height, width, resolution)
     if max_visual_tokens is not None and num_image_tokens(*shape, output_stride) > max_visual_tokens:
@@ -110,39 +115,41 @@ def _nearest_multiple(length: int, unit: int) -> int:
     return max(1, (length + unit // 2) // unit) * unit
 
 
+def _own_shape(height: int, width: int, stride: int) -> tuple[int, int]:
+    scale = min(max(stride / min(height, width), 1.0), MOST_ENLARGED)
+    return _nearest_multiple(round(height * scale), stride), _nearest_multiple(round(width * scale), stride)
+
+
 def _with_short_side(height: int, width: int, resolution: int) -> tuple[int, int]:
-    """Scale the short side to `resolution`; the long one is cut to a whole pixel, as in CLIP's resize."""
+    """Scale the short side to ``resolution``; the long one is cut to a whole pixel, as in CLIP's resize."""
     short, long = sorted((height, width))
     scaled = int(resolution * long / short)
     return (resolution, scaled) if height <= width else (scaled, resolution)
 
 
 def _within_budget(height: int, width: int, budget: int, stride: int, *, square: bool) -> tuple[int, int]:
-    """Return the largest shape of whole cells near the aspect ratio that costs at most `budget` tokens."""
+    """Return the largest shape of whole cells near the aspect ratio that costs at most ``budget`` tokens."""
     if square:
         side = math.isqrt(budget) * stride
         return side, side
+    # A stretched picture is as sharp as its more shrunken side; more cells along the other one tell nothing
+    # new.
     rows, columns = max(
         _grids_near(height, width, budget, stride),
-        key=lambda grid: (grid[0] * grid[1], -abs(math.log(grid[1] * height / (grid[0] * width)))),
+        key=lambda grid: (min(grid[0] / height, grid[1] / width), -grid[0] * grid[1]),
     )
     return rows * stride, columns * stride
 
 
 def _grids_near(height: int, width: int, budget: int, stride: int) -> list[tuple[int, int]]:
-    """Return grids (rows, columns) around the real-valued best one, none larger than the picture's own."""
-    most_rows, most_columns = height // stride, width // stride
-    rows = math.sqrt(budget * height / width)
-    columns = math.sqrt(budget * width / height)
+    """Return the grids (rows, columns) around the ideal one, none larger than the picture's own."""
+    ideal_rows, ideal_columns = math.sqrt(budget * height / width), math.sqrt(budget * width / height)
+    candidates = (math.floor(ideal_rows), math.ceil(ideal_rows), budget // math.ceil(ideal_columns))
     grids = []
-    for r in {math.floor(rows), math.ceil(rows)}:
-        r = min(max(r, 1), most_rows, budget)
-        c = min(max(round(r * width / height), 1), most_columns, budget // r)
-        grids.append((r, c))
-    for c in {math.floor(columns), math.ceil(columns)}:
-        c = min(max(c, 1), most_columns, budget)
-        r = min(max(round(c * height / width), 1), most_rows, budget // c)
-        grids.append((r, c))
+    for rows in candidates:
+        rows = min(max(rows, 1), height // stride, budget)
+        columns = min(max(math.ceil(rows * width / height), 1), width // stride, budget // rows)
+        grids.append((rows, columns))
     return grids
 
 
@@ -173,7 +180,7 @@ def check_option_names(names: Iterable[str]) -> None:
             raise ValueError(f"unknown image option {name!r}: {hint}")
 
 
-class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[misc]
+class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """What is stored with the image processor, on top of what transformers stores of every one."""
 
     output_stride: int
@@ -183,7 +190,7 @@ class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[misc]
 
 
 class ConvLlavaImageProcessor(PilBackend):
-    """Pictures to `pixel_values` (N, 3, Hmax, Wmax), zero right and below, and `image_sizes` (N, 2), true (H, W).
+    """Pictures to ``pixel_values`` (N, 3, Hmax, Wmax), zero right and below, and ``image_sizes`` (N, 2).
 
     Args:
         output_stride: Pixels per visual token and side of the vision encoder.
@@ -217,7 +224,9 @@ class ConvLlavaImageProcessor(PilBackend):
         """Open pictures given by path or URL; keep loaded ones and any nesting as they are."""
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(image) for image in image_url_or_urls]
-        return open_image(image_url_or_urls) if isinstance(image_url_or_urls, (str, Path)) else image_url_or_urls
+        return (
+            open_image(image_url_or_urls) if isinstance(image_url_or_urls, (str, Path)) else image_url_or_urls
+        )
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Prepare one picture or any nesting of pictures, loaded or by path or URL; see the class."""
@@ -229,7 +238,7 @@ class ConvLlavaImageProcessor(PilBackend):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def prepare(self, images: Sequence[Any], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return `pixel_values` (N, 3, Hmax, Wmax) float32 and `image_sizes` (N, 2) int64 of loaded pictures."""
+        """Return ``pixel_values`` (N, 3, Hmax, Wmax) float32 and ``image_sizes`` (N, 2) int64."""
         shown = self._options(options)
         resized = [self._resize(to_rgb(to_pil(image)), shown) for image in images]
         sizes = [(image.height, image.width) for image in resized]
@@ -254,7 +263,7 @@ class ConvLlavaImageProcessor(PilBackend):
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
     def _normalise_into(self, target: np.ndarray, image: Image.Image) -> None:
-        """Write an RGB picture (H, W, 3) rescaled and normalised into `target` (3, H, W)."""
+        """Write an RGB picture (H, W, 3) rescaled and normalised into ``target`` (3, H, W)."""
         tables = _level_tables(tuple(self.image_mean), tuple(self.image_std), self.rescale_factor)
         for channel, (table, band) in enumerate(zip(tables, image.split(), strict=True)):
             np.take(table, np.asarray(band), out=target[channel], mode="clip")

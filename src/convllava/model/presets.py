@@ -47,6 +47,7 @@ def nano(vocab_size: int = 512, stages: int = 4) -> ConvLlavaConfig:
         depths=[2, 2, 6, 2, 2][:stages],
         hidden_sizes=[32, 64, 128, 256, 512][:stages],
         layer_scale_init_value=0.1,  # trained from scratch: 1e-6 only delays the start
+        initializer_range=None,
     )
     text_config = {
         "model_type": "llama",

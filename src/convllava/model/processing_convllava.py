@@ -1,4 +1,4 @@
-"""Dialogues and pictures to what the model reads: prompts rendered, `<image>` expanded, rows padded."""
+"""Dialogues and pictures to what the model reads: prompts rendered, ``<image>`` expanded, rows padded."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -33,9 +33,9 @@ class ConvLlavaProcessor(ProcessorMixin):
 
     Args:
         image_processor: Says how pictures are shown; its options can be given again with every call.
-        tokenizer: Any fast tokenizer. `<image>` is added to it as the next free id if it has none, and it is set
-            to pad on the left, as generation needs.
-        chat_template: Jinja template; by default that of `prompt_format`.
+        tokenizer: Any fast tokenizer. ``<image>`` is added to it as the next free id if it has none, and it
+            is set to pad on the left, as generation needs.
+        chat_template: Jinja template; by default that of ``prompt_format``.
         prompt_format: "vicuna_v1", "llava_v1", "plain" or "tokenizer" (the tokenizer's own template).
         own_template: The tokenizer's own template, kept here because saving overwrites the tokenizer's copy.
     """
@@ -71,7 +71,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         """Prepare one dialogue for training.
 
         Args:
-            messages: The dialogue; its image parts stand for `images`, in order.
+            messages: The dialogue; its image parts stand for ``images``, in order.
             images: PIL, numpy or torch pictures.
             image_options: image_aspect_ratio, resolution, max_visual_tokens.
 
@@ -97,7 +97,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         }
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """Return the prompt of a dialogue as text, to look at; to tokenise it, use `apply_chat_template`.
+        """Return the prompt of a dialogue as text, to look at; to tokenise it, use ``apply_chat_template``.
 
         In the text alone nobody can tell a control token that the template wrote from one that a user typed.
         """
@@ -117,19 +117,19 @@ class ConvLlavaProcessor(ProcessorMixin):
         processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Render one dialogue or a list of them; with `tokenize` prepare texts and pictures for the model.
+        """Render one dialogue or a list of them; with ``tokenize`` prepare texts and pictures for the model.
 
-        As in transformers, with two differences: control tokens and `<image>` typed in a message always stay
-        text, and `assistant_masks` come from character spans in every supported version of transformers.
+        As in transformers, with two differences: control tokens and ``<image>`` typed in a message always
+        stay text, and ``assistant_masks`` come from character spans in every version of transformers.
 
         Args:
             conversation: Messages. An image part brings its picture under "image", "path", "url" or "base64".
-            processor_kwargs: Image options, padding and the like, as for a call. "images" among them stand for
-                the image parts of the messages.
+            processor_kwargs: Image options, padding and the like, as for a call. "images" among them stand
+                for the image parts of the messages.
             kwargs: Template variables (tools, ...); processor options are understood here too.
 
         Raises:
-            ValueError: As `encode`; and nothing is left to answer where a generation prompt is asked for.
+            ValueError: As ``encode``; and nothing is left to answer where a generation prompt is asked for.
         """
         dialogues, batched = as_dialogues(conversation)
         for messages in dialogues:
@@ -153,13 +153,14 @@ class ConvLlavaProcessor(ProcessorMixin):
     def __call__(
         self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any
     ) -> BatchFeature:
-        """Prepare pictures and texts that hold one `<image>` for each picture.
+        """Prepare pictures and texts that hold one ``<image>`` for each picture.
 
         Args:
-            images: One picture, a flat list over all texts, or a list for each text; loaded, or by path or URL.
+            images: One picture, a flat list over all texts, or a list for each text; loaded, or by path or
+                URL.
             text: One prompt or several.
-            kwargs: Image options, and padding, return_tensors, return_offsets_mapping and the other text options
-                of transformers. Truncation is refused: it would cut pictures in two.
+            kwargs: Image options, and padding, return_tensors, return_offsets_mapping and the other text
+                options of transformers. Truncation is refused: it would cut pictures in two.
 
         Returns:
             input_ids and attention_mask for texts, pixel_values and image_sizes for pictures.
@@ -173,7 +174,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         return self._process(texts, images, **kwargs)
 
     def replace_image_token(self, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
-        """Return what `<image>` becomes for one of the processed pictures (transformers' and vLLM's hook)."""
+        """Return what ``<image>`` becomes for one processed picture (transformers' and vLLM's hook)."""
         return self.image_token * self._counts([image_inputs["image_sizes"][image_idx]])[0]
 
     def _get_num_multimodal_tokens(
@@ -194,7 +195,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         answers: list[list[Span]] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Do a call; `answers` are the spans of each text, unexpanded, to report as `assistant_masks`."""
+        """Do a call; ``answers`` are the spans of each text, unexpanded, to report as ``assistant_masks``."""
         _check_typos(kwargs)
         options = self._sorted_options(kwargs)
         pictures, per_text = flatten_images(images)
@@ -219,7 +220,9 @@ class ConvLlavaProcessor(ProcessorMixin):
     ) -> dict[str, Any]:
         """Tokenise and pad; under each key one list a text."""
         if options.get("truncation"):
-            raise ValueError("truncation would cut pictures in two: lower resolution or max_visual_tokens instead")
+            raise ValueError(
+                "truncation would cut pictures in two: lower resolution or max_visual_tokens instead"
+            )
         special = options.get("add_special_tokens", True)
         rows = self._tokenize_all(texts, shown, special)
         pad = Padding.from_options(self.tokenizer, options, max(len(ids) for ids, _ in rows))
@@ -291,6 +294,7 @@ class ConvLlavaProcessor(ProcessorMixin):
 
     def _split_options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split keywords into processor options and template variables, without what is always so here."""
+        _check_typos(kwargs)
         names = {*TextKwargs.__annotations__, *self.image_processor.valid_kwargs.__annotations__}
         always = {"sanitize_control_tokens", "load_audio_from_video"}
         options = {name: value for name, value in kwargs.items() if name in names - always}

@@ -51,7 +51,7 @@ def flatten_images(images: Any) -> tuple[list[Any], list[int]]:
 
 
 def check_counts(texts: Sequence[str], images: Sequence[int]) -> None:
-    """Check that there is one picture for each `<image>`.
+    """Check that there is one picture for each ``<image>``.
 
     Args:
         texts: Rendered prompts.
@@ -86,7 +86,7 @@ def check_context(num_tokens: int, limit: int) -> None:
 
 @dataclass(frozen=True)
 class Padding:
-    """How the rows of one batch are made equally long; rows longer than `length` stay as they are."""
+    """How the rows of one batch are made equally long; rows longer than ``length`` stay as they are."""
 
     length: int
     side: str
@@ -95,7 +95,7 @@ class Padding:
     def from_options(
         cls, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], longest: int
     ) -> "Padding":
-        """Read transformers' padding options; `longest` is the longest row of the batch."""
+        """Read transformers' padding options; ``longest`` is the longest row of the batch."""
         side = options.get("padding_side") or tokenizer.padding_side
         kind = options.get("padding") or PaddingStrategy.DO_NOT_PAD
         if kind == PaddingStrategy.DO_NOT_PAD:

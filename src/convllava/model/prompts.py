@@ -1,6 +1,7 @@
 """Prompt formats: chat templates by name, and what may be rendered with them.
 
-A template writes `<image>` for each image part and marks with `{% generation %}` what the model itself must
+A template writes ``<image>`` for each image part and marks with ``{% generation %}`` what the model itself
+must
 produce: the answer, the blank before it and the end token. Everything else is context.
 """
 
@@ -23,19 +24,18 @@ _STAND_IN = "\ufdd1"  # Unicode keeps it from all texts
 
 ROLES = ("system", "user", "assistant")
 
-_ASSISTANT_LINE = (
-    "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."
-)
+_ASSISTANT_LINE = "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."
 VICUNA_V1_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. " + _ASSISTANT_LINE.format(who="user")
+    "A chat between a curious user and an artificial intelligence assistant. "
+    + _ASSISTANT_LINE.format(who="user")
 )
 LLAVA_V1_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     + _ASSISTANT_LINE.format(who="human")
 )
 
-# Pictures that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the text
-# just where they were put.
+# Pictures that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the
+# text just where they were put.
 _WRITE_CONTENT = """
 {%- macro write(content) -%}
   {%- if content is string -%}
@@ -77,6 +77,7 @@ _CONVERSATION = """
 
 # Pictures and their captions only: LLaVA's first training stage drops the question and any system message.
 _PLAIN = """
+{%- if bos_token -%}{{- bos_token -}}{%- endif -%}
 {%- for message in messages -%}
   {%- if message['role'] == 'user' and message['content'] is not string -%}
     {%- for part in message['content'] if part['type'] != 'text' -%}{{- '<image>' -}}{%- endfor -%}
@@ -107,7 +108,7 @@ PROMPT_FORMATS: dict[str, str] = {
     "llava_v1": _conversation(LLAVA_V1_SYSTEM),
     "plain": _WRITE_CONTENT + _PLAIN,
 }
-"""Chat templates by name. One name more, "tokenizer", stands for the language model's own: `chat_template`."""
+"""Chat templates by name. One name more, "tokenizer", stands for the language model's own."""
 
 PROMPT_FORMAT_NAMES = (*PROMPT_FORMATS, "tokenizer")
 
@@ -127,9 +128,9 @@ def chat_template(prompt_format: str, tokenizer: PreTrainedTokenizerBase) -> str
 
 
 def tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the tokenizer's own chat template with `<image>` put in for image parts.
+    """Return the tokenizer's own chat template with ``<image>`` put in for image parts.
 
-    A template that already writes `<image>` for an image part is returned as it is.
+    A template that already writes ``<image>`` for an image part is returned as it is.
     """
     own = tokenizer.chat_template
     if not isinstance(own, str):
@@ -157,8 +158,8 @@ def render(
     """Render a dialogue and return it with the character spans of what the model itself must produce.
 
     Args:
-        template: With `{% generation %}` marks, or, as most language models' own, without.
-        messages: Plain data only, see `plain_messages`.
+        template: With ``{% generation %}`` marks, or, as most language models' own, without.
+        messages: Plain data only, see ``plain_messages``.
         special_tokens: Template variables such as bos_token and eos_token.
         variables: Others, such as add_generation_prompt.
 
@@ -186,14 +187,15 @@ def locate_answers(
 ) -> list[Span]:
     """Return the spans of the answers and their end tokens in a dialogue whose template does not mark them.
 
-    The dialogue is rendered once more with a stand-in for each answer: what surrounds the stand-ins tells where the
-    answers lie. The blank before an answer is not part of it here.
+    The dialogue is rendered once more with a stand-in for each answer: what surrounds the stand-ins tells
+    where the answers lie. The blank before an answer is not part of it here.
 
     Raises:
         ValueError: The template writes an answer differently from how it was given.
     """
     stand_ins = [
-        {**message, "content": _STAND_IN} if message["role"] == "assistant" else message for message in messages
+        {**message, "content": _STAND_IN} if message["role"] == "assistant" else message
+        for message in messages
     ]
     text = render(template, messages, special_tokens)[0]
     around = render(template, stand_ins, special_tokens)[0].split(_STAND_IN)
@@ -203,10 +205,16 @@ def locate_answers(
     for turn, before, after in zip(turns, around, around[1:], strict=False):
         position += len(before)
         answer = _text_of(messages[turn - 1]["content"])
-        written = next((form for form in (answer, answer.strip()) if text.startswith(form + after, position)), None)
-        if written is None or not text.startswith(before, position - len(before)) or len(around) != len(turns) + 1:
+        written = next(
+            (form for form in (answer, answer.strip()) if text.startswith(form + after, position)), None
+        )
+        if (
+            written is None
+            or not text.startswith(before, position - len(before))
+            or len(around) != len(turns) + 1
+        ):
             raise ValueError(
-                f"the chat template rewrites the answer of turn {turn}, so it cannot be told from the prompt: "
+                f"the chat template rewrites the answer of turn {turn}, which then cannot be found in it: "
                 "put {% generation %} marks around it in the template"
             )
         end = position + len(written)
@@ -268,7 +276,7 @@ def _check_content(turn: int, role: Any, content: Any) -> None:
 
 
 CONTROL_MARK = "\ufdd0"
-"""Stands inside a control token that somebody typed, so that it reads as text; Unicode keeps it from all texts."""
+"""Stands inside a control token that somebody typed, so that it reads as text; no real text has it."""
 
 
 NOTHING = re.compile("(?!)")
@@ -284,9 +292,12 @@ def control_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
 def plain_messages(messages: Sequence[Message], control_tokens: re.Pattern[str] = NOTHING) -> list[Message]:
     """Return the dialogue as templates read it: no pictures' data, every control token in a text marked.
 
-    Neighbouring texts are joined, because two harmless parts (`<im` and `age>`) would make a control token together.
+    Neighbouring texts are joined, because two harmless parts (``<im`` and ``age>``) would together make a
+    control token.
     """
-    return [{**message, "content": _plain_content(message["content"], control_tokens)} for message in messages]
+    return [
+        {**message, "content": _plain_content(message["content"], control_tokens)} for message in messages
+    ]
 
 
 def _plain_content(content: Any, control_tokens: re.Pattern[str]) -> Any:
@@ -303,7 +314,7 @@ def _plain_content(content: Any, control_tokens: re.Pattern[str]) -> Any:
 
 
 def disarm(text: str, control_tokens: re.Pattern[str]) -> str:
-    """Put `CONTROL_MARK` inside every control token of a text."""
+    """Put ``CONTROL_MARK`` inside every control token of a text."""
     text = text.replace(CONTROL_MARK, "")
     while control_tokens.search(text):  # again, as one token may begin inside another
         text = control_tokens.sub(lambda found: found[0][0] + CONTROL_MARK + found[0][1:], text)

@@ -108,6 +108,10 @@ class ConvLlavaVisionPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        if self.config.initializer_range is None and isinstance(module, (nn.Conv2d, nn.Linear)):
+            init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            init.zeros_(module.bias)
+            return
         super()._init_weights(module)
         if isinstance(module, ConvLlavaVisionLayer):
             init.constant_(module.layer_scale_parameter, self.config.layer_scale_init_value)

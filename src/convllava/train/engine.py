@@ -65,6 +65,8 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
     mixture = open_mixture(recipe)
     trainer = ConvLlavaTrainer(recipe, model, processor, mixture)
     trainer.remove_callback(PrinterCallback)
+    if recipe.stop_after_steps is not None:
+        trainer.add_callback(_StopAfter(recipe.stop_after_steps))
     if trainer.is_world_process_zero():
         recipe.output_dir.mkdir(parents=True, exist_ok=True)
         write_recipe(recipe, recipe.output_dir / RECIPE_FILE)
@@ -164,6 +166,19 @@ class ConvLlavaTrainer(Trainer):
         """Return the first two samples as a batch."""
         batch = self.data_collator([self.train_dataset[index] for index in range(min(2, len(self.mixture)))])
         return {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+
+
+class _StopAfter(TrainerCallback):
+    """Ends training early without touching the learning-rate schedule."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step >= self.steps:
+            control.should_training_stop = True
 
 
 class _LogFile(TrainerCallback):

@@ -61,6 +61,7 @@ class Recipe(_Strict):
         global_batch_size: Samples an update, whatever the number of devices.
         per_device_batch_size: Samples one device holds at a time; gradients accumulate up to the global size.
         epochs, max_steps: One of the two. With ``max_steps`` the sources share the samples by weight.
+        stop_after_steps: End early, on the schedule of ``max_steps``.
         lr_scheduler: Any name that transformers knows.
         precision: bfloat16 keeps float32 master weights.
         max_length: Longest row in tokens.
@@ -81,6 +82,7 @@ class Recipe(_Strict):
     per_device_batch_size: int | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
+    stop_after_steps: int | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     lr_scheduler: str = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)

@@ -9,7 +9,8 @@ from .effects import draw_inks, print_mask, wear
 from .example import Example
 from .fonts import faces
 from .options import Range, Size, check_fraction, check_range, check_sizes, check_tasks
-from .papers import CASES, PAPERS, Brief
+from .paper_parts import CASES, Brief
+from .papers import PAPERS
 from .typesetting import Cell, Fact, Page, Row, Type, rows_that_fit, typeset
 
 _ATTEMPTS = 40

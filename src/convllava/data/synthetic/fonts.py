@@ -74,22 +74,6 @@ def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(BytesIO(_font_bytes(name)), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def text_width(name: str, size: int, text: str) -> float:
-    """Return how far a line of text advances, in pixels.
-
-    Asking the font costs as much as drawing, so each character is asked for once: the bundled faces have no
-    kerning, and widths add up.
-    """
-    widths = _advances(name, size)
-    return sum(widths[character] for character in text)
-
-
-@lru_cache(maxsize=1024)
-def _advances(name: str, size: int) -> dict[str, float]:
-    font = load_font(name, size)
-    return {character: font.getlength(character) for character in CHARACTERS}
-
-
 @lru_cache
 def _font_bytes(name: str) -> bytes:
     return (FONT_DIRECTORY / f"{name}.ttf").read_bytes()

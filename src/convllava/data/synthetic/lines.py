@@ -2,16 +2,18 @@
 
 import math
 import random
+import string
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from .effects import draw_inks, print_mask, turn, wear
 from .example import Example
-from .fonts import faces, load_font, text_width
-from .options import Range, Size, check_fraction, check_range, check_sizes
-from .text import any_text
+from .fonts import faces
+from .glyphs import PixelBox, draw_text, ink_box, text_width
+from .options import Range, Size, check_fraction, check_name, check_range, check_sizes
+from .text import Writer, any_text
 
 _QUESTIONS = (
     "Read the text.",
@@ -22,16 +24,23 @@ _QUESTIONS = (
     "Read this.",
 )
 
+_CHARACTERS = string.ascii_letters * 2 + string.digits * 3 + string.punctuation
+"""Letters and digits more often than marks."""
+
 _MARGIN = 2
 """Pixels kept free at every edge."""
 
 _MAX_DEGREES = 1.5
 
+_MOST_MISSES = 8
+"""Pieces found too wide before a line is left as it is."""
+
 
 class _Row(NamedTuple):
     text: str
-    font: ImageFont.FreeTypeFont
-    ink: tuple[int, int, int, int]
+    face: str
+    font_size: int
+    ink: PixelBox
     """Bounding box of the ink when the text is drawn at the origin."""
 
 
@@ -40,7 +49,9 @@ class LineKind:
     """Pictures filled by ``rows`` lines of words, amounts, dates, codes and the like.
 
     ``cap`` is the range of the font size as a fraction of a row's height; ``noise`` runs from 0 (black on
-    white) to 1 (coloured, faint, blurred, speckled, slightly turned).
+    white) to 1 (coloured, faint, blurred, speckled, slightly turned). ``content`` is ``fields``, or
+    ``characters``: letters, digits and marks in any order, from which the shapes of single characters are
+    learnt fastest.
     """
 
     split: str
@@ -48,11 +59,13 @@ class LineKind:
     cap: Range = (0.5, 0.85)
     rows: int = 1
     noise: float = 0.5
+    content: str = "fields"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=16))
         object.__setattr__(self, "cap", check_range("cap", self.cap, 0.1, 1.0))
         check_fraction("noise", self.noise)
+        check_name("content", self.content, _CONTENTS)
         if not isinstance(self.rows, int) or self.rows < 1:
             raise ValueError(f"rows must be a whole number of at least 1, got {self.rows!r}")
         lowest = min(height for height, _ in self.sizes) // self.rows
@@ -79,29 +92,39 @@ class LineKind:
         text = self._text(rng, face, font_size, rng.uniform(0.3, 0.97) * width, room)
         # Tall faces overhang their em, so the size gives way until all of the ink is inside.
         while True:
-            font = load_font(face, font_size)
-            left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
+            left, top, right, bottom = ink = ink_box(face, font_size, text)
             if (right - left <= room and bottom - top <= height - _MARGIN) or font_size <= 6:
-                return _Row(text, font, (left, top, right, bottom))
+                return _Row(text, face, font_size, ink)
             font_size -= 1
 
     def _text(self, rng: random.Random, face: str, font_size: int, target: float, room: float) -> str:
-        """Add fields until the text is ``target`` pixels wide; it never gets wider than ``room``."""
-        text = ""
-        for _ in range(12):
-            longer = f"{text} {any_text(rng, self.split)}".strip()
-            width = text_width(face, font_size, longer)
-            if width <= room:
-                text = longer
-            if target <= width <= room:
-                break
+        """Add pieces until the text is ``target`` pixels wide; it never gets wider than ``room``."""
+        text, width, misses = "", 0, 0
+        while width < target and misses < _MOST_MISSES:
+            longer = f"{text}{_CONTENTS[self.content](rng, self.split)}".strip()
+            longer_width = text_width(face, font_size, longer)
+            if longer != text and longer_width <= room:
+                text, width = longer, longer_width
+            else:
+                misses += 1
         return text or str(rng.randrange(10))
+
+
+def _field(rng: random.Random, split: str) -> str:
+    return f" {any_text(rng, split)}"
+
+
+def _character(rng: random.Random, split: str) -> str:
+    return rng.choice(_CHARACTERS)
+
+
+_CONTENTS: dict[str, Writer] = {"fields": _field, "characters": _character}
+"""What a line is put together from, piece by piece."""
 
 
 def _draw(rng: random.Random, rows: list[_Row], size: Size) -> Image.Image:
     height, width = size
     mask = Image.new("L", (width, height))
-    draw = ImageDraw.Draw(mask)
     row_height = height // len(rows)
     indent = rng.random() ** 2
     for index, row in enumerate(rows):
@@ -109,7 +132,7 @@ def _draw(rng: random.Random, rows: list[_Row], size: Size) -> Image.Image:
         x = _MARGIN + int(indent * (width - 2 * _MARGIN - (right - left)))
         slack = row_height - (bottom - top)
         y = index * row_height + round(slack * rng.uniform(0.25, 0.75))
-        draw.text((x - left, y - top), row.text, fill=255, font=row.font)
+        draw_text(mask, (x - left, y - top), row.text, row.face, row.font_size)
     return mask
 
 

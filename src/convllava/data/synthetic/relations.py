@@ -29,7 +29,7 @@ _CLEAR_RATIO = 1.25
 def holds(thing: Thing, relation: str, other: Thing) -> bool | None:
     """Say whether ``thing`` is left of (...) ``other``; None if one could argue.
 
-    It holds when the boxes share no part of that axis, and fails when the centres clearly stand the other way.
+    It holds when the boxes share no part of that axis, and fails when the centres clearly stand otherwise.
     """
     axis, sign = DIRECTIONS[relation]
     near, far = (thing.box[axis + 2], other.box[axis]) if sign < 0 else (other.box[axis + 2], thing.box[axis])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .seeding import only
 from .words import any_word
 
-_MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = "January February March April May June July August September October November December".split()
 _LABELS = (
     "Total",
     "Date",
@@ -23,6 +23,7 @@ _LABELS = (
     "Paid",
     "Change",
 )
+_DOMAINS = ("com", "org", "net", "de", "co.uk", "io")
 _PUNCTUATION = ".,!?;:"
 _QUOTES = (
     '"{}"',
@@ -84,7 +85,7 @@ def percent(rng: random.Random, split: str) -> str:
 def date(rng: random.Random, split: str) -> str:
     """Write a day in one of the usual formats."""
     year, month, day = rng.randint(1990, 2035), rng.randint(1, 12), rng.randint(1, 28)
-    name = _MONTHS[month - 1]
+    name = MONTHS[month - 1]
     return rng.choice(
         (
             f"{year}-{month:02}-{day:02}",
@@ -127,12 +128,14 @@ def phone(rng: random.Random, split: str) -> str:
 
 
 def email(rng: random.Random, split: str) -> str:
-    """Write an e-mail or a web address."""
-    name, host = any_word(rng, split), any_word(rng, split)
-    ending = rng.choice(("com", "org", "net", "de", "co.uk", "io"))
-    if rng.random() < 0.3:
-        return f"www.{host}.{ending}"
-    return rng.choice((f"{name}@{host}.{ending}", f"{name}{rng.randrange(100)}@{host}.{ending}"))
+    """Write an e-mail address."""
+    number = rng.choice(("", "", str(rng.randrange(100))))
+    return f"{any_word(rng, split)}{number}@{any_word(rng, split)}.{rng.choice(_DOMAINS)}"
+
+
+def web_address(rng: random.Random, split: str) -> str:
+    """Write the address of a site."""
+    return f"www.{any_word(rng, split)}.{rng.choice(_DOMAINS)}"
 
 
 def labelled(rng: random.Random, split: str) -> str:
@@ -161,7 +164,8 @@ WRITERS: dict[Writer, int] = {
     time: 3,
     code: 7,
     phone: 3,
-    email: 3,
+    email: 2,
+    web_address: 1,
     labelled: 8,
 }
 """Kinds of writing and how often each is drawn."""

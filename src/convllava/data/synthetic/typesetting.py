@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...geometry import Box
-from .fonts import Face, bold_sibling, load_font, text_width
+from .fonts import Face, bold_sibling
+from .glyphs import draw_text, ink_box, text_width
 from .options import Size
 
 _LEADING = 1.35
@@ -132,23 +133,23 @@ def _fits(row: Row, width: int, type_: Type) -> bool:
     return inside and all(left[1] + gap <= right[0] + 0.01 for left, right in pairwise(spans))
 
 
-def _start_left(widths: list[float], room: float, space: float, tab: float) -> list[float]:
+def _start_left(widths: list[int], room: float, space: float, tab: float) -> list[float]:
     return [sum(widths[:index]) + index * space for index in range(len(widths))]
 
 
-def _start_centre(widths: list[float], room: float, space: float, tab: float) -> list[float]:
+def _start_centre(widths: list[int], room: float, space: float, tab: float) -> list[float]:
     starts = _start_left(widths, room, space, tab)
     shift = (room - sum(widths) - space * (len(widths) - 1)) / 2
     return [start + shift for start in starts]
 
 
-def _start_spread(widths: list[float], room: float, space: float, tab: float) -> list[float]:
+def _start_spread(widths: list[int], room: float, space: float, tab: float) -> list[float]:
     # The first column is as wide as two of the others.
     ends = [room * (index + 2) / (len(widths) + 1) for index in range(len(widths))]
     return [0.0, *(end - width for end, width in zip(ends[1:], widths[1:], strict=True))][: len(widths)]
 
 
-def _start_tab(widths: list[float], room: float, space: float, tab: float) -> list[float]:
+def _start_tab(widths: list[int], room: float, space: float, tab: float) -> list[float]:
     following = _start_left(widths[1:], room, space, tab)
     return [0.0, *(tab * room + start for start in following)][: len(widths)]
 
@@ -158,28 +159,21 @@ _STARTS = {"left": _start_left, "centre": _start_centre, "spread": _start_spread
 
 
 def _draw_row(mask: Image.Image, row: Row, y: float, type_: Type) -> list[Field]:
-    draw = ImageDraw.Draw(mask)
     if row.rule:
-        _draw_rule(draw, y + _row_height(row, type_) / 2, mask.width, type_)
+        _draw_rule(mask, y + _row_height(row, type_) / 2, type_)
     if not row.cells:
         return []
-    font = load_font(*_face_and_size(row, type_))
-    origins = [(round(type_.margin + start), round(y)) for start, _ in _spans(row, mask.width, type_)]
-    placed = list(zip(row.cells, origins, strict=True))
-    for cell, origin in placed:
-        draw.text(origin, cell.text, fill=255, font=font)
-    return [Field(cell.fact, cell.text, _ink(mask, font, cell.text, at)) for cell, at in placed if cell.fact]
+    face, font_size = _face_and_size(row, type_)
+    fields = []
+    for cell, (start, _) in zip(row.cells, _spans(row, mask.width, type_), strict=True):
+        origin = (round(type_.margin + start), round(y))
+        draw_text(mask, origin, cell.text, face, font_size)
+        if cell.fact is not None:
+            fields.append(Field(cell.fact, cell.text, ink_box(face, font_size, cell.text, origin)))
+    return fields
 
 
-def _ink(mask: Image.Image, font: ImageFont.FreeTypeFont, text: str, origin: tuple[int, int]) -> Box:
-    """Return the box of drawn text; the font's own is wider, as it counts the space around the letters."""
-    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
-    x, y = origin[0] + left, origin[1] + top
-    ink = mask.crop((x, y, origin[0] + right, origin[1] + bottom)).getbbox()
-    assert ink is not None, f"{text!r} has ink"
-    return (x + ink[0], y + ink[1], x + ink[2], y + ink[3])
-
-
-def _draw_rule(draw: ImageDraw.ImageDraw, y: float, width: int, type_: Type) -> None:
+def _draw_rule(mask: Image.Image, y: float, type_: Type) -> None:
     thickness = max(1, type_.font_size // 14)
-    draw.line((type_.margin, round(y), width - type_.margin, round(y)), fill=255, width=thickness)
+    line = (type_.margin, round(y), mask.width - type_.margin, round(y))
+    ImageDraw.Draw(mask).line(line, fill=255, width=thickness)

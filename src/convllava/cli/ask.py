@@ -1,0 +1,130 @@
+"""``convllava ask``: one question about one picture or several."""
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options as opt
+
+if TYPE_CHECKING:
+    from ..inference import Answer
+
+_USAGE = 'convllava ask IMAGE [IMAGE...] "QUESTION"'
+
+
+def ask(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar='IMAGE... "QUESTION"', help="Pictures (path, URL, - for standard input, PDF), then the question."
+        ),
+    ],
+    model: opt.Model = "nano",
+    image_aspect_ratio: opt.ImageAspectRatio = None,
+    resolution: opt.Resolution = None,
+    max_visual_tokens: opt.MaxVisualTokens = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    dtype: opt.Dtype = None,
+    device: opt.Device = None,
+    page: opt.Page = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", help="Write the first picture with the answer's boxes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: answer, cost, timings.")] = False,
+) -> None:
+    """Ask a question about pictures."""
+    sources, question = split_question(words)
+    if draw is not None:
+        check_drawing(draw, sources)
+
+    from .. import inference
+
+    pictures = inference.open_images(sources, page)
+    loaded, processor = inference.load_pretrained(model, dtype=dtype, device=device)
+    answer = inference.ask(
+        loaded,
+        processor,
+        pictures,
+        question,
+        image_aspect_ratio=image_aspect_ratio,
+        resolution=resolution,
+        max_visual_tokens=max_visual_tokens,
+        max_new_tokens=max_new_tokens,
+        on_text=None if as_json else opt.show,
+    )
+    print(json.dumps(report(answer, model, question)) if as_json else "")
+    if answer.finish_reason == "length":
+        print(f"the answer was cut at {len(answer.token_ids)} tokens (--max-new-tokens)", file=sys.stderr)
+    if draw is not None:
+        write_drawing(draw, pictures[0], answer)
+
+
+def split_question(words: list[str]) -> tuple[list[str], str]:
+    """Part what stands on the command line into pictures and the question, which comes last.
+
+    Raises:
+        ValueError: One of the two is missing.
+    """
+    *sources, question = words
+    if is_source(question):
+        raise ValueError(f"no question: the last word {question!r} is a picture; {_USAGE}")
+    if not sources:
+        raise ValueError(f"a picture or a question is missing, there is only {question!r}: {_USAGE}")
+    if not question.strip():
+        raise ValueError(f"the question is empty: {_USAGE}")
+    return sources, question
+
+
+def is_source(word: str) -> bool:
+    """Tell whether a word names a picture: an existing file, a URL or standard input."""
+    return word == "-" or word.startswith(("http://", "https://")) or os.path.exists(word)
+
+
+def report(answer: "Answer", model: str, question: str) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "model": model,
+        "question": question,
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "boxes": [[round(edge, 2) for edge in box] for box in answer.boxes],
+        "num_image_tokens": answer.num_image_tokens,
+        "grids": answer.grids,
+        "image_sizes": answer.image_sizes,
+        "num_prompt_tokens": answer.num_prompt_tokens,
+        "num_new_tokens": len(answer.token_ids),
+        "timings": {name: round(seconds, 4) for name, seconds in asdict(answer.timings).items()},
+    }
+
+
+def check_drawing(path: Path, sources: list[str]) -> None:
+    """Check, before anything costs time, that a drawing can be written to `path`.
+
+    Raises:
+        ValueError: It would replace a picture that is asked about, or it cannot be written.
+    """
+    if any(os.path.exists(source) and path.exists() and path.samefile(source) for source in sources):
+        raise ValueError(f"--draw {path} would overwrite the picture itself: give another name")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"--draw {path}: the name must end in .png, .jpg or .webp")
+    if not path.parent.is_dir() or path.is_dir():
+        raise ValueError(f"--draw {path} cannot be written: {path.parent} must be a directory, {path.name} a file")
+
+
+def write_drawing(path: Path, picture: Any, answer: "Answer") -> None:
+    """Write a copy of the picture with the answer's boxes, all of it or nothing."""
+    from ..inference import draw_boxes
+
+    if not answer.boxes:
+        print(f"the answer has no box: {path} was not written", file=sys.stderr)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        draw_boxes(picture, answer.boxes).save(unfinished)
+        unfinished.replace(path)

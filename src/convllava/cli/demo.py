@@ -1,0 +1,129 @@
+"""``convllava demo``: the bundled model and pictures that it has never seen, right or wrong."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options as opt
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..data.synthetic import Example
+    from ..inference import Answer
+
+ENOUGH_OVERLAP = 0.5
+"""A box is right if its intersection over union with the true one is at least this."""
+
+LONGEST_ANSWER = 200
+"""Tokens; no truth is as long."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture of a kind of synthetic data; ``options`` set its (height, width) and the question."""
+
+    name: str
+    kind: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = (
+    Case("line", "line", {"sizes": [[32, 192]], "noise": 0.3}),
+    Case("two_lines", "line", {"sizes": [[64, 192]], "rows": 2, "noise": 0.3}),
+    Case("document", "document", {"sizes": [[192, 256]], "tasks": ["field"], "font_size": [14, 22], "noise": 0.3}),
+    Case("tall_document", "document", {"sizes": [[384, 192]], "tasks": ["field"], "font_size": [14, 22]}),
+    Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
+    Case("caption", "scene", {"sizes": [[192, 128]], "tasks": ["caption"], "most": 3}),
+    Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
+    Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),
+)
+"""Case ``i`` shows sample ``i`` of the held-out series 0: nobody has chosen them."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory that the pictures are written to.")] = Path("demo"),
+    model: opt.Model = "nano",
+    dtype: opt.Dtype = None,
+    device: opt.Device = None,
+) -> None:
+    """Ask a small model about pictures of several shapes, drawn now from words and fonts it was not trained on."""
+    from rich.console import Console
+
+    from ..inference import load_pretrained
+
+    loaded = load_pretrained(model, dtype=dtype, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False)
+    right = sum(show_case(console, loaded, out, index) for index in range(len(CASES)))
+    console.print(f"{right} of {len(CASES)} right")
+
+
+def show_case(console: "Console", loaded: Sequence[Any], out: Path, index: int) -> bool:
+    """Draw one picture, ask about it, print what came out, and return whether it was right."""
+    from ..inference import ask
+
+    case, example = CASES[index], draw_case(index)
+    path = out / f"{case.name}.png"
+    example.image.save(path)
+    answer = ask(*loaded, example.image, example.question, max_new_tokens=LONGEST_ANSWER)
+    right = is_right(example, answer)
+    drawing = draw_answer(case, example, answer, out)
+    print_case(console, path, example, answer, right, drawing)
+    return right
+
+
+def draw_case(index: int) -> "Example":
+    """Draw a case's picture, the same on every machine."""
+    from ..data.synthetic import SyntheticDataset
+
+    case = CASES[index]
+    return SyntheticDataset(case.kind, count=len(CASES), seed=0, split="heldout", **case.options).example(index)
+
+
+def is_right(example: "Example", answer: "Answer") -> bool:
+    """Compare with the truth: boxes by their overlap, text word for word."""
+    from ..geometry import box_iou
+
+    if "box" in example.facts:
+        return len(answer.boxes) == 1 and box_iou(answer.boxes[0], example.facts["box"]) >= ENOUGH_OVERLAP
+    return answer.text.split() == example.answer.split()
+
+
+def draw_answer(case: Case, example: "Example", answer: "Answer", out: Path) -> str:
+    """Write the answer's box on a copy of the picture where a box was asked for; say what was done."""
+    from ..inference import draw_boxes
+
+    if "box" not in example.facts:
+        return ""
+    if not answer.boxes:
+        return "the answer has no box"
+    path = out / f"{case.name}.boxes.png"
+    draw_boxes(example.image, answer.boxes).save(path)
+    return str(path)
+
+
+def print_case(
+    console: "Console", path: Path, example: "Example", answer: "Answer", right: bool, drawing: str
+) -> None:
+    """Print one section of the report."""
+    from rich.table import Table
+    from rich.text import Text
+
+    (rows, columns), seconds = answer.grids[0], answer.timings.total_seconds
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    add: Callable[[str, str], None] = lambda name, value: table.add_row(name, Text(opt.printable(value)))  # noqa: E731
+    add("question", example.question)
+    add("answer", answer.text)
+    add("truth", example.answer)
+    add("", "right" if right else "WRONG")
+    add("cost", f"{answer.num_image_tokens} visual tokens ({rows}x{columns}), {seconds:.2f} s")
+    if drawing:
+        add("box", drawing)
+    console.rule(Text(f"{path} ({example.image.width}x{example.image.height})"), align="left")
+    console.print(table)

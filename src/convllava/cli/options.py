@@ -1,0 +1,30 @@
+"""Options and habits that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="nano, a checkpoint directory or a hub id.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best one that is here by default.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, float16; by default float32 on a CPU, else as stored.")
+]
+ImageAspectRatio = Annotated[
+    str | None, typer.Option(help="pad (square) or native; the model's own by default.")
+]
+Resolution = Annotated[
+    int | None, typer.Option(help="Side of the square (pad) or short side (native), in pixels.")
+]
+MaxVisualTokens = Annotated[int | None, typer.Option(help="Shrink each picture to at most so many tokens.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")]
+Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; the first by default.")]
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could drive the terminal that an answer is shown on."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def show(text: str) -> None:
+    """Print a piece of an answer at once."""
+    print(printable(text), end="", flush=True)

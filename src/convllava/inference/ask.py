@@ -1,0 +1,53 @@
+"""One question about one picture or several."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+from .generator import Generator
+from .images import open_images
+from .request import Answer, Finished, Request
+
+
+def ask(
+    model: ConvLlavaForConditionalGeneration,
+    processor: ConvLlavaProcessor,
+    images: Any,
+    question: str,
+    *,
+    page: int | None = None,
+    on_text: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Answer:
+    """Answer a question about pictures.
+
+    Args:
+        model, processor: From `load_pretrained`.
+        images: One picture or a list, by path, URL or loaded; an empty list for a question about nothing to see.
+        question: In words.
+        page: Page of a PDF among the pictures, counted from 1.
+        on_text: Called with each piece of the answer as it arrives.
+        options: Fields of `Request`: image_aspect_ratio, resolution, max_visual_tokens, max_new_tokens,
+            temperature, top_p, seed, stop.
+
+    Returns:
+        Text, boxes in pixels of the first picture (upright), visual tokens, grids and timings.
+
+    Raises:
+        ValueError: No question, a picture that cannot be opened, a wrong option, or too much for the context.
+    """
+    if not question.strip():
+        raise ValueError("there is no question about the picture: say what you want to know")
+    request = Request.of_question(question, open_images(_as_list(images), page), **options)
+    for event in Generator(model, processor).stream(request):
+        if isinstance(event, Finished):
+            return event.answer
+        if on_text is not None:
+            on_text(event.text)
+    raise AssertionError("a stream ends with the finished answer")
+
+
+def _as_list(images: Any) -> Sequence[Any]:
+    one = isinstance(images, (str, Path)) or not isinstance(images, Sequence)
+    return [images] if one else images

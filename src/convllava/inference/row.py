@@ -1,0 +1,80 @@
+"""One request on its way to an answer."""
+
+import time
+from collections.abc import Set
+from typing import Literal
+
+from ..model import ConvLlavaProcessor
+from .boxes import boxes_in_pixels
+from .prompt import Prompt
+from .request import Answer, Request, Timings
+from .sampling import Sampler
+from .text_stream import TextStream
+
+FinishReason = Literal["stop", "length"]
+
+
+class Row:
+    """What is known of one answer so far: a row of the batch, or a place in the queue."""
+
+    def __init__(
+        self,
+        request_id: int,
+        request: Request,
+        prompt: Prompt,
+        processor: ConvLlavaProcessor,
+        submitted: float,
+    ) -> None:
+        self.request_id = request_id
+        self.prompt = prompt
+        self.sampler = Sampler(request)
+        self.token_ids: list[int] = []
+        self.encode_seconds = 0.0
+        self._stream = TextStream(processor.tokenizer, request.stop)
+        self._stride = processor.image_processor.output_stride
+        self._text = ""
+        self._submitted = submitted
+        self._first_token_seconds = 0.0
+
+    def take(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
+        """Append a token; return the text that is new and, at the end, why it ends."""
+        self.token_ids.append(token)
+        if len(self.token_ids) == 1:
+            self._first_token_seconds = time.perf_counter() - self._submitted
+        piece, reason = self._read(token, ends)
+        self._text += piece
+        return piece, reason
+
+    def answer(self, reason: FinishReason) -> Answer:
+        """Return the finished answer."""
+        prompt, sizes = self.prompt, self.prompt.image_sizes
+        grids = tuple((height // self._stride, width // self._stride) for height, width in sizes)
+        return Answer(
+            text=self._text,
+            token_ids=tuple(self.token_ids),
+            finish_reason=reason,
+            boxes=boxes_in_pixels(self._text, *prompt.picture_size) if prompt.picture_size else (),
+            num_prompt_tokens=len(prompt.input_ids),
+            num_image_tokens=sum(rows * columns for rows, columns in grids),
+            image_sizes=sizes,
+            grids=grids,
+            timings=self._timings(),
+        )
+
+    def _read(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
+        if token in ends:
+            return self._stream.finish(), "stop"
+        piece = self._stream.push(token)
+        if self._stream.stopped:
+            return piece, "stop"
+        if len(self.token_ids) < self.prompt.max_new_tokens:
+            return piece, None
+        piece += self._stream.finish()
+        return piece, "stop" if self._stream.stopped else "length"
+
+    def _timings(self) -> Timings:
+        return Timings(
+            encode_seconds=self.encode_seconds,
+            first_token_seconds=self._first_token_seconds,
+            total_seconds=time.perf_counter() - self._submitted,
+        )

@@ -1,0 +1,233 @@
+"""Pictures from anywhere, and one clear line for what is not one."""
+
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from convllava.inference import images, open_image, open_images
+from PIL import Image
+
+RED = (200, 30, 40)
+
+
+def picture(width: int = 40, height: int = 30) -> Image.Image:
+    return Image.new("RGB", (width, height), RED)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """The beginning of a PNG file that claims to be this large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Serve the temporary folder on the loopback interface."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None: ...
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_address[1]}"
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def standard_input(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda data: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.fixture
+def pdf(tmp_path: Path) -> Path:
+    """A PDF with a red page of 40 x 30 points and a white one of 100 x 50."""
+    path = tmp_path / "file.pdf"
+    second = Image.new("RGB", (100, 50), "white")
+    picture().save(path, save_all=True, append_images=[second], resolution=72)
+    return path
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.jpg", "p.webp", "p.gif", "p.bmp", "p.tiff", "p.ppm", "p.ico"])
+def test_files(tmp_path: Path, name: str) -> None:
+    picture().save(tmp_path / name, **({"sizes": [(40, 30)]} if name == "p.ico" else {}))
+    for source in (tmp_path / name, str(tmp_path / name)):
+        opened = open_image(source)
+        assert opened.mode == "RGB"
+        assert np.abs(np.asarray(opened)[15, 20].astype(int) - RED).max() < 8
+
+
+def test_loaded_pictures() -> None:
+    pixels = np.asarray(picture())
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    for source in (picture(), pixels, tensor):
+        assert open_image(source).size == (40, 30)
+    with pytest.raises(ValueError, match="a PIL image, a numpy array or a torch tensor, got int"):
+        open_image(7)
+
+
+def test_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    for name in ("p.jpg", "p.tiff"):
+        picture(40, 30).save(tmp_path / name, exif=exif)
+        assert open_image(tmp_path / name).size == (30, 40)
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    other = Image.new("RGB", (40, 30), "blue")
+    picture().save(tmp_path / "p.gif", save_all=True, append_images=[other])
+    assert np.abs(np.asarray(open_image(tmp_path / "p.gif"))[0, 0].astype(int) - RED).max() < 8
+
+
+@pytest.mark.parametrize("size", [(300, 1), (1, 300), (1, 1)])
+def test_one_pixel_is_enough(tmp_path: Path, size: tuple[int, int]) -> None:
+    picture(*size).save(tmp_path / "p.png")
+    assert open_image(tmp_path / "p.png").size == size
+
+
+def test_url(tmp_path: Path, server: str) -> None:
+    picture().save(tmp_path / "p.png")
+    assert open_image(f"{server}/p.png").size == (40, 30)
+    with pytest.raises(ValueError, match=r"nope.png cannot be fetched \(Not Found\)"):
+        open_image(f"{server}/nope.png")
+
+
+def test_url_that_is_no_picture(tmp_path: Path, server: str) -> None:
+    (tmp_path / "page.html").write_text("<html>")
+    with pytest.raises(ValueError, match=r"page.html is not a picture that can be read"):
+        open_image(f"{server}/page.html")
+
+
+def test_url_that_is_too_large(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.png").write_bytes(b"x" * 2000)
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    with pytest.raises(ValueError, match="more than the 1000 bytes allowed"):
+        open_image(f"{server}/p.png")
+
+
+def test_url_that_is_too_slow(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "p.png")
+    clock = iter([0.0, 1000.0, 2000.0])
+    monkeypatch.setattr(images.time, "monotonic", lambda: next(clock))
+    with pytest.raises(ValueError, match="not complete after 30 seconds"):
+        open_image(f"{server}/p.png")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p.png", "https://a b/c"])
+def test_url_that_leads_nowhere(url: str) -> None:
+    with pytest.raises(ValueError, match="cannot be fetched"):
+        open_image(url)
+
+
+def test_standard_input(standard_input: Any) -> None:
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    standard_input(buffer.getvalue())
+    assert open_image("-").size == (40, 30)
+    with pytest.raises(ValueError, match="standard input is empty"):
+        open_image("-")  # it can be read once
+    standard_input(b"no picture")
+    with pytest.raises(ValueError, match="standard input is not a picture"):
+        open_image("-")
+
+
+def test_pages(pdf: Path) -> None:
+    assert open_image(pdf).size == (80, 60)  # 144 dots an inch, 72 points an inch
+    assert np.abs(np.asarray(open_image(pdf, page=1))[30, 40].astype(int) - RED).max() < 8
+    assert open_image(str(pdf), page=2).size == (200, 100)
+    assert [image.size for image in open_images([picture(), pdf], page=2)] == [(40, 30), (200, 100)]
+
+
+def test_a_poster_is_rendered_more_coarsely(tmp_path: Path) -> None:
+    Image.new("L", (100, 50)).save(tmp_path / "poster.pdf", resolution=1)
+    assert max(open_image(tmp_path / "poster.pdf").size) == 4096
+
+
+@pytest.mark.parametrize("page", [0, 3, -1])
+def test_missing_page(pdf: Path, page: int) -> None:
+    with pytest.raises(ValueError, match=f"has no page {page}: its pages are 1 to 2"):
+        open_image(pdf, page=page)
+
+
+def test_a_page_of_no_pdf(tmp_path: Path) -> None:
+    picture().save(tmp_path / "p.png")
+    with pytest.raises(ValueError, match=r"page 2 was asked for but there is no PDF.*p.png"):
+        open_image(tmp_path / "p.png", page=2)
+
+
+def test_damaged_pdf(tmp_path: Path) -> None:
+    (tmp_path / "p.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    with pytest.raises(ValueError, match="p.pdf is a PDF that cannot be read"):
+        open_image(tmp_path / "p.pdf")
+
+
+def test_truncated(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for name in ("p.jpg", "p.png", "p.webp", "p.gif", "p.tiff", "p.bmp"):
+        noise.save(tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(ValueError, match=name):
+            open_image(tmp_path / name)
+
+
+def test_any_damage_is_a_value_error(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    random = np.random.default_rng(0)
+    for name in ("PNG", "JPEG", "GIF", "TIFF", "WEBP"):
+        picture().save(path, name)
+        data = bytearray(path.read_bytes())
+        for _ in range(30):
+            broken = bytearray(data)
+            for position in random.integers(0, len(data), 4):
+                broken[position] = random.integers(0, 256)
+            path.write_bytes(broken)
+            try:
+                open_image(path)
+            except ValueError as error:
+                assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (20_000, 20_000)])
+def test_decompression_bomb(tmp_path: Path, width: int, height: int) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_of_size(width, height))
+    with pytest.raises(ValueError, match=f"bomb.png is too large to open safely.*{Image.MAX_IMAGE_PIXELS}"):
+        open_image(tmp_path / "bomb.png")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nope.png: no such file"):
+        open_image(tmp_path / "nope.png")
+    with pytest.raises(ValueError, match="no such file"):
+        open_image("x" * 5000)
+    with pytest.raises(ValueError, match="is a directory"):
+        open_image(tmp_path)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "p.png").touch()
+    with pytest.raises(ValueError, match=r"p.png is empty \(0 bytes\)"):
+        open_image(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("content", [b"some text", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>", b"\0"])
+def test_not_a_picture(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"p.png is not a picture that can be read \(PNG, JPEG"):
+        open_image(tmp_path / "p.png")

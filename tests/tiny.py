@@ -1,0 +1,45 @@
+"""Real models small enough for tests, built the way a user would build them."""
+
+from typing import Any
+
+import torch
+
+from convllava.model import (
+    ConvLlavaConfig,
+    ConvLlavaForConditionalGeneration,
+    ConvLlavaProcessor,
+    ConvLlavaVisionConfig,
+    build_nano_processor,
+)
+
+
+def tiny_model(
+    seed: int = 0, stages: int = 5, **values: Any
+) -> tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]:
+    """Return a random model of some 100 thousand parameters and the nano processor."""
+    processor = build_nano_processor(output_stride=4 * 2 ** (stages - 1))
+    tokenizer = processor.tokenizer
+    config = ConvLlavaConfig(
+        vision_config=ConvLlavaVisionConfig(
+            depths=[1] * stages, hidden_sizes=[8, 8, 16, 16, 32][:stages], layer_scale_init_value=0.5
+        ),
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 512,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            "initializer_range": 0.2,  # answers that differ from picture to picture
+        },
+        image_aspect_ratio="native",
+        resolution=None,
+        prompt_format="tokenizer",
+        **values,
+    )
+    torch.manual_seed(seed)
+    return ConvLlavaForConditionalGeneration(config).eval(), processor

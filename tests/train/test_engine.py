@@ -1,0 +1,114 @@
+"""The engine's safeguards: killed runs resume, non-finite losses stop, finished runs are not overwritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
+from convllava.train.engine import split_batch
+
+
+def _overrides(out: Path, steps: int) -> list[str]:
+    return [f"max_steps={steps}", "global_batch_size=4", "log_every=1", "save_every=2", f"output_dir={out}"]
+
+
+def _recipe_path(repository: Path) -> Path:
+    return repository / "recipes" / "nano" / "0_foundation_lines.yaml"
+
+
+def _losses(run: Path) -> list[tuple[int, float]]:
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
+
+
+def _kill_after_checkpoint(recipe: Path, out: Path, steps: int) -> None:
+    """Train in another process and kill it, without a chance to clean up, once it has saved and gone on."""
+    command = [sys.executable, "-m", "convllava.cli.main", "train", str(recipe), *_overrides(out, steps)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 300
+    while not list(out.glob("checkpoint-[4-9]*/trainer_state.json")):
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline, "no checkpoint was written"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_killed_run_continues_the_same_trajectory(repository: Path, tmp_path: Path) -> None:
+    steps = 40
+    path = _recipe_path(repository)
+    whole = train(load_recipe(path, _overrides(tmp_path / "whole", steps)))
+    _kill_after_checkpoint(path, tmp_path / "killed", steps)
+    assert not (tmp_path / "killed" / "model.safetensors").exists(), "the run was over before it could be killed"
+    resumed = train(load_recipe(path, _overrides(tmp_path / "killed", steps)), resume=True)
+    assert [step for step, _ in _losses(resumed)] == list(range(1, steps + 1))
+    assert _losses(resumed) == pytest.approx(_losses(whole), abs=1e-6)
+
+
+def test_a_half_written_checkpoint_is_passed_over(repository: Path, tmp_path: Path) -> None:
+    overrides = _overrides(tmp_path / "run", 4)
+    recipe = load_recipe(_recipe_path(repository), overrides)
+    losses = _losses(train(recipe))
+    (tmp_path / "run" / "checkpoint-4" / "trainer_state.json").unlink()
+    assert _losses(train(recipe, resume=True)) == pytest.approx(losses, abs=1e-6)
+
+
+def test_a_finished_run_is_not_overwritten(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty; resume it with --resume"):
+        train(load_recipe(_recipe_path(repository), _overrides(tmp_path / "run", 2)))
+
+
+def test_a_non_finite_loss_stops_before_the_update(repository: Path, tmp_path: Path) -> None:
+    overrides = [*_overrides(tmp_path / "run", 6), "learning_rate=1e30", "warmup_ratio=0", "max_grad_norm=1e30"]
+    with pytest.raises(NonFiniteLossError, match=r"loss is (nan|inf) at step \d+, samples synthetic/line/train"):
+        train(load_recipe(_recipe_path(repository), overrides))
+
+
+def test_stop_after_steps_keeps_the_schedule(repository: Path, tmp_path: Path) -> None:
+    path = _recipe_path(repository)
+    whole = train(load_recipe(path, _overrides(tmp_path / "whole", 4)))
+    early = train(load_recipe(path, [*_overrides(tmp_path / "early", 4), "stop_after_steps=2"]))
+    assert _losses(early) == pytest.approx(_losses(whole)[:2], abs=1e-6)
+
+
+def test_dry_run_counts_what_trains_and_writes_nothing(repository: Path, tmp_path: Path) -> None:
+    told = plan(load_recipe(_recipe_path(repository), _overrides(tmp_path / "run", 5)))
+    assert (told.samples, told.steps) == (20, 5)
+    assert all(count.trainable == count.total for count in told.modules)
+    assert 0 < told.supervised_tokens <= told.text_tokens
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "processes", "expected"), [({}, 1, (8, 1)), ({}, 4, (2, 1)), ({"per_device_batch_size": 2}, 2, (2, 2))]
+)
+def test_the_global_batch_is_kept(values: dict[str, int], processes: int, expected: tuple[int, int]) -> None:
+    base = {"training_stage": "foundation", "model": "nano", "data": [{"name": "synthetic/line"}]}
+    recipe = Recipe.model_validate(
+        {**base, "learning_rate": 1, "max_steps": 1, "output_dir": "x", "global_batch_size": 8, **values}
+    )
+    assert split_batch(recipe, processes) == expected
+    with pytest.raises(ValueError, match="global_batch_size 8 is not a multiple of per_device_batch_size"):
+        split_batch(recipe.model_copy(update={"per_device_batch_size": 3}), processes)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(repository: Path, tmp_path: Path) -> None:
+    path = _recipe_path(repository)
+    alone = train(load_recipe(path, [*_overrides(tmp_path / "alone", 4), "global_batch_size=8"]))
+    overrides = [*_overrides(tmp_path / "pair", 4), "global_batch_size=8"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    arguments = ["-m", "convllava.cli.main", "train", str(path), *overrides]
+    subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
+    assert _losses(tmp_path / "pair") == pytest.approx(_losses(alone), abs=1e-4)
+

@@ -1,0 +1,100 @@
+"""The whole protocol with the shipped recipes, shortened: the loss falls, and only what should move moves."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from convllava.train import Recipe, load_recipe, train
+
+STEPS = 12
+SMALL = [f"max_steps={STEPS}", "global_batch_size=4", "log_every=1", "save_every=100", "warmup_ratio=0"]
+
+
+def _shortened(repository: Path, out: Path, name: str, init_from: Path | None) -> Recipe:
+    overrides = [*SMALL, f"output_dir={out / name}"]
+    if init_from is not None:
+        overrides.append(f"init_from={init_from}")
+    return load_recipe(repository / "recipes" / "nano" / f"{name}.yaml", overrides)
+
+
+@pytest.fixture(scope="module")
+def runs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run foundation and the paper's three training stages one after another."""
+    out = tmp_path_factory.mktemp("protocol")
+    directories: dict[str, Path] = {}
+    previous = None
+    for name in ("0_foundation_lines", "2_projector_init", "3_pretrain", "4_instruct"):
+        previous = directories[name] = train(_shortened(repository, out, name, previous))
+    return directories
+
+
+def _moved(before: Path, after: Path) -> tuple[set[str], set[str]]:
+    """Return the names of tensors that changed, and of those that exist in both and stayed bit-identical."""
+    old, new = (load_file(folder / "model.safetensors") for folder in (before, after))
+    common = [name for name in new if name in old and old[name].shape == new[name].shape]
+    moved = {name for name in common if not torch.equal(old[name], new[name])}
+    return moved, set(common) - moved
+
+
+def _losses(run: Path) -> list[float]:
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in entries if "loss" in entry]
+
+
+def test_the_loss_falls_in_foundation_and_pretrain(runs: dict[str, Path]) -> None:
+    for name in ("0_foundation_lines", "3_pretrain"):
+        losses = _losses(runs[name])
+        assert len(losses) == STEPS
+        assert sum(losses[-4:]) < 0.9 * sum(losses[:4]), name
+
+
+def test_projector_init_moves_only_what_is_new(runs: dict[str, Path]) -> None:
+    moved, still = _moved(runs["0_foundation_lines"], runs["2_projector_init"])
+    assert all(name.startswith("model.multi_modal_projector.") for name in moved), moved
+    assert any(name.startswith("model.language_model.") for name in still)
+    new = load_file(runs["2_projector_init"] / "model.safetensors")
+    scale = new["model.vision_tower.encoder.stages.4.layers.0.layer_scale_parameter"]
+    assert not bool((scale == 0.1).all()), "the fifth stage was not trained"
+
+
+def test_pretrain_moves_everything_from_stage_3_on(runs: dict[str, Path]) -> None:
+    moved, still = _moved(runs["2_projector_init"], runs["3_pretrain"])
+    tower = "model.vision_tower."
+    frozen = tuple(tower + part for part in ("embeddings.", "encoder.stages.0.", "encoder.stages.1."))
+    assert {name for name in still if not name.startswith(frozen)} == set()
+    assert not any(name.startswith(frozen) for name in moved)
+    assert tower + "encoder.stages.2.downsampling_layer.1.weight" in moved
+
+
+def test_instruct_leaves_the_encoder_bit_identical(runs: dict[str, Path]) -> None:
+    moved, still = _moved(runs["3_pretrain"], runs["4_instruct"])
+    assert all(name.startswith("model.vision_tower.") for name in still)
+    assert not any(name.startswith("model.vision_tower.") for name in moved)
+
+
+def test_everything_needed_to_repeat_a_run_is_saved(runs: dict[str, Path]) -> None:
+    recipe = load_recipe(runs["3_pretrain"] / "recipe.yaml")
+    assert (recipe.training_stage, recipe.train_from_stage, recipe.max_steps) == ("pretrain", 3, STEPS)
+    config = json.loads((runs["4_instruct"] / "config.json").read_text())
+    assert config["vision_config"]["depths"] == [2, 2, 6, 2, 2]
+    assert config["prompt_format"] == "tokenizer"
+    assert json.loads((runs["0_foundation_lines"] / "config.json").read_text())["prompt_format"] == "plain"
+
+
+def _final_weights(repository: Path, out: Path, *overrides: str) -> dict[str, Tensor]:
+    recipe = load_recipe(
+        repository / "recipes" / "nano" / "0_foundation_lines.yaml",
+        ["max_steps=3", "global_batch_size=8", "save_every=100", f"output_dir={out}", *overrides],
+    )
+    return load_file(train(recipe) / "model.safetensors")
+
+
+def test_accumulation_changes_nothing_but_memory(repository: Path, tmp_path: Path) -> None:
+    whole = _final_weights(repository, tmp_path / "whole")
+    parts = _final_weights(repository, tmp_path / "parts", "per_device_batch_size=2")
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, parts[name], atol=2e-4), name

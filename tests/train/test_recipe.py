@@ -1,0 +1,76 @@
+"""Recipes: strict keys, inheritance, overrides; every shipped one is read."""
+
+from pathlib import Path
+
+import pytest
+
+from convllava.train import load_recipe, write_recipe
+
+MINIMAL = """
+training_stage: foundation
+model: nano
+data: [{name: synthetic/line}]
+learning_rate: 1e-3
+max_steps: 5
+output_dir: out
+"""
+
+
+def _write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_every_shipped_recipe_is_read(repository: Path) -> None:
+    shipped = sorted((repository / "recipes").rglob("*.yaml"))
+    assert len(shipped) >= 5
+    stages = [load_recipe(path).training_stage for path in shipped]
+    assert set(stages) == {"foundation", "projector_init", "pretrain", "instruct"}
+
+
+def test_the_nano_recipes_form_a_chain(repository: Path) -> None:
+    recipes = [load_recipe(path) for path in sorted((repository / "recipes" / "nano").glob("*.yaml"))]
+    for previous, following in zip(recipes[:-1], recipes[1:], strict=True):
+        assert following.init_from == str(previous.output_dir)
+
+
+def test_a_resolved_copy_reads_back_equal(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, MINIMAL))
+    write_recipe(recipe, tmp_path / "copy.yaml")
+    assert load_recipe(tmp_path / "copy.yaml") == recipe
+
+
+def test_inheritance_merges_and_overrides_win(tmp_path: Path) -> None:
+    _write(tmp_path, MINIMAL + "image: {resolution: 256, aspect_ratio: native}\n", "base.yaml")
+    path = _write(tmp_path, "extends: base.yaml\nimage: {resolution: 512}\nlearning_rate: 2e-3\n")
+    recipe = load_recipe(path, ["learning_rate=5e-4", "image.max_visual_tokens=64"])
+    assert (recipe.learning_rate, recipe.max_steps) == (5e-4, 5)
+    assert recipe.image.model_dump() == {"aspect_ratio": "native", "resolution": 512, "max_visual_tokens": 64}
+
+
+@pytest.mark.parametrize(
+    ("addition", "message"),
+    [
+        ("learning_rat: 1", "unknown key 'learning_rat'; did you mean 'learning_rate'?"),
+        ("image: {resolutoin: 5}", "unknown key 'image.resolutoin'; did you mean 'resolution'?"),
+        ("init_from: x", "exactly one of model and init_from, got model, init_from"),
+        ("epochs: 1", "exactly one of epochs and max_steps"),
+        ("training_stage: pretrain", "exactly one of train_from_stage and train_last_layers, got none"),
+        ("train_from_stage: 3", "belong to training_stage pretrain, not to foundation"),
+        ("learning_rate: fast", "learning_rate: .* \\(got 'fast'\\)"),
+        ("extends: nowhere.yaml", "no recipe .*nowhere.yaml"),
+        ("extends: recipe.yaml", "extends itself"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, addition: str, message: str) -> None:
+    kept = [line for line in MINIMAL.splitlines() if line.split(":")[0] != addition.split(":")[0]]
+    path = _write(tmp_path, "\n".join([*kept, addition]))
+    with pytest.raises(ValueError, match=message.replace("?", r"\?").replace("[", r"\[")):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("override", ["learning_rate", "learning_rate.x=1"])
+def test_malformed_overrides_are_named(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ValueError, match=override):
+        load_recipe(_write(tmp_path, MINIMAL), [override])

@@ -104,7 +104,7 @@ def test_one_pixel_is_enough(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_url(tmp_path: Path, server: str) -> None:
     picture().save(tmp_path / "p.png")
     assert open_image(f"{server}/p.png").size == (40, 30)
-    with pytest.raises(ValueError, match=r"nope.png cannot be fetched \(Not Found\)"):
+    with pytest.raises(ValueError, match=r"nope.png cannot be fetched \(HTTP Error 404: File not found\)"):
         open_image(f"{server}/nope.png")
 
 
@@ -129,7 +129,7 @@ def test_url_that_is_too_slow(tmp_path: Path, server: str, monkeypatch: pytest.M
         open_image(f"{server}/p.png")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p.png", "https://a b/c"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p", "http://a b/c", "http://a:b/"])
 def test_url_that_leads_nowhere(url: str) -> None:
     with pytest.raises(ValueError, match="cannot be fetched"):
         open_image(url)
@@ -204,6 +204,7 @@ def test_any_damage_is_a_value_error(tmp_path: Path) -> None:
                 assert str(path) in str(error)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (20_000, 20_000)])
 def test_decompression_bomb(tmp_path: Path, width: int, height: int) -> None:
     (tmp_path / "bomb.png").write_bytes(png_of_size(width, height))

@@ -91,8 +91,8 @@ class TestFormats:
 
     def test_plain_is_pictures_and_captions(self) -> None:
         messages = [system("Hm."), user(IMAGE, text("Describe.")), assistant("A cat.")]
-        assert written("plain", messages) == "<image>A cat.\n"
-        assert written("plain", messages[:2], add_generation_prompt=True) == "<image>"
+        assert written("plain", messages) == "<s><image>A cat.\n"
+        assert written("plain", messages[:2], add_generation_prompt=True) == "<s><image>"
 
     @pytest.mark.parametrize(
         ("name", "expected"),

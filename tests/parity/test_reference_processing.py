@@ -177,7 +177,7 @@ def test_typed_control_tokens_are_text_to_the_sentencepiece_tokenizer(shared_dir
 
 
 @needs_sentencepiece
-@pytest.mark.parametrize("place", [0, 1, 4, 9, 11, 16, 20])
+@pytest.mark.parametrize("place", [0, 1, 4, 9, 10, 14, 16, 20])
 def test_a_mark_changes_no_token(shared_dir: Path, place: int) -> None:
     """Texts in which somebody typed a control token take another road; it must lead to the same ids."""
     own = processor(shared_dir / "reference" / CASES[0])

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
@@ -148,20 +148,26 @@ def _standard_input() -> bytes:
 
 
 def _download(url: str) -> bytes:
+    try:
+        data = _fetch(url)
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: not a proper URL
+        reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
+        raise ValueError(f"{url} cannot be fetched ({reason}): download it and give its path") from error
+    _check_bytes(len(data), url)
+    return data
+
+
+def _fetch(url: str) -> bytes:
+    """Read until the end, or until it is more than anybody wants."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     # Some sites turn Python's own user agent away.
     request = HttpRequest(url, headers={"User-Agent": "convllava"})
     data = bytearray()
-    try:
-        with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-            while chunk := response.read1(_CHUNK):
-                data += chunk
-                _check_bytes(len(data), url)
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"not complete after {TIMEOUT_SECONDS:g} seconds")
-    except (OSError, HTTPException, URLError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ValueError(f"{url} cannot be fetched ({reason}): download it and give its path") from error
+    with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        while len(data) <= MAX_BYTES and (chunk := response.read1(_CHUNK)):
+            data += chunk
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not complete after {TIMEOUT_SECONDS:g} seconds")
     return bytes(data)
 
 

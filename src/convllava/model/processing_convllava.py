@@ -145,7 +145,9 @@ class ConvLlavaProcessor(ProcessorMixin):
         rendered = [self._render(messages, template, **wanted) for messages in dialogues]
         options |= {"return_tensors": None if return_tensors == "auto" else return_tensors}
         options |= processor_kwargs or {}
-        images = options.pop("images", None) or [list(images_of(messages)) for messages in dialogues]
+        images = options.pop("images", None)
+        if images is None:
+            images = [list(images_of(messages)) for messages in dialogues]
         answers = [spans for _, spans in rendered] if return_assistant_tokens_mask else None
         data = self._process([text for text, _ in rendered], images, answers, **options)
         return data if return_dict else data["input_ids"]

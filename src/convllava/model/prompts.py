@@ -76,6 +76,7 @@ _CONVERSATION = """
 """
 
 # Pictures and their captions only: LLaVA's first training stage drops the question and any system message.
+# BOS is written for tokenizers that add none of their own.
 _PLAIN = """
 {%- if bos_token -%}{{- bos_token -}}{%- endif -%}
 {%- for message in messages -%}

@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithNoAttention
 
 from .configuration_convllava import STEM_STRIDE, ConvLlavaVisionConfig
+from .depthwise import depthwise_convolve
 
 
 def _convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
@@ -44,7 +45,8 @@ class ConvLlavaVisionLayer(GradientCheckpointingLayer):
         self.layer_scale_parameter = nn.Parameter(torch.full((width,), config.layer_scale_init_value))
 
     def forward(self, features: Tensor) -> Tensor:  # (N, H, W, C) -> same
-        hidden = self.layernorm(_convolve(self.dwconv, features))
+        convolved = depthwise_convolve(self.dwconv, features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        hidden = self.layernorm(convolved.contiguous())
         hidden = self.pwconv2(self.act(self.pwconv1(hidden)))
         return torch.addcmul(features, hidden, self.layer_scale_parameter)
 

@@ -1,0 +1,104 @@
+"""`convllava ask` as a user sees it."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from convllava import inference
+from convllava.cli.main import main
+from convllava.cli.options import printable
+from convllava.inference import Answer, Timings
+from PIL import Image
+
+QUESTION = "What is it?"
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> str:
+    Image.new("RGB", (192, 64), "teal").save(tmp_path / "p.png")
+    return str(tmp_path / "p.png")
+
+
+@pytest.fixture
+def ask(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command with the tiny model; return what it printed on the two streams."""
+
+    def run(*arguments: str) -> tuple[str, str]:
+        options = ("--model", str(tiny_checkpoint), "--device", "cpu", "--max-new-tokens", "6")
+        assert main(["ask", *arguments, *options]) == 0
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def answer_with_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the model find something in the left half of the picture."""
+    answer = Answer(
+        text="[0.00, 0.00, 0.50, 1.00]",
+        token_ids=(1,),
+        finish_reason="stop",
+        boxes=((0.0, 0.0, 96.0, 64.0),),
+        num_prompt_tokens=9,
+        num_image_tokens=3,
+        image_sizes=((64, 192),),
+        grids=((1, 3),),
+        timings=Timings(0.1, 0.2, 0.3),
+    )
+    monkeypatch.setattr(inference, "ask", lambda *args, **kwargs: answer)
+
+
+def test_answer_is_streamed(ask: Any, picture: str, tiny_checkpoint: Path) -> None:
+    out, err = ask(picture, QUESTION)
+    loaded = inference.load_pretrained(tiny_checkpoint)
+    assert out == printable(inference.ask(*loaded, picture, QUESTION, max_new_tokens=6).text) + "\n"
+    assert err == "the answer was cut at 6 tokens (--max-new-tokens)\n"
+
+
+def test_json(ask: Any, picture: str, tiny_checkpoint: Path) -> None:
+    out, _ = ask(picture, QUESTION, "--json", "--image-aspect-ratio", "pad", "--resolution", "192")
+    report = json.loads(out)
+    assert report["model"] == str(tiny_checkpoint) and report["question"] == QUESTION
+    assert report["grids"] == [[3, 3]] and report["num_image_tokens"] == 9
+    assert report["image_sizes"] == [[192, 192]]
+    assert report["boxes"] == [] and isinstance(report["answer"], str)
+    assert report["num_new_tokens"] == 6 and report["finish_reason"] == "length"
+    assert report["timings"].keys() == {"encode_seconds", "first_token_seconds", "total_seconds"}
+    assert out.count("\n") == 1
+
+
+def test_several_pictures_and_a_budget(ask: Any, picture: str) -> None:
+    out, _ = ask(picture, picture, QUESTION, "--json", "--max-visual-tokens", "2")
+    assert json.loads(out)["grids"] == [[1, 2], [1, 2]]
+
+
+def test_standard_input_and_a_page(
+    ask: Any, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "p.pdf", save_all=True, append_images=[Image.new("RGB", (32, 96))])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(picture).read_bytes())))
+    out, _ = ask("-", str(tmp_path / "p.pdf"), QUESTION, "--page", "2", "--json")
+    assert json.loads(out)["grids"] == [[1, 3], [3, 1]]
+
+
+def test_boxes_are_drawn_on_a_copy(answer_with_box: None, ask: Any, picture: str, tmp_path: Path) -> None:
+    before = Path(picture).read_bytes()
+    out, err = ask(picture, QUESTION, "--json", "--draw", str(tmp_path / "out.png"))
+    assert json.loads(out)["boxes"] == [[0.0, 0.0, 96.0, 64.0]] and err == ""
+    drawn = Image.open(tmp_path / "out.png")
+    assert drawn.getpixel((0, 0)) == (0xE6, 0x19, 0x4B) and drawn.getpixel((100, 30)) == (0, 128, 128)
+    assert Path(picture).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "p.png"]
+
+
+def test_an_answer_without_a_box_is_not_drawn(ask: Any, picture: str, tmp_path: Path) -> None:
+    _, err = ask(picture, QUESTION, "--draw", str(tmp_path / "out.png"))
+    assert err.endswith(f"the answer has no box: {tmp_path / 'out.png'} was not written\n")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_answer_cannot_drive_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\r\x07\n\té漢🎉\u202e") == "a\ufffd[2Jb\ufffd\ufffd\n\té漢🎉\ufffd"

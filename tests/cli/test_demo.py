@@ -1,0 +1,69 @@
+"""`convllava demo` shows what the model says, right or wrong."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from convllava.cli import demo
+from convllava.cli.main import main
+from convllava.inference import Answer, Timings
+from PIL import Image
+
+ANSWER = Answer(
+    text="",
+    token_ids=(2,),
+    finish_reason="stop",
+    boxes=(),
+    num_prompt_tokens=1,
+    num_image_tokens=0,
+    image_sizes=(),
+    grids=(),
+    timings=Timings(0.0, 0.0, 0.0),
+)
+GROUNDING = [case.name for case in demo.CASES].index("grounding")
+
+
+def test_pictures_of_several_shapes() -> None:
+    sizes = [demo.draw_case(index).image.size for index in range(len(demo.CASES))]
+    ratios = {width / height for width, height in sizes}
+    assert len(sizes) >= 6 and len(ratios) >= 5 and min(ratios) < 1 < max(ratios)
+    assert {case.kind for case in demo.CASES} == {"line", "document", "scene", "grounding"}
+
+
+def test_text_is_right_word_for_word() -> None:
+    example = demo.draw_case(0)
+    assert demo.is_right(example, replace(ANSWER, text=example.answer + "\n"))
+    assert not demo.is_right(example, replace(ANSWER, text=example.answer + "x"))
+    assert not demo.is_right(example, ANSWER)
+
+
+def test_a_box_is_right_by_its_overlap() -> None:
+    example = demo.draw_case(GROUNDING)
+    box = example.facts["box"]
+    shifted = (box[2], box[1], box[2] + 9, box[3])
+    assert demo.is_right(example, replace(ANSWER, boxes=(box,)))
+    assert not demo.is_right(example, replace(ANSWER, boxes=(shifted,)))
+    assert not demo.is_right(example, replace(ANSWER, text=example.answer))
+    assert not demo.is_right(example, replace(ANSWER, boxes=(box, shifted)))
+
+
+def test_wrong_answers_are_shown(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "LONGEST_ANSWER", 4)
+    assert main(["demo", "--model", str(tiny_checkpoint), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("WRONG") == len(demo.CASES)
+    assert printed.splitlines()[-1] == f"0 of {len(demo.CASES)} right"
+    for index, case in enumerate(demo.CASES):
+        assert f"{case.name}.png" in printed.replace("\n", "")
+        with Image.open(tmp_path / "out" / f"{case.name}.png") as image:
+            assert image.size == demo.draw_case(index).image.size
+
+
+def test_the_box_is_drawn(tmp_path: Path) -> None:
+    example = demo.draw_case(GROUNDING)
+    answer = replace(ANSWER, boxes=(example.facts["box"],))
+    path = Path(demo.draw_answer(demo.CASES[GROUNDING], example, answer, tmp_path))
+    with Image.open(path) as drawn:
+        assert drawn.tobytes() != example.image.tobytes()

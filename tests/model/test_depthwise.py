@@ -1,0 +1,34 @@
+"""The small-map backward pass against PyTorch's own, double precision aside."""
+
+import pytest
+import torch
+from torch import nn
+
+from convllava.model import depthwise
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 6), (2, 3), (5, 1), (8, 9), (12, 8)])
+@pytest.mark.parametrize("kernel_size", [1, 3, 7, 13])
+def test_gradients_equal_the_librarys(
+    shape: tuple[int, int], kernel_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convolution = nn.Conv2d(8, 8, kernel_size, padding=kernel_size // 2, groups=8)
+    pixels = torch.randn(3, 8, *shape).to(memory_format=torch.channels_last)
+    weights = torch.randn_like(pixels)
+    results = []
+    for small_map in (depthwise.SMALL_MAP, 0):
+        monkeypatch.setattr(depthwise, "SMALL_MAP", small_map)
+        features = pixels.clone().requires_grad_()
+        output = depthwise.depthwise_convolve(convolution, features)
+        parameters = (features, convolution.weight, convolution.bias)
+        results.append((output, *torch.autograd.grad((output * weights).sum(), parameters)))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_frozen_weights_get_no_gradient() -> None:
+    convolution = nn.Conv2d(4, 4, 3, padding=1, groups=4).requires_grad_(False)
+    features = torch.randn(1, 4, 3, 3, requires_grad=True)
+    depthwise.depthwise_convolve(convolution, features).sum().backward()
+    assert features.grad is not None
+    assert convolution.weight.grad is None

@@ -37,6 +37,7 @@ def shared_dir() -> Path:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved five-stage model with random weights and the nano tokenizer; copy it before changing a file."""
     import torch
+
     from convllava.model import (
         ConvLlavaConfig,
         ConvLlavaForConditionalGeneration,

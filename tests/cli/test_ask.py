@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from convllava import inference
 from convllava.cli.main import main
 from convllava.cli.options import printable
 from convllava.inference import Answer, Timings
-from PIL import Image
 
 QUESTION = "What is it?"
 
@@ -78,7 +79,9 @@ def test_several_pictures_and_a_budget(ask: Any, picture: str) -> None:
 def test_standard_input_and_a_page(
     ask: Any, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Image.new("RGB", (64, 32)).save(tmp_path / "p.pdf", save_all=True, append_images=[Image.new("RGB", (32, 96))])
+    Image.new("RGB", (64, 32)).save(
+        tmp_path / "p.pdf", save_all=True, append_images=[Image.new("RGB", (32, 96))]
+    )
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(picture).read_bytes())))
     out, _ = ask("-", str(tmp_path / "p.pdf"), QUESTION, "--page", "2", "--json")
     assert json.loads(out)["grids"] == [[1, 3], [3, 1]]

@@ -2,17 +2,16 @@
 
 import json
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from convllava.cli.main import main
-from convllava.inference import checkpoint_files
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+from convllava.cli.main import main
+from convllava.inference import checkpoint_files
 
 QUESTION = "What is it?"
 
@@ -26,9 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def fails(
-    folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., None]:
+def fails(folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     """Run the program; check that it ends as it should, with all these parts in its one line."""
 
     def run(*arguments: str, words: tuple[str, ...], model: Path = tiny_checkpoint) -> None:
@@ -43,11 +40,6 @@ def fails(
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
     return run
-
-
-def png_header(width: int, height: int) -> bytes:
-    data = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + data + struct.pack(">I", zlib.crc32(data))
 
 
 def test_missing_file(fails: Callable[..., None]) -> None:
@@ -73,18 +65,29 @@ def test_truncated_jpeg(fails: Callable[..., None], folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [12_000, 60_000])
 def test_decompression_bomb(fails: Callable[..., None], folder: Path, side: int) -> None:
-    (folder / "bomb.png").write_bytes(png_header(side, side))
-    fails("ask", "bomb.png", QUESTION, words=("bomb.png is too large", f"at most {Image.MAX_IMAGE_PIXELS}"))
+    (folder / "bomb.ppm").write_text(f"P6 {side} {side} 255\n")
+    fails("ask", "bomb.ppm", QUESTION, words=("bomb.ppm is too large", f"at most {Image.MAX_IMAGE_PIXELS}"))
 
 
 def test_empty_file(fails: Callable[..., None], folder: Path) -> None:
     (folder / "empty.png").touch()
-    fails("ask", "empty.png", QUESTION, words=("empty.png is empty (0 bytes)",))
+    fails("ask", "empty.png", QUESTION, words=("empty.png is empty (0 bytes",))
 
 
-def test_one_pixel_high_is_fine(folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_pixel_high_is_fine(
+    folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("RGB", (200, 1)).save("thin.png")
-    arguments = ["ask", "thin.png", QUESTION, "--model", str(tiny_checkpoint), "--json", "--max-new-tokens", "2"]
+    arguments = [
+        "ask",
+        "thin.png",
+        QUESTION,
+        "--model",
+        str(tiny_checkpoint),
+        "--json",
+        "--max-new-tokens",
+        "2",
+    ]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["num_image_tokens"] >= 1
 
@@ -104,7 +107,9 @@ def test_missing_page(fails: Callable[..., None], folder: Path) -> None:
 
 
 def test_unknown_model(fails: Callable[..., None], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    fails("ask", "good.jpg", QUESTION, "--model", "nanoo", words=("unknown model 'nanoo'", "'nano'", "hub id"))
+    fails(
+        "ask", "good.jpg", QUESTION, "--model", "nanoo", words=("unknown model 'nanoo'", "'nano'", "hub id")
+    )
     fails("ask", "good.jpg", QUESTION, "--model", "no/where", words=("unknown model 'no/where'", "hub"))
     fails("ask", "good.jpg", QUESTION, "--model", "good.jpg", words=("good.jpg is a file",))
     monkeypatch.setitem(checkpoint_files.BUNDLED, "nano", folder / "absent")

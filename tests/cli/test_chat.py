@@ -5,10 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from convllava import inference
+from convllava.cli.chat import questions
 from convllava.cli.main import main
 from convllava.cli.options import printable
-from PIL import Image
+
+
+class Terminal(io.StringIO):
+    """Somebody types."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -48,14 +57,11 @@ def test_end_of_input_ends_it(chat: Any, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_prompt_is_shown_on_a_terminal(
-    chat: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_prompt_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts: list[str] = []
-    monkeypatch.setattr(io.StringIO, "isatty", lambda self: True, raising=False)
+    monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("builtins.input", lambda prompt: prompts.append(prompt) or "/quit")
-    assert chat("") == 0
-    assert prompts == ["> "]
+    assert list(questions()) == [] and prompts == ["> "]
 
 
 def test_a_full_context_ends_it(chat: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from convllava.cli import demo
 from convllava.cli.main import main
 from convllava.inference import Answer, Timings
-from PIL import Image
 
 ANSWER = Answer(
     text="",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from convllava.inference import load_pretrained
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 

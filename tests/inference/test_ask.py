@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from convllava import ask
 from convllava.inference import Generator, Request, boxes_in_pixels, draw_boxes
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
-from PIL import Image
 
 Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 

@@ -1,36 +1,26 @@
 """Pictures from anywhere, and one clear line for what is not one."""
 
 import io
-import struct
+import os
 import threading
-import zlib
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from convllava.inference import images, open_image, open_images
 from PIL import Image
+
+from convllava.inference import images, open_image, open_images
 
 RED = (200, 30, 40)
 
 
 def picture(width: int = 40, height: int = 30) -> Image.Image:
     return Image.new("RGB", (width, height), RED)
-
-
-def png_of_size(width: int, height: int) -> bytes:
-    """The beginning of a PNG file that claims to be this large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -40,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args: Any) -> None: ...
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+    httpd = HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{httpd.server_address[1]}"
@@ -129,7 +119,9 @@ def test_url_that_is_too_slow(tmp_path: Path, server: str, monkeypatch: pytest.M
         open_image(f"{server}/p.png")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p", "http://a b/c", "http://a:b/"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p", "http://a b/c", "http://a:b/"]
+)
 def test_url_that_leads_nowhere(url: str) -> None:
     with pytest.raises(ValueError, match="cannot be fetched"):
         open_image(url)
@@ -145,6 +137,15 @@ def test_standard_input(standard_input: Any) -> None:
     standard_input(b"no picture")
     with pytest.raises(ValueError, match="standard input is not a picture"):
         open_image("-")
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    picture().save(tmp_path / "p.png")
+    reading, writing = os.pipe()
+    os.write(writing, (tmp_path / "p.png").read_bytes())
+    os.close(writing)
+    assert open_image(f"/dev/fd/{reading}").size == (40, 30)
+    os.close(reading)
 
 
 def test_pages(pdf: Path) -> None:
@@ -173,7 +174,7 @@ def test_a_page_of_no_pdf(tmp_path: Path) -> None:
 
 def test_damaged_pdf(tmp_path: Path) -> None:
     (tmp_path / "p.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    with pytest.raises(ValueError, match="p.pdf is a PDF that cannot be read"):
+    with pytest.raises(ValueError, match=r"p\.pdf is a PDF that cannot be read"):
         open_image(tmp_path / "p.pdf")
 
 
@@ -207,13 +208,13 @@ def test_any_damage_is_a_value_error(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (20_000, 20_000)])
 def test_decompression_bomb(tmp_path: Path, width: int, height: int) -> None:
-    (tmp_path / "bomb.png").write_bytes(png_of_size(width, height))
-    with pytest.raises(ValueError, match=f"bomb.png is too large to open safely.*{Image.MAX_IMAGE_PIXELS}"):
-        open_image(tmp_path / "bomb.png")
+    (tmp_path / "bomb.ppm").write_text(f"P6 {width} {height} 255\n")
+    with pytest.raises(ValueError, match=f"bomb.ppm is too large to open safely.*{Image.MAX_IMAGE_PIXELS}"):
+        open_image(tmp_path / "bomb.ppm")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nope.png: no such file"):
+    with pytest.raises(ValueError, match=r"nope\.png: no such file"):
         open_image(tmp_path / "nope.png")
     with pytest.raises(ValueError, match="no such file"):
         open_image("x" * 5000)
@@ -223,7 +224,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_empty_file(tmp_path: Path) -> None:
     (tmp_path / "p.png").touch()
-    with pytest.raises(ValueError, match=r"p.png is empty \(0 bytes\)"):
+    with pytest.raises(ValueError, match=r"p.png is empty \(0 bytes"):
         open_image(tmp_path / "p.png")
 
 

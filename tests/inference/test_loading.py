@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from convllava.inference import checkpoint_files, load_pretrained
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
+
+from convllava.inference import checkpoint_files, load_pretrained
 
 Change = Callable[[Path], object]
 
@@ -57,18 +58,30 @@ def remove(name: str) -> Change:
 SPOILT = {
     "missing": (tensors(lambda s: s.pop(BIAS)), f"1 missing: {BIAS}"),
     "surplus": (tensors(lambda s: s.update(extra=torch.ones(2))), "1 surplus: extra"),
-    "misshapen": (tensors(lambda s: s.update({BIAS: torch.ones(3)})), rf"{BIAS} is \[3\], the config wants \[64\]"),
+    "misshapen": (
+        tensors(lambda s: s.update({BIAS: torch.ones(3)})),
+        rf"{BIAS} is \[3\], the config wants \[64\]",
+    ),
     "nan": (tensors(lambda s: s[BIAS][:2].fill_(torch.nan)), f"2 of 64 values of {BIAS} are not finite"),
     "infinite": (tensors(lambda s: s[BIAS].fill_(torch.inf)), f"64 of 64 values of {BIAS} are not finite"),
     "truncated": (truncate, "model.safetensors is not a complete safetensors file"),
-    "text": (write(WEIGHTS, b"version https://git-lfs"), "model.safetensors is not a complete safetensors file"),
+    "text": (
+        write(WEIGHTS, b"version https://git-lfs"),
+        "model.safetensors is not a complete safetensors file",
+    ),
     "no weights": (remove(WEIGHTS), "model.safetensors is missing"),
-    "lost shard": (write(f"{WEIGHTS}.index.json", b'{"weight_map": {"a": "1.safetensors"}}'), "1.safetensors is missing"),
+    "lost shard": (
+        write(f"{WEIGHTS}.index.json", b'{"weight_map": {"a": "1.safetensors"}}'),
+        "1.safetensors is missing",
+    ),
     "shard outside": (write(f"{WEIGHTS}.index.json", b'{"weight_map": {"a": "../x"}}'), "../x is missing"),
     "no config": (remove("config.json"), "is not a checkpoint: it has no config.json"),
     "config broken": (write("config.json", b"{"), "config.json is not valid JSON"),
     "config a list": (write("config.json", b"[]"), "config.json must hold a JSON object, got list"),
-    "config wrong": (values("config.json", vision_config={"depths": [1]}), "config.json describes no model: depths has 1"),
+    "config wrong": (
+        values("config.json", vision_config={"depths": [1]}),
+        "config.json describes no model: depths has 1",
+    ),
     "other model": (values("config.json", model_type="llava"), "holds a model of type 'llava'"),
     "disagreement": (values("config.json", resolution=640), "resolution is 640 in config.json and None"),
     "no processor": (remove("processor_config.json"), "cannot load the processor"),
@@ -92,7 +105,9 @@ def test_output_stride_and_vocabulary_agree(checkpoint: Path) -> None:
     folder = json.loads((checkpoint / "processor_config.json").read_text())
     folder["image_processor"]["output_stride"] = 32
     (checkpoint / "processor_config.json").write_text(json.dumps(folder))
-    with pytest.raises(ValueError, match=r"output_stride is 64 in config.json and 32 in processor_config.json"):
+    with pytest.raises(
+        ValueError, match=r"output_stride is 64 in config.json and 32 in processor_config.json"
+    ):
         load_pretrained(checkpoint)
 
 

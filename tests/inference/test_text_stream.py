@@ -3,15 +3,16 @@
 from functools import lru_cache
 
 import pytest
-from convllava.inference.sampling import nucleus, penalise, suppressed_tokens
-from convllava.inference.text_stream import TextStream
-from convllava.model.character_tokenizer import build_character_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from torch import tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from convllava.inference.sampling import nucleus, penalise, suppressed_tokens
+from convllava.inference.text_stream import TextStream
+from convllava.model.character_tokenizer import build_character_tokenizer
 
 characters = lru_cache(build_character_tokenizer)
 
@@ -78,8 +79,7 @@ def words() -> PreTrainedTokenizerBase:
     backend = Tokenizer(BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], unk_token="<unk>"))
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     backend.decoder = decoders.Sequence(steps)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
-    return tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
 
 
 def test_blanks_between_words_survive(words: PreTrainedTokenizerBase) -> None:

@@ -1,6 +1,6 @@
 """``convllava demo``: the bundled model and pictures that it has never seen, right or wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from ..data.synthetic import Example
     from ..inference import Answer
+    from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+
+    Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 
 ENOUGH_OVERLAP = 0.5
 """A box is right if its intersection over union with the true one is at least this."""
@@ -34,7 +37,11 @@ class Case:
 CASES = (
     Case("line", "line", {"sizes": [[32, 192]], "noise": 0.3}),
     Case("two_lines", "line", {"sizes": [[64, 192]], "rows": 2, "noise": 0.3}),
-    Case("document", "document", {"sizes": [[192, 256]], "tasks": ["field"], "font_size": [14, 22], "noise": 0.3}),
+    Case(
+        "document",
+        "document",
+        {"sizes": [[192, 256]], "tasks": ["field"], "font_size": [14, 22], "noise": 0.3},
+    ),
     Case("tall_document", "document", {"sizes": [[384, 192]], "tasks": ["field"], "font_size": [14, 22]}),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
     Case("caption", "scene", {"sizes": [[192, 128]], "tasks": ["caption"], "most": 3}),
@@ -50,7 +57,7 @@ def demo(
     dtype: opt.Dtype = None,
     device: opt.Device = None,
 ) -> None:
-    """Ask a small model about pictures of several shapes, drawn now from words and fonts it was not trained on."""
+    """Ask a small model about pictures of several shapes, drawn from words and fonts that are new to it."""
     from rich.console import Console
 
     from ..inference import load_pretrained
@@ -62,7 +69,7 @@ def demo(
     console.print(f"{right} of {len(CASES)} right")
 
 
-def show_case(console: "Console", loaded: Sequence[Any], out: Path, index: int) -> bool:
+def show_case(console: "Console", loaded: "Loaded", out: Path, index: int) -> bool:
     """Draw one picture, ask about it, print what came out, and return whether it was right."""
     from ..inference import ask
 
@@ -81,7 +88,9 @@ def draw_case(index: int) -> "Example":
     from ..data.synthetic import SyntheticDataset
 
     case = CASES[index]
-    return SyntheticDataset(case.kind, count=len(CASES), seed=0, split="heldout", **case.options).example(index)
+    return SyntheticDataset(case.kind, count=len(CASES), seed=0, split="heldout", **case.options).example(
+        index
+    )
 
 
 def is_right(example: "Example", answer: "Answer") -> bool:
@@ -125,5 +134,5 @@ def print_case(
     add("cost", f"{answer.num_image_tokens} visual tokens ({rows}x{columns}), {seconds:.2f} s")
     if drawing:
         add("box", drawing)
-    console.rule(Text(f"{path} ({example.image.width}x{example.image.height})"), align="left")
-    console.print(table)
+    title = Text(f"{path}, {example.image.width}x{example.image.height}", style="bold", overflow="fold")
+    console.print(title, table, sep="\n", end="\n\n")

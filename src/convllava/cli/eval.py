@@ -27,22 +27,20 @@ def run(
 
     from ..eval import BENCHMARKS, run_benchmark
     from ..eval.runner import find_benchmark
-    from ..inference import load_pretrained
+    from ..inference import Generator, load_pretrained
 
     names = [name.strip() for name in benchmark.split(",")] if benchmark else list(BENCHMARKS)
     for name in names:
         find_benchmark(name)
-    loaded, processor = load_pretrained(model)
+    generator = Generator(*load_pretrained(model), max_batch=batch_size)
     console = Console(stderr=True)
     for name in names:
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task(name, total=None)
             score = run_benchmark(
-                loaded,
-                processor,
+                generator,
                 name,
                 limit=limit,
-                batch_size=batch_size,
                 out=out,
                 on_progress=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
             )

@@ -16,7 +16,9 @@ Resolution = Annotated[
     int | None, typer.Option(help="Side of the square (pad) or short side (native), in pixels.")
 ]
 MaxVisualTokens = Annotated[int | None, typer.Option(help="Shrink each picture to at most so many tokens.")]
-MaxNewTokens = Annotated[int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")
+]
 Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; the first by default.")]
 
 

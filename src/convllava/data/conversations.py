@@ -8,8 +8,8 @@ A record and what it becomes::
 
     user: [image] "What is the total?"    assistant: "12.50"
 
-``image`` may be a list, or absent for text alone. ``<image>`` stands first, last or between texts; the newline that
-LLaVA writes beside it belongs to the prompt format and is taken off.
+``image`` may be a list, or absent for text alone. A lone ``<image>`` is moved to the front of its turn, as LLaVA's own
+code does; several stay where they are. The newline after pictures that open a turn belongs to the prompt format.
 """
 
 import json
@@ -133,12 +133,14 @@ def _message(turn: Any, place: str) -> Message:
 def _parts(value: str) -> Iterator[dict[str, str]]:
     """Split a user's text at its placeholders."""
     pieces = value.split(IMAGE_TOKEN)
+    if len(pieces) == 2:  # LLaVA's own code moves a lone picture to the front, wherever it stands
+        pieces = ["", (pieces[0] + pieces[1]).strip()]
+    opening = True
     for number, piece in enumerate(pieces):
         if number > 0:
             yield {"type": "image"}
-            piece = piece.removeprefix("\n")
-        if number < len(pieces) - 1:
-            piece = piece.removesuffix("\n")
+            piece = piece.removeprefix("\n") if opening else piece
+        opening = opening and not piece
         if piece or len(pieces) == 1:
             yield {"type": "text", "text": piece}
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..data.samples import Sample
 from ..inference import Answer, Generator, Request
-from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .synthetic import BENCHMARKS, Benchmark, is_right, question_of, truth_of
 
 OnProgress = Callable[[int, int], None]
@@ -40,12 +39,10 @@ def find_benchmark(name: str) -> Benchmark:
 
 
 def run_benchmark(
-    model: ConvLlavaForConditionalGeneration,
-    processor: ConvLlavaProcessor,
+    generator: Generator,
     name: str,
     *,
     limit: int | None = None,
-    batch_size: int = 16,
     out: Path | None = None,
     on_progress: OnProgress | None = None,
     **image_options: Any,
@@ -53,6 +50,7 @@ def run_benchmark(
     """Answer a benchmark greedily and score it.
 
     Args:
+        generator: Of the model that is measured; its largest batch is used.
         limit: Only the first samples.
         out: Folder for ``NAME.predictions.jsonl`` and ``NAME.score.json``.
         on_progress: Called with (answered, samples).
@@ -61,9 +59,9 @@ def run_benchmark(
     benchmark = find_benchmark(name)
     dataset = benchmark.samples(limit)
     samples, answers = [], []
-    for batch in _batches(dataset, batch_size):
+    for batch in _batches(dataset, generator.max_batch):
         requests = [Request.of_question(question_of(sample), sample.images, **image_options) for sample in batch]
-        answers += Generator(model, processor, max_batch=batch_size).generate(requests)
+        answers += generator.generate(requests)
         samples += batch
         if on_progress is not None:
             on_progress(len(samples), len(dataset))

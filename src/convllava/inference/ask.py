@@ -24,7 +24,7 @@ def ask(
 
     Args:
         model, processor: From `load_pretrained`.
-        images: One picture or a list, by path, URL or loaded; an empty list for a question about nothing to see.
+        images: One picture or a list, by path, URL or loaded; an empty list if there is nothing to see.
         question: In words.
         page: Page of a PDF among the pictures, counted from 1.
         on_text: Called with each piece of the answer as it arrives.

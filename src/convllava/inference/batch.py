@@ -86,7 +86,7 @@ def pad_left(rows: Sequence[Tensor], filler: int) -> tuple[Tensor, Tensor]:
 
 
 def encode_pictures(model: ConvLlavaForConditionalGeneration, prompts: Sequence[Prompt]) -> list[Tensor]:
-    """Return the projected features (n_i, D) of all pictures in reading order, equal shapes encoded together."""
+    """Return projected features (n_i, D) of all pictures, in order; equal shapes are encoded together."""
     pictures = [picture for prompt in prompts for picture in _cropped(prompt)]
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, picture in enumerate(pictures):

@@ -34,8 +34,8 @@ def locate(source: str | Path) -> Path:
     if not isinstance(source, str) or not _looks_like_hub_id(source):
         known = ", ".join(map(repr, BUNDLED))
         raise ValueError(
-            f"unknown model {name!r}: there is no such directory; give {known}, a checkpoint directory or a hub id "
-            "(owner/name)"
+            f"unknown model {name!r}: there is no such directory; give {known}, a checkpoint "
+            "directory or a hub id (owner/name)"
         )
     return _fetch(source)
 
@@ -55,8 +55,8 @@ def _bundled(name: str) -> Path:
     folder = BUNDLED[name]
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"this build of convllava carries no weights of {name!r}: install a release, or give a checkpoint directory "
-            "or a hub id as the model"
+            f"this build of convllava carries no weights of {name!r}: install a release, or give a "
+            "checkpoint directory or a hub id as the model"
         )
     return folder
 
@@ -72,8 +72,8 @@ def _fetch(hub_id: str) -> Path:
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(
-            f"unknown model {hub_id!r}: there is no such directory and it cannot be fetched from the hub ({reason}); "
-            "check the name and the connection, or give a local directory"
+            f"unknown model {hub_id!r}: there is no such directory and it cannot be fetched from the hub "
+            f"({reason}); check the name and the connection, or give a local directory"
         ) from error
 
 
@@ -84,8 +84,8 @@ def _check_architecture(folder: Path) -> None:
     model_type = _read_json(path).get("model_type")
     if model_type != ConvLlavaConfig.model_type:
         raise ValueError(
-            f"{folder} holds a model of type {model_type!r} (config.json), not {ConvLlavaConfig.model_type!r}: only "
-            "ConvLLaVA checkpoints can be loaded here"
+            f"{folder} holds a model of type {model_type!r} (config.json), not "
+            f"{ConvLlavaConfig.model_type!r}: only ConvLLaVA checkpoints can be loaded here"
         )
 
 

@@ -21,10 +21,10 @@ MAX_BATCH = 8
 class Generator:
     """Answers requests in batches with a KV cache.
 
-    Requests wait until the current batch is finished and then start together, at most `max_batch` of them; a row
-    that is finished or cancelled leaves its batch at once. At temperature 0 an answer equals that of
-    `model.generate`, in whatever company it is computed (float32; of two tokens that are equally likely within
-    rounding either may win).
+    Requests wait until the current batch is finished and then start together, at most `max_batch` of them; a
+    row that is finished or cancelled leaves its batch at once. At temperature 0 an answer equals that of
+    `model.generate`, in whatever company it is computed (float32; of two tokens that are equally likely
+    within rounding either may win).
 
     Example:
         generator = Generator(model, processor)
@@ -48,7 +48,8 @@ class Generator:
         self.processor = processor
         self.max_batch = max_batch
         self._ends = end_tokens(model.generation_config, processor.tokenizer)
-        self._suppressed = suppressed_tokens(model.generation_config, model.config.image_token_id)
+        image_token_id: int = processor.image_token_id
+        self._suppressed = suppressed_tokens(model.generation_config, image_token_id)
         self._ids = itertools.count()
         self._waiting: deque[Row] = deque()
         self._rows: list[Row] = []
@@ -63,11 +64,10 @@ class Generator:
         """Prepare a request, put it in the queue and return its id.
 
         Raises:
-            ValueError: It cannot be answered: a picture cannot be opened, an option is wrong, the context is too
-                small.
+            ValueError: A picture cannot be opened, an option is wrong, or the context is too small.
         """
         submitted = time.perf_counter()
-        context = self.model.config.text_config.max_position_embeddings
+        context = self.model.config.get_text_config(decoder=True).max_position_embeddings
         prompt = prepare(request, self.processor, context)
         row = Row(next(self._ids), request, prompt, self.processor, submitted)
         self._waiting.append(row)
@@ -103,7 +103,7 @@ class Generator:
     def generate(self, requests: Iterable[Request]) -> list[Answer]:
         """Answer all requests and return the answers in the same order.
 
-        They are read as they are needed, so that an iterator over a large data set keeps few pictures in memory.
+        They are read as they are needed: an iterator over a large data set keeps few pictures in memory.
 
         Raises:
             ValueError: As `submit`, and when other requests are under way.
@@ -129,10 +129,11 @@ class Generator:
         return [answers[request_id] for request_id in ids]
 
     def _check_idle(self) -> None:
-        if self.is_busy:
+        number = len(self._waiting) + len(self._rows)
+        if number:
             raise ValueError(
-                f"the generator is busy with {len(self._waiting) + len(self._rows)} requests whose events would be "
-                "lost here: step until it is idle, or use submit and step"
+                f"the generator is busy with {number} requests whose events would be lost here: step until "
+                "it is idle, or use submit and step"
             )
 
     def _start(self) -> Tensor:
@@ -170,7 +171,9 @@ class Generator:
         if penalty is not None and penalty != 1.0:
             seen = [row.prompt.input_ids.tolist() + row.token_ids for row in self._rows]
             logits = torch.stack([penalise(*pair, penalty) for pair in zip(logits, seen, strict=True)])
-        return [row.sampler(own) for row, own in zip(self._rows, logits, strict=True)]
+        likeliest = logits.argmax(dim=-1).tolist()
+        rows = zip(self._rows, logits, likeliest, strict=True)
+        return [best if row.sampler is None else row.sampler(own) for row, own, best in rows]
 
     def _keep(self, indices: Sequence[int]) -> None:
         if len(indices) == len(self._rows):

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request as HttpRequest
 from urllib.request import urlopen
 
@@ -73,9 +73,10 @@ def _open(source: Any, page: int | None) -> tuple[Image.Image, bool]:
     if is_url(source):
         return _read(BytesIO(_download(str(source))), name, page)
     if str(source) == STANDARD_INPUT:
-        return _read(BytesIO(_standard_input()), name, page)
+        return _read(_in_memory(sys.stdin.buffer, name), name, page)
     with _file(source) as stream:
-        return _read(stream, name, page)
+        # a pipe, such as <(command) in a shell, cannot be read twice
+        return _read(stream if stream.seekable() else _in_memory(stream, name), name, page)
 
 
 def _name(source: Any) -> str:
@@ -89,7 +90,9 @@ def _file(path: str | Path) -> BinaryIO:
     if os.path.isdir(path):
         raise ValueError(f"{path} is a directory: give the picture files in it")
     if not os.path.exists(path):
-        raise ValueError(f"{path}: no such file; give a picture's path, an http(s) URL, or - for standard input")
+        raise ValueError(
+            f"{path}: no such file; give a picture's path, an http(s) URL, or - for standard input"
+        )
     try:
         return open(path, "rb")
     except OSError as error:
@@ -100,7 +103,7 @@ def _read(stream: BinaryIO, name: str, page: int | None) -> tuple[Image.Image, b
     head = stream.read(len(PDF_MARK))
     stream.seek(0)
     if not head:
-        raise ValueError(f"{name} is empty (0 bytes): give a picture ({READABLE})")
+        raise ValueError(f"{name} is empty (0 bytes, or read before): give a picture ({READABLE})")
     if head == PDF_MARK:
         return render_page(stream, name, 1 if page is None else page), True
     return _decode(stream, name), False
@@ -113,7 +116,9 @@ def _decode(stream: BinaryIO, name: str) -> Image.Image:
     except Image.DecompressionBombError:
         raise ValueError(_too_large(name, "")) from None
     except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError(f"{name} is not a picture that can be read ({READABLE}): convert it first") from error
+        raise ValueError(
+            f"{name} is not a picture that can be read ({READABLE}): convert it first"
+        ) from error
     _check_pixels(image, name)
     try:
         return to_rgb(image).copy()  # a copy, as the file is about to be closed
@@ -136,22 +141,23 @@ def _check_pixels(image: Image.Image, name: str) -> None:
 
 
 def _too_large(name: str, size: str) -> str:
-    return f"{name} is too large to open safely: {size}at most {Image.MAX_IMAGE_PIXELS} allowed; scale it down first"
+    limit = Image.MAX_IMAGE_PIXELS
+    return f"{name} is too large to open safely: {size}at most {limit} allowed; scale it down first"
 
 
-def _standard_input() -> bytes:
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if not data:
-        raise ValueError("standard input is empty: pipe one picture into it (- can be given once)")
-    _check_bytes(len(data), "standard input")
-    return data
+def _in_memory(stream: BinaryIO, name: str) -> BinaryIO:
+    data = stream.read(MAX_BYTES + 1)
+    _check_bytes(len(data), name)
+    return BytesIO(data)
 
 
 def _download(url: str) -> bytes:
     try:
         data = _fetch(url)
     except (OSError, HTTPException, ValueError) as error:  # ValueError: not a proper URL
-        reason = error.reason if isinstance(error, URLError) and not isinstance(error, HTTPError) else error
+        if isinstance(error, HTTPError):
+            error.close()
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
         raise ValueError(f"{url} cannot be fetched ({reason}): download it and give its path") from error
     _check_bytes(len(data), url)
     return data
@@ -173,4 +179,6 @@ def _fetch(url: str) -> bytes:
 
 def _check_bytes(count: int, name: str) -> None:
     if count > MAX_BYTES:
-        raise ValueError(f"{name} has more than the {MAX_BYTES} bytes allowed: save it to a file and give its path")
+        raise ValueError(
+            f"{name} has more than the {MAX_BYTES} bytes allowed: save it to a file and give its path"
+        )

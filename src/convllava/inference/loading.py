@@ -58,8 +58,8 @@ def _device(device: torch.device | str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
-            f"device {str(device)!r} is not on this machine, or this build of torch cannot use it; take cpu, cuda or "
-            "mps"
+            f"device {str(device)!r} is not on this machine, or this build of torch cannot use it; take cpu, "
+            "cuda or mps"
         ) from error
     return torch.device(device)
 
@@ -131,8 +131,8 @@ def _check_report(report: dict[str, Any], folder: Path) -> None:
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in faults.items() if names]
     if found:
         raise ValueError(
-            f"the tensors of {folder} do not fit its config.json; {'; '.join(found)}. Save the model again, or repair "
-            "its config"
+            f"the tensors of {folder} do not fit its config.json; {'; '.join(found)}. Save the model "
+            "again, or repair its config"
         )
 
 
@@ -150,8 +150,8 @@ def _load_processor(folder: Path) -> ConvLlavaProcessor:
         return ConvLlavaProcessor.from_pretrained(folder)
     except Exception as error:  # tokenizer files can be wrong in any way
         raise ValueError(
-            f"cannot load the processor (tokenizer and image options) of {folder}: {_first_line(error)}; save it "
-            "beside the model with processor.save_pretrained"
+            f"cannot load the processor (tokenizer and image options) of {folder}: {_first_line(error)}; "
+            "save it beside the model with processor.save_pretrained"
         ) from error
 
 
@@ -167,11 +167,11 @@ def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, fol
                 f"{folder} contradicts itself: {name} is {of_model!r} in config.json and {of_processor!r} in "
                 "processor_config.json; make them equal"
             )
-    vocabulary = config.text_config.vocab_size
-    if len(processor.tokenizer) > vocabulary:
+    tokens, rows = len(processor.tokenizer), config.get_text_config(decoder=True).vocab_size
+    if tokens > rows:
         raise ValueError(
-            f"{folder}: the tokenizer has {len(processor.tokenizer)} tokens and the language model only {vocabulary}; "
-            "save both from the same model"
+            f"{folder}: the tokenizer has {tokens} tokens and the language model only {rows}; save both from "
+            "the same model"
         )
 
 
@@ -192,6 +192,6 @@ def _check_finite(model: ConvLlavaForConditionalGeneration, folder: Path) -> Non
             bad = int((~tensor.isfinite()).sum())
             if bad:
                 raise ValueError(
-                    f"{folder}: {bad} of {tensor.numel()} values of {name} are not finite (NaN or infinity); the "
-                    "checkpoint is damaged or its training diverged"
+                    f"{folder}: {bad} of {tensor.numel()} values of {name} are not finite (NaN or infinity); "
+                    "the checkpoint is damaged or its training diverged"
                 )

@@ -39,7 +39,7 @@ def prepare(request: Request, processor: ConvLlavaProcessor, context: int) -> Pr
         context: Positions that the language model has.
 
     Raises:
-        ValueError: A picture cannot be opened, pictures and placeholders disagree, or the context is too small.
+        ValueError: A picture cannot be opened, placeholders do not match, or the context is too small.
     """
     pictures = open_images(request.sources)
     data = _process(request, pictures, processor)
@@ -67,8 +67,8 @@ def new_tokens(num_prompt_tokens: int, wanted: int | None, context: int) -> int:
     if wanted > room:
         raise ValueError(
             f"the prompt has {num_prompt_tokens} tokens and max_new_tokens is {wanted}, together "
-            f"{num_prompt_tokens + wanted}, but the context holds {context}: set max_new_tokens to {room} or less, or "
-            "lower resolution or max_visual_tokens"
+            f"{num_prompt_tokens + wanted}, but the context holds {context}: set max_new_tokens to {room} or "
+            "less, or lower resolution or max_visual_tokens"
         )
     return wanted
 

@@ -27,7 +27,7 @@ class Row:
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
-        self.sampler = Sampler(request)
+        self.sampler = Sampler(request) if request.temperature > 0 else None
         self.token_ids: list[int] = []
         self.encode_seconds = 0.0
         self._stream = TextStream(processor.tokenizer, request.stop)

@@ -10,7 +10,7 @@ from .request import Request
 
 
 class Sampler:
-    """Draws the tokens of one request from a random stream of its own.
+    """Draws the tokens of one request (temperature above 0) from a random stream of its own.
 
     So an answer does not depend on what else is in the batch.
     """
@@ -24,9 +24,7 @@ class Sampler:
             self._random.manual_seed(request.seed)
 
     def __call__(self, logits: Tensor) -> int:  # (V,)
-        """Return a token: the likeliest one at temperature 0."""
-        if self._temperature == 0:
-            return int(logits.argmax())
+        """Draw a token."""
         # on the CPU, in float32: the same draw on every device
         probabilities = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
         return int(torch.multinomial(nucleus(probabilities, self._top_p), 1, generator=self._random))
@@ -44,12 +42,12 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 
 def suppressed_tokens(config: GenerationConfig, image_token_id: int) -> list[int]:
-    """Return the tokens that a checkpoint must never write; `<image>` is one, even where its files forgot it."""
+    """Return the tokens that a checkpoint must never write; `<image>` is one even if its files forgot it."""
     return sorted({image_token_id, *(config.suppress_tokens or ())})
 
 
 def penalise(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:
-    """Make tokens (V,) that the prompt or the answer has already less likely, where a checkpoint asks for it."""
+    """Make tokens that stand in the prompt or the answer less likely, if a checkpoint asks for it; (V,)."""
     if penalty is None or penalty == 1.0:
         return logits
     seen = torch.tensor(sorted(set(token_ids)), device=logits.device)

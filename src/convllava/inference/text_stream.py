@@ -11,8 +11,9 @@ _UNFINISHED = "\ufffd"
 class TextStream:
     """Decodes one answer as its tokens arrive.
 
-    The pieces that `push` and `finish` return make up the answer. A piece is held back while its last character
-    is incomplete (bytes of one character come in several tokens) or while it may be the beginning of a stop text.
+    The pieces that `push` and `finish` return make up the answer. A piece is held back while its last
+    character is incomplete (bytes of one character come in several tokens) or while it may be the beginning
+    of a stop text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
@@ -20,8 +21,8 @@ class TextStream:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._tokens: list[int] = []
-        # What a token reads depends on its neighbours (the blank before a word), so each piece is decoded together
-        # with the tokens of the piece before it.
+        # What a token reads depends on its neighbours (the blank before a word), so each piece is decoded
+        # together with the tokens of the piece before it.
         self._before = 0
         self._read = 0
         self._held = ""

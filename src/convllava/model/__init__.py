@@ -3,11 +3,13 @@
 from transformers import (
     AutoBackbone,
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
 )
+
+# by its module: without torchvision, transformers 5.16 and 5.17 export a placeholder that refuses everything
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
 from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens, resized_shape, to_rgb

@@ -1,0 +1,126 @@
+"""Batches: labels, padding, mixtures, and grouping that loses no sample."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from convllava.data.batching import Collator, EncodedDataset, ShapeGroupedBatches, encode_sample
+from convllava.data.mixture import Mixture
+from convllava.data.samples import Sample, assistant_message, user_message
+from convllava.data.synthetic import SyntheticDataset
+from convllava.model import build_nano_processor
+
+PROCESSOR = build_nano_processor()
+
+
+def _sample(*turns: str, images: tuple[Image.Image | Path, ...] = ()) -> Sample:
+    messages = []
+    for number, turn in enumerate(turns):
+        asked = user_message(turn, len(images) if number == 0 else 0)
+        messages.append(asked if number % 2 == 0 else assistant_message(turn))
+    return Sample("s1", images, messages)
+
+
+def _supervised_text(sample: Sample) -> str:
+    labels = encode_sample(sample, PROCESSOR, 512)["labels"]
+    return PROCESSOR.tokenizer.decode(labels[labels != -100])
+
+
+PICTURE = Image.new("RGB", (128, 64))
+
+
+def test_exactly_the_answers_and_their_ends_are_supervised() -> None:
+    assert _supervised_text(_sample("What?", "12.50", images=(PICTURE,))) == "12.50</s>"
+    assert _supervised_text(_sample("a", "bc", "d", "ef g")) == "bc</s>ef g</s>"
+    assert _supervised_text(_sample("<|assistant|>", "é漢</s>")) == "é漢</s></s>"
+
+
+def test_labels_stand_on_their_own_tokens() -> None:
+    row = encode_sample(_sample("What?", "yes", images=(PICTURE,)), PROCESSOR, 512)
+    kept = row["labels"] != -100
+    assert torch.equal(row["labels"][kept], row["input_ids"][kept])
+    assert int((row["input_ids"] == PROCESSOR.image_token_id).sum()) == 2
+    assert not bool(kept[row["input_ids"] == PROCESSOR.image_token_id].any())
+
+
+def test_too_long_is_an_error_that_names_the_sample() -> None:
+    with pytest.raises(ValueError, match=r"sample s1 has \d+ tokens, more than max_length 10"):
+        encode_sample(_sample("What is it?", "a picture"), PROCESSOR, 10)
+
+
+def test_an_unreadable_picture_names_file_and_sample(tmp_path: Path) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match=r"sample s1: cannot read image .*broken\.jpg"):
+        encode_sample(_sample("What?", "x", images=(path,)), PROCESSOR, 512)
+
+
+def test_collator_pads_rows_and_pictures() -> None:
+    samples = [_sample("A?", "b", images=(PICTURE,)), _sample("No picture here", "right"), _sample("C?", "d")]
+    wide = Image.new("RGB", (64, 192), "white")
+    samples[2] = _sample("C?", "d", images=(wide,))
+    batch = Collator(0)([encode_sample(sample, PROCESSOR, 512) for sample in samples])
+    assert batch["pixel_values"].shape == (2, 3, 192, 128)
+    assert batch["image_sizes"].tolist() == [[64, 128], [192, 64]]
+    assert not bool(batch["pixel_values"][0, :, 64:].any())
+    assert batch["sample_ids"] == ["s1"] * 3
+    assert torch.equal(batch["attention_mask"] == 0, batch["input_ids"] == 0)
+    assert bool((batch["labels"][batch["attention_mask"] == 0] == -100).all())
+
+
+def test_a_batch_of_text_has_no_pictures() -> None:
+    batch = Collator(0)([encode_sample(_sample("Hi", "Hello"), PROCESSOR, 512)])
+    assert "pixel_values" not in batch and "image_sizes" not in batch
+
+
+def _lines(count: int) -> SyntheticDataset:
+    return SyntheticDataset("line", count=count, sizes=[[32, 32], [32, 64], [32, 96]])
+
+
+@given(count=st.integers(0, 200), batch_size=st.integers(1, 8), processes=st.integers(1, 3))
+def test_batches_use_each_sample_once(count: int, batch_size: int, processes: int) -> None:
+    batches = list(ShapeGroupedBatches(_lines(count), batch_size, processes=processes, seed=1))
+    used = [index for batch in batches for index in batch]
+    assert len(batches) == count // (batch_size * processes) * processes
+    assert all(len(batch) == batch_size for batch in batches)
+    assert sorted(used) == list(range(len(used)))
+
+
+def test_batches_are_mostly_of_one_shape_and_repeatable() -> None:
+    source = _lines(640)
+    batches = list(ShapeGroupedBatches(source, 8, seed=3))
+    mixed = sum(len({source.image_sizes(index)[0] for index in batch}) > 1 for batch in batches)
+    assert mixed <= len(batches) // 4
+    assert batches == list(ShapeGroupedBatches(source, 8, seed=3))
+    assert batches != list(ShapeGroupedBatches(source, 8, seed=4))
+
+
+def test_mixture_by_weight_draws_the_right_shares() -> None:
+    sources = [SyntheticDataset("line", count=1000, seed=seed) for seed in (0, 1)]
+    mixture = Mixture(sources, [3, 1], total=400, seed=5)
+    ids = [mixture[index].sample_id for index in range(0, 400, 20)]
+    assert len(mixture) == 400
+    assert len(set(ids)) == len(ids)
+    origins = [int(mixture._source[index]) for index in range(400)]
+    assert origins.count(0) == 300
+
+
+def test_mixture_by_epochs_takes_everything() -> None:
+    mixture = Mixture([_lines(5), _lines(3)], [1, 1], epochs=2)
+    drawn = sorted((int(source), int(index)) for source, index in zip(mixture._source, mixture._index, strict=True))
+    assert drawn == sorted([(0, i) for i in range(5)] * 2 + [(1, i) for i in range(3)] * 2)
+
+
+def test_mixture_refuses_nothing_and_no_weight() -> None:
+    with pytest.raises(ValueError, match="a weight above 0"):
+        Mixture([_lines(5)], [0.0])
+
+
+def test_encoded_dataset_reads_like_its_source() -> None:
+    dataset = EncodedDataset(_lines(3), PROCESSOR, 512)
+    assert len(dataset) == 3
+    assert dataset[2]["sample_id"] == "synthetic/line/train/0/2"

@@ -76,12 +76,8 @@ def test_several_pictures_and_a_budget(ask: Any, picture: str) -> None:
     assert json.loads(out)["grids"] == [[1, 2], [1, 2]]
 
 
-def test_standard_input_and_a_page(
-    ask: Any, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Image.new("RGB", (64, 32)).save(
-        tmp_path / "p.pdf", save_all=True, append_images=[Image.new("RGB", (32, 96))]
-    )
+def test_standard_input_and_a_page(ask: Any, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "p.pdf", save_all=True, append_images=[Image.new("RGB", (32, 96))])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(picture).read_bytes())))
     out, _ = ask("-", str(tmp_path / "p.pdf"), QUESTION, "--page", "2", "--json")
     assert json.loads(out)["grids"] == [[1, 3], [3, 1]]

@@ -74,9 +74,7 @@ def test_empty_file(fails: Callable[..., None], folder: Path) -> None:
     fails("ask", "empty.png", QUESTION, words=("empty.png is empty (0 bytes",))
 
 
-def test_one_pixel_high_is_fine(
-    folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_pixel_high_is_fine(folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (200, 1)).save("thin.png")
     arguments = [
         "ask",
@@ -107,9 +105,7 @@ def test_missing_page(fails: Callable[..., None], folder: Path) -> None:
 
 
 def test_unknown_model(fails: Callable[..., None], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    fails(
-        "ask", "good.jpg", QUESTION, "--model", "nanoo", words=("unknown model 'nanoo'", "'nano'", "hub id")
-    )
+    fails("ask", "good.jpg", QUESTION, "--model", "nanoo", words=("unknown model 'nanoo'", "'nano'", "hub id"))
     fails("ask", "good.jpg", QUESTION, "--model", "no/where", words=("unknown model 'no/where'", "hub"))
     fails("ask", "good.jpg", QUESTION, "--model", "good.jpg", words=("good.jpg is a file",))
     monkeypatch.setitem(checkpoint_files.BUNDLED, "nano", folder / "absent")

@@ -35,9 +35,7 @@ def chat(tiny_checkpoint: Path, picture: str, monkeypatch: pytest.MonkeyPatch) -
     return run
 
 
-def test_history_is_kept(
-    chat: Any, picture: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_history_is_kept(chat: Any, picture: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert chat("What is it?\n\n And then? \n/quit\nnever asked\n", "--max-new-tokens", "6") == 0
     generator = inference.Generator(*inference.load_pretrained(tiny_checkpoint))
     first = inference.Request.of_question("What is it?", [picture], max_new_tokens=6)

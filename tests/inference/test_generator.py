@@ -30,9 +30,7 @@ REQUESTS = [
     Request.of_question("What is the capital of France?", max_new_tokens=8),
     Request.of_question("Compare.", [noise(130, 130, 1), noise(64, 200, 2)], max_new_tokens=12),
     Request(messages=DIALOGUE, images=[noise(70, 192, 3)], max_new_tokens=10),
-    Request.of_question(
-        "Why?", [noise(192, 70, 4)], image_aspect_ratio="pad", resolution=192, max_new_tokens=10
-    ),
+    Request.of_question("Why?", [noise(192, 70, 4)], image_aspect_ratio="pad", resolution=192, max_new_tokens=10),
     Request.of_question("Hm?", [noise(300, 200, 5)], max_visual_tokens=2, max_new_tokens=3),
 ]
 
@@ -220,9 +218,7 @@ def test_leaving_a_stream_cancels_it(generator: Generator) -> None:
     assert not generator.is_busy
 
 
-def test_pictures_are_encoded_once(
-    generator: Generator, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_are_encoded_once(generator: Generator, tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
     encode = tiny[0].get_image_features
 
@@ -251,9 +247,7 @@ def test_context_overflow_has_both_numbers(generator: Generator) -> None:
     with pytest.raises(ValueError, match="context holds 512") as excinfo:
         generator.submit(Request.of_question("x" * 600))
     assert "604 tokens" in str(excinfo.value)  # bos, user, assistant, and room for one
-    with pytest.raises(
-        ValueError, match=r"103 tokens and max_new_tokens is 410.*513.*holds 512.*to 409 or less"
-    ):
+    with pytest.raises(ValueError, match=r"103 tokens and max_new_tokens is 410.*513.*holds 512.*to 409 or less"):
         generator.submit(Request.of_question("x" * 100, max_new_tokens=410))
     assert not generator.is_busy
 

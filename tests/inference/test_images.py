@@ -119,9 +119,7 @@ def test_url_that_is_too_slow(tmp_path: Path, server: str, monkeypatch: pytest.M
         open_image(f"{server}/p.png")
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p", "http://a b/c", "http://a:b/"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/p.png", "http://", "http://[::1/p", "http://a b/c", "http://a:b/"])
 def test_url_that_leads_nowhere(url: str) -> None:
     with pytest.raises(ValueError, match="cannot be fetched"):
         open_image(url)

@@ -105,9 +105,7 @@ def test_output_stride_and_vocabulary_agree(checkpoint: Path) -> None:
     folder = json.loads((checkpoint / "processor_config.json").read_text())
     folder["image_processor"]["output_stride"] = 32
     (checkpoint / "processor_config.json").write_text(json.dumps(folder))
-    with pytest.raises(
-        ValueError, match=r"output_stride is 64 in config.json and 32 in processor_config.json"
-    ):
+    with pytest.raises(ValueError, match=r"output_stride is 64 in config.json and 32 in processor_config.json"):
         load_pretrained(checkpoint)
 
 

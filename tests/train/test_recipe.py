@@ -1,5 +1,6 @@
 """Recipes: strict keys, inheritance, overrides; every shipped one is read."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_every_shipped_recipe_is_read(repository: Path) -> None:
 
 def test_the_nano_recipes_form_a_chain(repository: Path) -> None:
     recipes = [load_recipe(path) for path in sorted((repository / "recipes" / "nano").glob("*.yaml"))]
-    for previous, following in zip(recipes[:-1], recipes[1:], strict=True):
+    for previous, following in itertools.pairwise(recipes):
         assert following.init_from == str(previous.output_dir)
 
 

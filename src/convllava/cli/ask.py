@@ -37,9 +37,7 @@ def ask(
     draw: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Write the first picture with the answer's boxes.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object: answer, cost, timings.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: answer, cost, timings.")] = False,
 ) -> None:
     """Ask a question about pictures."""
     sources, question = split_question(words)
@@ -117,9 +115,7 @@ def check_drawing(path: Path, sources: list[str]) -> None:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"--draw {path}: the name must end in .png, .jpg or .webp")
     if not path.parent.is_dir() or path.is_dir():
-        raise ValueError(
-            f"--draw {path} cannot be written: {path.parent} must be a directory, {path.name} a file"
-        )
+        raise ValueError(f"--draw {path} cannot be written: {path.parent} must be a directory, {path.name} a file")
 
 
 def write_drawing(path: Path, picture: Any, answer: "Answer") -> None:

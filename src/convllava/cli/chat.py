@@ -27,9 +27,7 @@ def chat(
 ) -> None:
     """Talk about pictures: one question a line, /quit or the end of the input ends it."""
     if "-" in images:
-        raise ValueError(
-            "chat reads your questions from standard input: give the pictures as files or URLs, not -"
-        )
+        raise ValueError("chat reads your questions from standard input: give the pictures as files or URLs, not -")
 
     from .. import inference
 

@@ -1,6 +1,5 @@
 """``convllava demo``: the bundled model and pictures that it has never seen, right or wrong."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,9 +87,7 @@ def draw_case(index: int) -> "Example":
     from ..data.synthetic import SyntheticDataset
 
     case = CASES[index]
-    return SyntheticDataset(case.kind, count=len(CASES), seed=0, split="heldout", **case.options).example(
-        index
-    )
+    return SyntheticDataset(case.kind, count=len(CASES), seed=0, split="heldout", **case.options).example(index)
 
 
 def is_right(example: "Example", answer: "Answer") -> bool:
@@ -115,24 +112,25 @@ def draw_answer(case: Case, example: "Example", answer: "Answer", out: Path) -> 
     return str(path)
 
 
-def print_case(
-    console: "Console", path: Path, example: "Example", answer: "Answer", right: bool, drawing: str
-) -> None:
+def print_case(console: "Console", path: Path, example: "Example", answer: "Answer", right: bool, drawing: str) -> None:
     """Print one section of the report."""
     from rich.table import Table
     from rich.text import Text
 
     (rows, columns), seconds = answer.grids[0], answer.timings.total_seconds
+    lines = {
+        "question": example.question,
+        "answer": answer.text,
+        "truth": example.answer,
+        "": "right" if right else "WRONG",
+        "cost": f"{answer.num_image_tokens} visual tokens ({rows}x{columns}), {seconds:.2f} s",
+        "box": drawing,
+    }
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")
-    add: Callable[[str, str], None] = lambda name, value: table.add_row(name, Text(opt.printable(value)))  # noqa: E731
-    add("question", example.question)
-    add("answer", answer.text)
-    add("truth", example.answer)
-    add("", "right" if right else "WRONG")
-    add("cost", f"{answer.num_image_tokens} visual tokens ({rows}x{columns}), {seconds:.2f} s")
-    if drawing:
-        add("box", drawing)
+    for name, value in lines.items():
+        if value or name == "answer":
+            table.add_row(name, Text(opt.printable(value)))
     title = Text(f"{path}, {example.image.width}x{example.image.height}", style="bold", overflow="fold")
     console.print(title, table, sep="\n", end="\n\n")

@@ -9,16 +9,10 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best one t
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16; by default float32 on a CPU, else as stored.")
 ]
-ImageAspectRatio = Annotated[
-    str | None, typer.Option(help="pad (square) or native; the model's own by default.")
-]
-Resolution = Annotated[
-    int | None, typer.Option(help="Side of the square (pad) or short side (native), in pixels.")
-]
+ImageAspectRatio = Annotated[str | None, typer.Option(help="pad (square) or native; the model's own by default.")]
+Resolution = Annotated[int | None, typer.Option(help="Side of the square (pad) or short side (native), in pixels.")]
 MaxVisualTokens = Annotated[int | None, typer.Option(help="Shrink each picture to at most so many tokens.")]
-MaxNewTokens = Annotated[
-    int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")
-]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")]
 Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; the first by default.")]
 
 

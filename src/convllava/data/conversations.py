@@ -121,7 +121,7 @@ def _messages(record: dict[str, Any], place: str) -> list[Message]:
 
 
 def _message(turn: Any, place: str) -> Message:
-    role = ROLES.get(turn.get("from")) if isinstance(turn, dict) else None
+    role = ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
     if role is None or not isinstance(turn.get("value"), str):
         raise ValueError(f"{place}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {turn!r}")
     value = turn["value"]

@@ -21,9 +21,7 @@ class Batch:
     Call `encode`, `prefill`, and then `decode` for each further token; `keep` drops rows in between.
     """
 
-    def __init__(
-        self, model: ConvLlavaForConditionalGeneration, prompts: Sequence[Prompt], pad_token_id: int
-    ) -> None:
+    def __init__(self, model: ConvLlavaForConditionalGeneration, prompts: Sequence[Prompt], pad_token_id: int) -> None:
         self._model = model
         self._prompts = prompts
         self._encoded: BaseModelOutputWithPooling | None = None

@@ -14,9 +14,7 @@ def boxes_in_pixels(text: str, width: int, height: int) -> tuple[Box, ...]:
 
     Corners in the wrong order are put right; what lies outside of the picture is cut off.
     """
-    return tuple(
-        clip_box(box_from_square(_ordered(box), width, height), width, height) for box in find_boxes(text)
-    )
+    return tuple(clip_box(box_from_square(_ordered(box), width, height), width, height) for box in find_boxes(text))
 
 
 def draw_boxes(image: Image.Image, boxes: Sequence[Box]) -> Image.Image:

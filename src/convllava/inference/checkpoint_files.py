@@ -105,9 +105,7 @@ def _check_complete(path: Path) -> None:
         with safe_open(path, framework="pt"):  # reads the header and compares it with the file's size
             pass
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a complete safetensors file ({error}): copy or download it again"
-        ) from error
+        raise ValueError(f"{path} is not a complete safetensors file ({error}): copy or download it again") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -90,9 +90,7 @@ def _file(path: str | Path) -> BinaryIO:
     if os.path.isdir(path):
         raise ValueError(f"{path} is a directory: give the picture files in it")
     if not os.path.exists(path):
-        raise ValueError(
-            f"{path}: no such file; give a picture's path, an http(s) URL, or - for standard input"
-        )
+        raise ValueError(f"{path}: no such file; give a picture's path, an http(s) URL, or - for standard input")
     try:
         return open(path, "rb")
     except OSError as error:
@@ -116,9 +114,7 @@ def _decode(stream: BinaryIO, name: str) -> Image.Image:
     except Image.DecompressionBombError:
         raise ValueError(_too_large(name, "")) from None
     except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError(
-            f"{name} is not a picture that can be read ({READABLE}): convert it first"
-        ) from error
+        raise ValueError(f"{name} is not a picture that can be read ({READABLE}): convert it first") from error
     _check_pixels(image, name)
     try:
         return to_rgb(image).copy()  # a copy, as the file is about to be closed
@@ -179,6 +175,4 @@ def _fetch(url: str) -> bytes:
 
 def _check_bytes(count: int, name: str) -> None:
     if count > MAX_BYTES:
-        raise ValueError(
-            f"{name} has more than the {MAX_BYTES} bytes allowed: save it to a file and give its path"
-        )
+        raise ValueError(f"{name} has more than the {MAX_BYTES} bytes allowed: save it to a file and give its path")

@@ -100,9 +100,7 @@ def _load_config(folder: Path) -> ConvLlavaConfig:
         raise ValueError(f"{folder / 'config.json'} describes no model: {_first_line(error)}") from error
 
 
-def _load_model(
-    folder: Path, config: ConvLlavaConfig, dtype: torch.dtype | str
-) -> ConvLlavaForConditionalGeneration:
+def _load_model(folder: Path, config: ConvLlavaConfig, dtype: torch.dtype | str) -> ConvLlavaForConditionalGeneration:
     try:
         model, report = ConvLlavaForConditionalGeneration.from_pretrained(
             folder,
@@ -157,9 +155,7 @@ def _load_processor(folder: Path) -> ConvLlavaProcessor:
 
 def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, folder: Path) -> None:
     """Check that model and processor mean the same pictures and the same vocabulary."""
-    pairs = {
-        name: (getattr(config, name), getattr(processor.image_processor, name)) for name in _SHARED_OPTIONS
-    }
+    pairs = {name: (getattr(config, name), getattr(processor.image_processor, name)) for name in _SHARED_OPTIONS}
     pairs["image_token_id"] = (config.image_token_id, processor.image_token_id)
     for name, (of_model, of_processor) in pairs.items():
         if of_model != of_processor:
@@ -175,13 +171,9 @@ def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, fol
         )
 
 
-def _set_resolution(
-    model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor, resolution: int
-) -> None:
+def _set_resolution(model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor, resolution: int) -> None:
     if resolution < model.config.output_stride:
-        raise ValueError(
-            f"resolution {resolution} is less than one output cell of {model.config.output_stride} pixels"
-        )
+        raise ValueError(f"resolution {resolution} is less than one output cell of {model.config.output_stride} pixels")
     model.config.resolution = processor.image_processor.resolution = resolution
 
 

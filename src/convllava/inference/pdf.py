@@ -25,9 +25,7 @@ def render_page(stream: BinaryIO, name: str, page: int) -> Image.Image:
     try:
         document = pypdfium2.PdfDocument(stream)
     except pypdfium2.PdfiumError as error:
-        raise ValueError(
-            f"{name} is a PDF that cannot be read, damaged or locked ({error}): save it again"
-        ) from error
+        raise ValueError(f"{name} is a PDF that cannot be read, damaged or locked ({error}): save it again") from error
     try:
         document.init_forms()  # shows what was filled in
         number = len(document)

@@ -51,7 +51,7 @@ __all__ = [
 
 def register_vllm() -> None:
     """Tell vLLM which of its classes runs our architecture; its entry point calls this in every process."""
-    from vllm import ModelRegistry
+    from vllm import ModelRegistry  # type: ignore[import-not-found]
 
     ModelRegistry.register_model(
         ConvLlavaForConditionalGeneration.__name__,

@@ -1,5 +1,6 @@
 """Configurations: the five-stage vision encoder, and the encoder, projector and language model together."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -110,9 +111,9 @@ class ConvLlavaConfig(PreTrainedConfig):
     model_type = "convllava"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
-    image_token_id: int | None = None
+    vision_config: Any = None  # a configuration once initialised, whatever was given
+    text_config: Any = None
+    image_token_id: Any = None
     image_aspect_ratio: str = "pad"
     resolution: int | None = 768
     prompt_format: str = "llava_v1"
@@ -163,7 +164,7 @@ def _as_config(config: dict[str, Any] | PreTrainedConfig | None, *, default: str
     return AutoConfig.for_model(model_type, **values)
 
 
-def _check_positive(name: str, values: list[int]) -> None:
+def _check_positive(name: str, values: Sequence[int]) -> None:
     if any(value < 1 for value in values):
         raise ValueError(f"{name} must be at least 1 everywhere, got {values}")
 

@@ -25,7 +25,7 @@ from .configuration_convllava import STEM_STRIDE, ConvLlavaVisionConfig
 from .depthwise import depthwise_convolve
 
 
-def _convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
+def _convolve(convolution: nn.Module, features: Tensor) -> Tensor:
     """Apply a convolution to (N, H, W, C) features without moving them."""
     output = convolution(features.permute(0, 3, 1, 2))
     return output.permute(0, 2, 3, 1).contiguous()  # already so on CPU and CUDA; costs nothing then

@@ -100,6 +100,8 @@ class ConvLlavaTrainer(Trainer):
     of devices and accumulation steps.
     """
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         recipe: Recipe,

@@ -72,9 +72,7 @@ def format_box(box: Sequence[float]) -> str:
 
 def find_boxes(text: str) -> list[Box]:
     """Return every ``[x0, y0, x1, y1]`` written in ``text``, in order, as fractions."""
-    return [
-        (float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in _BOX_IN_TEXT.findall(text)
-    ]
+    return [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in _BOX_IN_TEXT.findall(text)]
 
 
 def _area(box: Sequence[float]) -> float:

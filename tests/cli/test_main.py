@@ -75,9 +75,7 @@ def test_a_commands_help_loads_nothing_heavy() -> None:
     assert in_a_new_process(code).returncode == 0
 
 
-def test_an_app_is_a_group_even_of_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_app_is_a_group_even_of_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module = types.ModuleType("convllava.cli.data")
     module.app = typer.Typer()
     module.app.command("synth")(lambda: print("made"))

@@ -128,9 +128,7 @@ def test_written_words_belong_to_the_split(split: str) -> None:
     fixed = re.compile(r"\d|[A-Z]{2,}|\bwww|\.(com|org|net|co|uk)\b")
     rng = stream("test")
     pieces = [piece for _ in range(2000) for piece in any_text(rng, split).split()]
-    words = {
-        word for piece in pieces if not fixed.search(piece) for word in re.findall("[A-Za-z]{3,}", piece)
-    }
+    words = {word for piece in pieces if not fixed.search(piece) for word in re.findall("[A-Za-z]{3,}", piece)}
     words -= {name[:length] for name in MONTHS for length in (3, 9)}
     assert len(words) > 500
     assert {split_of(word) for word in words} == {split}

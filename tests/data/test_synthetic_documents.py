@@ -80,9 +80,7 @@ def test_ink_stays_off_the_edges() -> None:
 def test_sums_of_a_receipt_add_up() -> None:
     checked = 0
     for example in draw(80, papers=["receipt"], tasks=["transcribe"]):
-        values = {
-            field.fact.phrase: number(field.text) for field in page_of(example).fields if number(field.text)
-        }
+        values = {field.fact.phrase: number(field.text) for field in page_of(example).fields if number(field.text)}
         prices = sum(value for phrase, value in values.items() if phrase.startswith("the price of "))
         assert values.get("the subtotal", values["the total"]) == pytest.approx(prices)
         assert values["the total"] == pytest.approx(prices + values.get("the tax", 0))
@@ -113,9 +111,7 @@ def test_each_paper_is_drawn_when_asked_for(paper: str) -> None:
 )
 @settings(max_examples=40, deadline=None)
 def test_any_size_gives_a_page(index: int, height: int, width: int, split: str) -> None:
-    dataset = SyntheticDataset(
-        "document", count=1000, split=split, sizes=[[height, width]], font_size=[10, 16]
-    )
+    dataset = SyntheticDataset("document", count=1000, split=split, sizes=[[height, width]], font_size=[10, 16])
     example = dataset.example(index)
     assert example.image.size == (width, height)
     assert page_of(example).fields and example.answer

@@ -82,9 +82,7 @@ def test_existence_is_true_to_the_scene() -> None:
 
 
 def test_relations_are_true_to_the_scene() -> None:
-    pattern = re.compile(
-        r"the (\w+ \w+) (?:stand )?(?:to the )?(left of|right of|above|below) the (\w+ \w+)\?"
-    )
+    pattern = re.compile(r"the (\w+ \w+) (?:stand )?(?:to the )?(left of|right of|above|below) the (\w+ \w+)\?")
     for example in draw("scene", 200, tasks=["relation"]):
         match = pattern.search(example.question)
         assert match is not None, example.question

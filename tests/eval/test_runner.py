@@ -23,9 +23,7 @@ def test_the_truth_is_right_and_questions_are_asked(name: str) -> None:
 def test_predictions_and_score_are_written(tmp_path: Path) -> None:
     generator = Generator(*tiny_model(), max_batch=2)
     seen: list[tuple[int, int]] = []
-    score = run_benchmark(
-        generator, "synthetic-scenes", limit=5, out=tmp_path, on_progress=lambda *at: seen.append(at)
-    )
+    score = run_benchmark(generator, "synthetic-scenes", limit=5, out=tmp_path, on_progress=lambda *at: seen.append(at))
     lines = (tmp_path / "synthetic-scenes.predictions.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record["sample_id"].rsplit("/", 1)[1] for record in records] == list("01234")

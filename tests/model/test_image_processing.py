@@ -138,9 +138,7 @@ class TestShapes:
     @given(height=st.integers(64, 2000), width=st.integers(64, 2000), budget=st.integers(1, 99))
     def test_no_grid_within_the_budget_is_sharper(self, height: int, width: int, budget: int) -> None:
         """Sharpness is the scale of the more shrunken side."""
-        rows, columns = (
-            side // 64 for side in shape(height, width, resolution=1280, max_visual_tokens=budget)
-        )
+        rows, columns = (side // 64 for side in shape(height, width, resolution=1280, max_visual_tokens=budget))
         best = max(min(r / height, (budget // r) / width) for r in range(1, budget + 1))
         assert min(rows / height, columns / width) == pytest.approx(best)
 
@@ -204,9 +202,7 @@ class TestColours:
         exif = Image.Exif()
         exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
         original.save(tmp_path / "turned.png", exif=exif)
-        assert same(
-            to_rgb(open_image(tmp_path / "turned.png")), original.transpose(Image.Transpose.ROTATE_270)
-        )
+        assert same(to_rgb(open_image(tmp_path / "turned.png")), original.transpose(Image.Transpose.ROTATE_270))
 
     def test_animated_pictures_show_their_first_frame(self, tmp_path: Path) -> None:
         first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))

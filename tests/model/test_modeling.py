@@ -165,9 +165,7 @@ def test_pipeline_answers(tmp_path: Path) -> None:
 def test_lora_saves_reloads_and_merges(tmp_path: Path) -> None:
     model, processor = tiny_model()
     batch = _batch(processor, ROWS)
-    lora = LoraConfig(
-        target_modules=r".*language_model.*\.(q_proj|v_proj)", modules_to_save=["multi_modal_projector"]
-    )
+    lora = LoraConfig(target_modules=r".*language_model.*\.(q_proj|v_proj)", modules_to_save=["multi_modal_projector"])
     adapted = get_peft_model(model, lora)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name or "modules_to_save" in name:

@@ -32,9 +32,7 @@ def nano() -> ConvLlavaProcessor:
 @pytest.fixture(scope="module")
 def vicuna() -> ConvLlavaProcessor:
     """The usual format on the character tokenizer, which adds no BOS of its own."""
-    return ConvLlavaProcessor(
-        ConvLlavaImageProcessor(), build_character_tokenizer(), prompt_format="vicuna_v1"
-    )
+    return ConvLlavaProcessor(ConvLlavaImageProcessor(), build_character_tokenizer(), prompt_format="vicuna_v1")
 
 
 def picture(width: int = 128, height: int = 64, colour: str = "red") -> Image.Image:
@@ -96,9 +94,7 @@ class TestEncode:
 
     @settings(deadline=None)
     @given(turns=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
-    def test_labels_are_exactly_the_answers(
-        self, nano: ConvLlavaProcessor, turns: list[tuple[str, str]]
-    ) -> None:
+    def test_labels_are_exactly_the_answers(self, nano: ConvLlavaProcessor, turns: list[tuple[str, str]]) -> None:
         messages = [message for ask, answer in turns for message in (user(ask), assistant(answer))]
         row = nano.encode(messages)
         supervised = row["input_ids"][row["labels_mask"]].tolist()
@@ -109,9 +105,7 @@ class TestEncode:
 
     @settings(deadline=None)
     @given(ask=TEXTS, answer=TEXTS, token=st.sampled_from(["<image>", "</s>", "<s>", "<|user|>", "<pad>"]))
-    def test_typed_control_tokens_stay_text(
-        self, nano: ConvLlavaProcessor, ask: str, answer: str, token: str
-    ) -> None:
+    def test_typed_control_tokens_stay_text(self, nano: ConvLlavaProcessor, ask: str, answer: str, token: str) -> None:
         messages = [user(IMAGE, text(ask + token)), assistant(token + answer)]
         ids = nano.encode(messages, [picture(64, 64)])["input_ids"].tolist()
         assert ids.count(nano.image_token_id) == 1
@@ -166,8 +160,7 @@ class TestSpans:
         spans = list(pairwise(cuts))
         ordered = [(min(pair), max(pair)) for pair in ranges if pair[0] != pair[1]]
         expected = [
-            start < end and any(start < stop and end > first for first, stop in ordered)
-            for start, end in spans
+            start < end and any(start < stop and end > first for first, stop in ordered) for start, end in spans
         ]
         assert overlapping(spans, ordered) == expected
 
@@ -236,9 +229,7 @@ class TestCall:
             vicuna(images=picture(), text="<image>", max_visual_token=2)
 
     def test_settings_left_on_the_tokenizer_do_no_harm(self, vicuna: ConvLlavaProcessor) -> None:
-        vicuna.tokenizer(
-            "abc", padding="max_length", max_length=2, truncation=True, split_special_tokens=True
-        )
+        vicuna.tokenizer("abc", padding="max_length", max_length=2, truncation=True, split_special_tokens=True)
         assert len(vicuna(text="abcdef</s>")["input_ids"][0]) == 7
 
 

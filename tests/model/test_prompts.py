@@ -57,9 +57,7 @@ def own_words(template: str, messages: list[dict[str, Any]]) -> list[str]:
 
 
 class TestFormats:
-    @pytest.mark.parametrize(
-        ("name", "default"), [("vicuna_v1", VICUNA_V1_SYSTEM), ("llava_v1", LLAVA_V1_SYSTEM)]
-    )
+    @pytest.mark.parametrize(("name", "default"), [("vicuna_v1", VICUNA_V1_SYSTEM), ("llava_v1", LLAVA_V1_SYSTEM)])
     def test_conversation(self, name: str, default: str) -> None:
         messages = [user(IMAGE, text("What?")), assistant("A cat."), user("Sure?"), assistant("Yes.")]
         expected = f"{default} USER: <image>\nWhat? ASSISTANT: A cat.</s>USER: Sure? ASSISTANT: Yes.</s>"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-WORKER = '''
+WORKER = """
 import sys
 import torch
 import torch.distributed as dist
@@ -50,7 +50,7 @@ for name, parameter in model.named_parameters():
     assert (gradient - wanted[name]).abs().max() <= 1e-4 * scale + 1e-5, name
 dist.destroy_process_group()
 print("gradients agree", rank)
-'''
+"""
 
 
 @pytest.mark.slow

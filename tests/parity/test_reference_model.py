@@ -113,9 +113,7 @@ def test_greedy_continuations(reference: tuple[Path, ConvLlavaForConditionalGene
         prompt = _expanded(case, image_token_id)
         pixels = torch.from_numpy(arrays["pixel_values"])[None]
         expected = case["generated_ids"]
-        generated = model.generate(
-            input_ids=prompt, pixel_values=pixels, max_new_tokens=len(expected), do_sample=False
-        )
+        generated = model.generate(input_ids=prompt, pixel_values=pixels, max_new_tokens=len(expected), do_sample=False)
         _assert_same_or_tied(model, prompt, pixels, generated[0, prompt.shape[1] :].tolist(), expected)
 
 

@@ -112,4 +112,3 @@ def test_two_processes_equal_one(repository: Path, tmp_path: Path) -> None:
     arguments = ["-m", "convllava.cli.main", "train", str(path), *overrides]
     subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
     assert _losses(tmp_path / "pair") == pytest.approx(_losses(alone), abs=1e-4)
-

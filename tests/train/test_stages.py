@@ -94,9 +94,7 @@ def test_groups_hold_every_trainable_parameter_once(five_stages: ConvLlavaForCon
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     trainable = [id(parameter) for parameter in five_stages.parameters() if parameter.requires_grad]
     assert sorted(grouped) == sorted(trainable)
-    rates = {
-        id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]
-    }
+    rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     tower = five_stages.model.vision_tower
     assert rates[id(tower.encoder.stages[4].layers[0].pwconv1.weight)] == (5e-6, 0.1)  # the first pattern decides
     assert rates[id(tower.encoder.stages[2].layers[0].layer_scale_parameter)] == (5e-6, 0.0)

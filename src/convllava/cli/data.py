@@ -25,17 +25,13 @@ def synth(
     kind: Annotated[str, typer.Option(help="What to draw: line, document, scene, grounding.")] = "line",
     count: Annotated[int, typer.Option(help="Number of samples.")] = 100,
     seed: Annotated[int, typer.Option(help="Chooses the series of samples.")] = 0,
-    split: Annotated[
-        str, typer.Option(help="train or heldout; they share no words and no type faces.")
-    ] = "train",
+    split: Annotated[str, typer.Option(help="train or heldout; they share no words and no type faces.")] = "train",
     size: Annotated[
         list[str] | None, typer.Option(metavar="HxW", help="Height and width in pixels; repeat for a choice.")
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="An option of the kind, such as noise=0.2; repeatable."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the kind, such as noise=0.2; repeatable."),
     ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also draw the first samples on one sheet.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,

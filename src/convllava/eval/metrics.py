@@ -28,9 +28,7 @@ def exact_match(prediction: str, truth: str) -> bool:
     return _normalised(prediction) == _normalised(truth)
 
 
-def grounding_hit(
-    text: str, gt_xyxy: Sequence[float], width: int, height: int, *, threshold: float = 0.5
-) -> bool:
+def grounding_hit(text: str, gt_xyxy: Sequence[float], width: int, height: int, *, threshold: float = 0.5) -> bool:
     """Return whether the first box written in ``text`` overlaps the true one.
 
     Args:

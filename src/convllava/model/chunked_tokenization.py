@@ -92,9 +92,7 @@ class ChunkTokenizer:
         self._append_text(backend, chunk[start:], start, ids, spans)
         return ids, spans
 
-    def _append_text(
-        self, backend: Tokenizer, piece: str, start: int, ids: list[int], spans: list[Span]
-    ) -> None:
+    def _append_text(self, backend: Tokenizer, piece: str, start: int, ids: list[int], spans: list[Span]) -> None:
         if not piece:
             return
         kept = [position for position, char in enumerate(piece) if char != CONTROL_MARK]

@@ -130,9 +130,7 @@ def to_pil(image: Any) -> Image.Image:
         image = image.detach().cpu()
         image = image.float().numpy() if image.is_floating_point() else image.numpy()
     if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"a picture is a PIL image, a numpy array or a torch tensor, got {type(image).__name__}"
-        )
+        raise ValueError(f"a picture is a PIL image, a numpy array or a torch tensor, got {type(image).__name__}")
     return _from_levels(_channels_last(image))
 
 
@@ -145,9 +143,7 @@ def _from_levels(levels: np.ndarray) -> Image.Image:
     if np.issubdtype(levels.dtype, np.floating):
         return _from_float(levels.astype(np.float32))
     if levels.min() < 0 or levels.max() > 255:
-        raise ValueError(
-            f"an integer picture has values from 0 to 255, got {levels.min()} to {levels.max()}: scale it"
-        )
+        raise ValueError(f"an integer picture has values from 0 to 255, got {levels.min()} to {levels.max()}: scale it")
     return Image.fromarray(levels.astype(np.uint8))
 
 
@@ -158,7 +154,5 @@ def _channels_last(levels: np.ndarray) -> np.ndarray:
     if levels.ndim == 3 and levels.shape[2] == 1:
         levels = levels[:, :, 0]
     if levels.size == 0 or not (levels.ndim == 2 or (levels.ndim == 3 and levels.shape[2] in (3, 4))):
-        raise ValueError(
-            f"a picture has shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, got {tuple(shape)}"
-        )
+        raise ValueError(f"a picture has shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, got {tuple(shape)}")
     return np.ascontiguousarray(levels)

@@ -96,9 +96,7 @@ def _check_options(
         raise ValueError(f"a picture has at least one pixel a side, got {width}x{height}")
     _check_aspect(image_aspect_ratio)
     if resolution is None and image_aspect_ratio == "pad":
-        raise ValueError(
-            "image_aspect_ratio='pad' needs a resolution (the side of the square in pixels), got None"
-        )
+        raise ValueError("image_aspect_ratio='pad' needs a resolution (the side of the square in pixels), got None")
     if resolution is not None and resolution < output_stride:
         raise ValueError(f"resolution is at least the output stride of {output_stride}, got {resolution}")
     if max_visual_tokens is not None and max_visual_tokens < 1:
@@ -224,9 +222,7 @@ class ConvLlavaImageProcessor(PilBackend):
         """Open pictures given by path or URL; keep loaded ones and any nesting as they are."""
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(image) for image in image_url_or_urls]
-        return (
-            open_image(image_url_or_urls) if isinstance(image_url_or_urls, (str, Path)) else image_url_or_urls
-        )
+        return open_image(image_url_or_urls) if isinstance(image_url_or_urls, (str, Path)) else image_url_or_urls
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Prepare one picture or any nesting of pictures, loaded or by path or URL; see the class."""

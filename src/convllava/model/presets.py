@@ -31,9 +31,7 @@ CONVNEXT_L_FIVE_STAGES: dict[str, Any] = {
 
 def published(resolution: int, stages: dict[str, Any] = CONVNEXT_L_FIVE_STAGES) -> ConvLlavaConfig:
     """Return a published configuration: ConvNeXt-L with Vicuna-7B at 768, 1024 or 1536 pixels."""
-    return ConvLlavaConfig(
-        vision_config=ConvLlavaVisionConfig(**stages), text_config=VICUNA_7B, resolution=resolution
-    )
+    return ConvLlavaConfig(vision_config=ConvLlavaVisionConfig(**stages), text_config=VICUNA_7B, resolution=resolution)
 
 
 def nano(vocab_size: int = 512, stages: int = 4) -> ConvLlavaConfig:

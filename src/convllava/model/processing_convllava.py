@@ -152,9 +152,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         data = self._process([text for text, _ in rendered], images, answers, **options)
         return data if return_dict else data["input_ids"]
 
-    def __call__(
-        self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any
-    ) -> BatchFeature:
+    def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> BatchFeature:
         """Prepare pictures and texts that hold one ``<image>`` for each picture.
 
         Args:
@@ -222,9 +220,7 @@ class ConvLlavaProcessor(ProcessorMixin):
     ) -> dict[str, Any]:
         """Tokenise and pad; under each key one list a text."""
         if options.get("truncation"):
-            raise ValueError(
-                "truncation would cut pictures in two: lower resolution or max_visual_tokens instead"
-            )
+            raise ValueError("truncation would cut pictures in two: lower resolution or max_visual_tokens instead")
         special = options.get("add_special_tokens", True)
         rows = self._tokenize_all(texts, shown, special)
         pad = Padding.from_options(self.tokenizer, options, max(len(ids) for ids, _ in rows))
@@ -244,8 +240,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         counts = iter(self._counts(shown["image_sizes"] if shown else []))
         own_counts = [[next(counts) for _ in range(text.count(IMAGE_TOKEN))] for text in texts]
         return [
-            self._tokenize(text, own, add_special_tokens=special)
-            for text, own in zip(texts, own_counts, strict=True)
+            self._tokenize(text, own, add_special_tokens=special) for text, own in zip(texts, own_counts, strict=True)
         ]
 
     def _offsets(
@@ -275,9 +270,7 @@ class ConvLlavaProcessor(ProcessorMixin):
             answers = locate_answers(template, plain, self._special_tokens, control_tokens)
         return text, answers
 
-    def _tokenize(
-        self, text: str, counts: Sequence[int] | None = None, *, add_special_tokens: bool = True
-    ) -> Tokens:
+    def _tokenize(self, text: str, counts: Sequence[int] | None = None, *, add_special_tokens: bool = True) -> Tokens:
         return self._chunks(self.tokenizer.backend_tokenizer, text, counts, add_special_tokens)
 
     def _counts(self, image_sizes: Iterable[Sequence[int]]) -> list[int]:

@@ -92,9 +92,7 @@ class Padding:
     side: str
 
     @classmethod
-    def from_options(
-        cls, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], longest: int
-    ) -> "Padding":
+    def from_options(cls, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], longest: int) -> "Padding":
         """Read transformers' padding options; ``longest`` is the longest row of the batch."""
         side = options.get("padding_side") or tokenizer.padding_side
         kind = options.get("padding") or PaddingStrategy.DO_NOT_PAD

@@ -25,13 +25,11 @@ _STAND_IN = "\ufdd1"  # Unicode keeps it from all texts
 ROLES = ("system", "user", "assistant")
 
 _ASSISTANT_LINE = "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."
-VICUNA_V1_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    + _ASSISTANT_LINE.format(who="user")
+VICUNA_V1_SYSTEM = "A chat between a curious user and an artificial intelligence assistant. " + _ASSISTANT_LINE.format(
+    who="user"
 )
-LLAVA_V1_SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    + _ASSISTANT_LINE.format(who="human")
+LLAVA_V1_SYSTEM = "A chat between a curious human and an artificial intelligence assistant. " + _ASSISTANT_LINE.format(
+    who="human"
 )
 
 # Pictures that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the
@@ -195,8 +193,7 @@ def locate_answers(
         ValueError: The template writes an answer differently from how it was given.
     """
     stand_ins = [
-        {**message, "content": _STAND_IN} if message["role"] == "assistant" else message
-        for message in messages
+        {**message, "content": _STAND_IN} if message["role"] == "assistant" else message for message in messages
     ]
     text = render(template, messages, special_tokens)[0]
     around = render(template, stand_ins, special_tokens)[0].split(_STAND_IN)
@@ -206,14 +203,8 @@ def locate_answers(
     for turn, before, after in zip(turns, around, around[1:], strict=False):
         position += len(before)
         answer = _text_of(messages[turn - 1]["content"])
-        written = next(
-            (form for form in (answer, answer.strip()) if text.startswith(form + after, position)), None
-        )
-        if (
-            written is None
-            or not text.startswith(before, position - len(before))
-            or len(around) != len(turns) + 1
-        ):
+        written = next((form for form in (answer, answer.strip()) if text.startswith(form + after, position)), None)
+        if written is None or not text.startswith(before, position - len(before)) or len(around) != len(turns) + 1:
             raise ValueError(
                 f"the chat template rewrites the answer of turn {turn}, which then cannot be found in it: "
                 "put {% generation %} marks around it in the template"
@@ -296,9 +287,7 @@ def plain_messages(messages: Sequence[Message], control_tokens: re.Pattern[str] 
     Neighbouring texts are joined, because two harmless parts (``<im`` and ``age>``) would together make a
     control token.
     """
-    return [
-        {**message, "content": _plain_content(message["content"], control_tokens)} for message in messages
-    ]
+    return [{**message, "content": _plain_content(message["content"], control_tokens)} for message in messages]
 
 
 def _plain_content(content: Any, control_tokens: re.Pattern[str]) -> Any:

@@ -167,9 +167,7 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
             ValueError: When a picture is smaller than one output cell.
         """
         if image_sizes is not None:
-            return BaseModelOutputWithNoAttention(
-                last_hidden_state=self._packed_features(pixel_values, image_sizes)
-            )
+            return BaseModelOutputWithNoAttention(last_hidden_state=self._packed_features(pixel_values, image_sizes))
         maps = [features.permute(0, 3, 1, 2) for features in self._feature_maps(pixel_values)]  # (N, C, h, w)
         return BaseModelOutputWithNoAttention(
             last_hidden_state=maps[-1], hidden_states=tuple(maps) if output_hidden_states else None

@@ -80,9 +80,7 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
 
 def open_mixture(recipe: Recipe) -> Mixture:
     """Open the recipe's data as one ordered draw."""
-    sources = [
-        open_source(**entry.model_dump(exclude={"weight"}, exclude_none=True)) for entry in recipe.data
-    ]
+    sources = [open_source(**entry.model_dump(exclude={"weight"}, exclude_none=True)) for entry in recipe.data]
     total = recipe.max_steps * recipe.global_batch_size if recipe.max_steps else None
     return Mixture(
         sources,
@@ -140,15 +138,11 @@ class ConvLlavaTrainer(Trainer):
         """Build AdamW over the recipe's parameter groups."""
         if self.optimizer is None:
             recipe = self.recipe
-            groups = parameter_groups(
-                self.model, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay
-            )
+            groups = parameter_groups(self.model, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, fused=True)
         return self.optimizer
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
         """Return the loss; stop before the update when it is not finite."""
         inputs = dict(inputs)
         sample_ids = inputs.pop("sample_ids")
@@ -176,9 +170,7 @@ class _StopAfter(TrainerCallback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= self.steps:
             control.should_training_stop = True
 

@@ -32,7 +32,5 @@ def parameter_groups(
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
     if unused:
-        raise ValueError(
-            f"learning_rates has patterns that match no trainable parameter: {', '.join(sorted(unused))}"
-        )
+        raise ValueError(f"learning_rates has patterns that match no trainable parameter: {', '.join(sorted(unused))}")
     return list(groups.values())

@@ -51,13 +51,9 @@ def _from_checkpoint(recipe: Recipe) -> tuple[ConvLlavaForConditionalGeneration,
     return load_pretrained(recipe.init_from, dtype=torch.float32, device="cpu")
 
 
-def _grow(
-    model: ConvLlavaForConditionalGeneration, appended: AppendStages
-) -> ConvLlavaForConditionalGeneration:
+def _grow(model: ConvLlavaForConditionalGeneration, appended: AppendStages) -> ConvLlavaForConditionalGeneration:
     """Put fresh stages behind the encoder; the projector, now of another width, starts afresh too."""
-    tower: ConvLlavaVisionModel = append_stages(
-        model.model.vision_tower, appended.depths, appended.hidden_sizes
-    )
+    tower: ConvLlavaVisionModel = append_stages(model.model.vision_tower, appended.depths, appended.hidden_sizes)
     values: dict[str, Any] = model.config.to_dict()
     values["vision_config"] = tower.config.to_dict()
     grown = ConvLlavaForConditionalGeneration(ConvLlavaConfig.from_dict(values))

@@ -50,9 +50,7 @@ Market Motors Music Optics Outlet Pharmacy Pizzeria Plaza Pub Records Restaurant
 Stationery Stop Store Studio Supplies Tavern Tools Toys Trading Travel Wines
 """
 
-_STREETS = (
-    "Avenue Close Court Drive Gardens Grove Hill Lane Mews Park Place Road Row Square Street Terrace View Way"
-)
+_STREETS = "Avenue Close Court Drive Gardens Grove Hill Lane Mews Park Place Road Row Square Street Terrace View Way"
 
 
 @lru_cache
@@ -84,9 +82,7 @@ def shop(rng: random.Random, split: str) -> str:
     suffix = rng.choice(_listed(_SHOPS, split))
     owner = rng.choice(_listed(_LAST_NAMES, split))
     word = any_word(rng, split).capitalize()
-    return rng.choice(
-        (f"{word} {suffix}", f"{owner}'s {suffix}", f"The {word} {suffix}", f"{owner} & {word}", word)
-    )
+    return rng.choice((f"{word} {suffix}", f"{owner}'s {suffix}", f"The {word} {suffix}", f"{owner} & {word}", word))
 
 
 def town(rng: random.Random, split: str) -> str:

@@ -30,11 +30,7 @@ def check_sizes(sizes: Sequence[Sequence[int]], smallest: int) -> tuple[Size, ..
 
 def check_range(what: str, value: Sequence[float], lowest: float, highest: float) -> Range:
     """Return a (least, greatest) pair; ``ValueError`` unless both lie in order within the limits."""
-    if (
-        not isinstance(value, Sequence)
-        or len(value) != 2
-        or not all(isinstance(v, int | float) for v in value)
-    ):
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, int | float) for v in value):
         raise ValueError(f"{what} must be a pair [least, greatest], got {value!r}")
     low, high = value
     if not lowest <= low <= high <= highest:

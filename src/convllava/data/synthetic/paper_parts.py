@@ -56,10 +56,7 @@ def money_writer(rng: random.Random) -> Money:
 def prices(rng: random.Random, room: int) -> list[int]:
     """Draw prices in cents for one article or more, at most as many as there is room for."""
     count = how_many(rng, min(_MOST_ARTICLES, room))
-    return [
-        rng.choice((rng.randint(50, 999), rng.randint(50, 9999), 10 * rng.randint(5, 400)))
-        for _ in range(count)
-    ]
+    return [rng.choice((rng.randint(50, 999), rng.randint(50, 9999), 10 * rng.randint(5, 400))) for _ in range(count)]
 
 
 def how_many(rng: random.Random, most: int) -> int:

@@ -27,9 +27,7 @@ from .words import any_word
 
 _TITLE = Fact("the title", ("What is the title?", "What is the heading?"))
 _PRODUCT = Fact("the name of the product", ("What is the product?", "Which product is it?"))
-_HEADLINE = Fact(
-    "the headline", ("What is the headline?", "What stands at the top?", "What do the large letters say?")
-)
+_HEADLINE = Fact("the headline", ("What is the headline?", "What stands at the top?", "What do the large letters say?"))
 _HOURS = Fact("the opening hours", ("When is it open?", "From when to when is it open?"))
 _DISCOUNT = Fact("the discount", ("By how much are prices cut?", "How large is the discount?"))
 
@@ -62,9 +60,7 @@ def table(rng: random.Random, brief: Brief) -> list[Row]:
 
 def form(rng: random.Random, brief: Brief) -> list[Row]:
     """Write a filled-in form: labels and values."""
-    heading = rng.choice(
-        ("Form", "Registration", "Application", "Contact", "Member card", "Order", "Visitor")
-    )
+    heading = rng.choice(("Form", "Registration", "Application", "Contact", "Member card", "Order", "Visitor"))
     align, mark = rng.choice((("left", ":"), ("left", ":"), ("tab", ""), ("tab", ":"), ("spread", "")))
     chosen = rng.sample(list(_FORM_VALUES), how_many(rng, min(len(_FORM_VALUES), brief.rows - 2)))
     rows = [_labelled_row(label, mark, _FORM_VALUES[label](rng, brief.split), align) for label in chosen]
@@ -117,9 +113,7 @@ def _labelled_row(label: str, mark: str, value: str, align: str) -> Row:
 
 def _some_values(rng: random.Random, brief: Brief, values: dict[str, text.Writer]) -> list[Row]:
     chosen = set(rng.sample(list(values), how_many(rng, min(len(values), brief.rows - 2))))
-    return [
-        _labelled_row(name, ":", values[name](rng, brief.split), "left") for name in values if name in chosen
-    ]
+    return [_labelled_row(name, ":", values[name](rng, brief.split), "left") for name in values if name in chosen]
 
 
 def _opening_row(rng: random.Random, brief: Brief) -> Row:

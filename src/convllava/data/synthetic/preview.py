@@ -41,9 +41,7 @@ def preview_sheet(dataset: SampleSource, count: int, columns: int = 4) -> Image.
 
 def _cell(sample: Sample) -> Image.Image:
     pictures = [_shrunk(picture) for picture in sample.images]
-    lines = [
-        (line, _colour(message["role"])) for message in sample.messages for line in _wrapped(_text(message))
-    ]
+    lines = [(line, _colour(message["role"])) for message in sample.messages for line in _wrapped(_text(message))]
     lines = lines[:_MOST_LINES]
     height = sum(picture.height for picture in pictures) + _LINE_HEIGHT * len(lines) + 4
     cell = Image.new("RGB", (_CELL_WIDTH, height), _BACKGROUND)

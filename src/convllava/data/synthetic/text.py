@@ -77,9 +77,7 @@ def quantity(rng: random.Random, split: str) -> str:
 
 def percent(rng: random.Random, split: str) -> str:
     """Write a percentage."""
-    return rng.choice(
-        (f"{rng.randint(1, 100)}%", f"{rng.randrange(1000) / 10:.1f}%", f"-{rng.randint(1, 90)}%")
-    )
+    return rng.choice((f"{rng.randint(1, 100)}%", f"{rng.randrange(1000) / 10:.1f}%", f"-{rng.randint(1, 90)}%"))
 
 
 def date(rng: random.Random, split: str) -> str:

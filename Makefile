@@ -44,7 +44,7 @@ demo: $(STAMP)
 # Two processes of one thread each; an interrupted run goes on from its last checkpoint.
 nano: $(STAMP)
 	set -e; for recipe in recipes/nano/[0-9]*.yaml; do \
-		$(BIN)/torchrun --nproc-per-node 2 -m convllava.cli.main train $$recipe --resume; \
+		$(BIN)/torchrun --standalone --nproc-per-node 2 -m convllava.cli.main train $$recipe --resume; \
 	done
 	$(BIN)/python recipes/nano/bundle.py runs/nano/5_instruct src/convllava/assets/nano
 

@@ -107,7 +107,7 @@ def test_two_processes_equal_one(repository: Path, tmp_path: Path) -> None:
     path = _recipe_path(repository)
     alone = train(load_recipe(path, [*_overrides(tmp_path / "alone", 4), "global_batch_size=8"]))
     overrides = [*_overrides(tmp_path / "pair", 4), "global_batch_size=8"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     arguments = ["-m", "convllava.cli.main", "train", str(path), *overrides]
     subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)

@@ -1,0 +1,38 @@
+"""The bundled model: small enough, whole, and able to do what its card says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from convllava.eval import run_benchmark
+from convllava.inference import Generator, load_pretrained
+
+NANO = Path(__file__).parents[1] / "src" / "convllava" / "assets" / "nano"
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return Generator(*load_pretrained("nano"), max_batch=16)
+
+
+def test_weights_are_small_bfloat16_shards() -> None:
+    shards = list(NANO.glob("*.safetensors"))
+    assert max(shard.stat().st_size for shard in shards) <= 15 * MEGABYTE
+    assert sum(file.stat().st_size for file in NANO.iterdir()) <= 40 * MEGABYTE
+    model, _ = load_pretrained("nano", dtype="auto")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_it_is_a_five_stage_model_that_went_through_the_protocol(generator: Generator) -> None:
+    config = generator.model.config
+    assert config.output_stride == 64
+    assert (config.image_aspect_ratio, config.resolution) == ("native", None)
+
+
+# Bounds with room for the error of 60 samples around the card's figures, which come from 500.
+@pytest.mark.parametrize(("benchmark", "bound"), [("synthetic-lines", 0.15), ("synthetic-scenes", 0.70)])
+def test_it_reads_and_sees_what_it_was_never_shown(generator: Generator, benchmark: str, bound: float) -> None:
+    score = run_benchmark(generator, benchmark, limit=60)
+    assert score.value >= bound if score.higher_is_better else score.value <= bound

@@ -27,7 +27,7 @@ def runs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     out = tmp_path_factory.mktemp("protocol")
     directories: dict[str, Path] = {}
     previous = None
-    for name in ("0_foundation_characters", "3_projector_init", "4_pretrain", "5_instruct"):
+    for name in ("0_foundation_characters", "2_projector_init", "3_pretrain", "4_instruct"):
         previous = directories[name] = train(_shortened(repository, out, name, previous))
     return directories
 
@@ -46,23 +46,23 @@ def _losses(run: Path) -> list[float]:
 
 
 def test_the_loss_falls_in_foundation_and_pretrain(runs: dict[str, Path]) -> None:
-    for name in ("0_foundation_characters", "4_pretrain"):
+    for name in ("0_foundation_characters", "3_pretrain"):
         losses = _losses(runs[name])
         assert len(losses) == STEPS
         assert sum(losses[-4:]) < 0.9 * sum(losses[:4]), name
 
 
 def test_projector_init_moves_only_what_is_new(runs: dict[str, Path]) -> None:
-    moved, still = _moved(runs["0_foundation_characters"], runs["3_projector_init"])
+    moved, still = _moved(runs["0_foundation_characters"], runs["2_projector_init"])
     assert all(name.startswith("model.multi_modal_projector.") for name in moved), moved
     assert any(name.startswith("model.language_model.") for name in still)
-    new = load_file(runs["3_projector_init"] / "model.safetensors")
+    new = load_file(runs["2_projector_init"] / "model.safetensors")
     scale = new["model.vision_tower.encoder.stages.4.layers.0.layer_scale_parameter"]
     assert not bool((scale == 0.1).all()), "the fifth stage was not trained"
 
 
 def test_pretrain_moves_everything_from_stage_3_on(runs: dict[str, Path]) -> None:
-    moved, still = _moved(runs["3_projector_init"], runs["4_pretrain"])
+    moved, still = _moved(runs["2_projector_init"], runs["3_pretrain"])
     tower = "model.vision_tower."
     frozen = tuple(tower + part for part in ("embeddings.", "encoder.stages.0.", "encoder.stages.1."))
     assert {name for name in still if not name.startswith(frozen)} == set()
@@ -71,15 +71,15 @@ def test_pretrain_moves_everything_from_stage_3_on(runs: dict[str, Path]) -> Non
 
 
 def test_instruct_leaves_the_encoder_bit_identical(runs: dict[str, Path]) -> None:
-    moved, still = _moved(runs["4_pretrain"], runs["5_instruct"])
+    moved, still = _moved(runs["3_pretrain"], runs["4_instruct"])
     assert all(name.startswith("model.vision_tower.") for name in still)
     assert not any(name.startswith("model.vision_tower.") for name in moved)
 
 
 def test_everything_needed_to_repeat_a_run_is_saved(runs: dict[str, Path]) -> None:
-    recipe = load_recipe(runs["4_pretrain"] / "recipe.yaml")
+    recipe = load_recipe(runs["3_pretrain"] / "recipe.yaml")
     assert (recipe.training_stage, recipe.train_from_stage, recipe.max_steps) == ("pretrain", 3, STEPS)
-    config = json.loads((runs["5_instruct"] / "config.json").read_text())
+    config = json.loads((runs["4_instruct"] / "config.json").read_text())
     assert config["vision_config"]["depths"] == [2, 2, 6, 2, 2]
     assert config["prompt_format"] == "tokenizer"
     assert json.loads((runs["0_foundation_characters"] / "config.json").read_text())["prompt_format"] == "plain"

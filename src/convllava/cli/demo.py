@@ -33,19 +33,18 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+PAGE = {"tasks": ["field"], "font_size": [16, 21], "noise": 0.3}
+
 CASES = (
-    Case("line", "line", {"sizes": [[32, 192]], "noise": 0.3}),
-    Case("two_lines", "line", {"sizes": [[64, 192]], "rows": 2, "noise": 0.3}),
-    Case(
-        "document",
-        "document",
-        {"sizes": [[192, 256]], "tasks": ["field"], "font_size": [14, 22], "noise": 0.3},
-    ),
-    Case("tall_document", "document", {"sizes": [[384, 192]], "tasks": ["field"], "font_size": [14, 22]}),
+    Case("word", "line", {"sizes": [[64, 128]], "cap": [0.3, 0.45], "noise": 0.3}),
+    Case("line", "line", {"sizes": [[64, 192]], "cap": [0.28, 0.45], "noise": 0.3}),
+    Case("document", "document", {"sizes": [[128, 192]], **PAGE}),
+    Case("tall_document", "document", {"sizes": [[192, 128]], **PAGE}),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
-    Case("caption", "scene", {"sizes": [[192, 128]], "tasks": ["caption"], "most": 3}),
-    Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
+    Case("colour", "scene", {"sizes": [[192, 128]], "tasks": ["colour"]}),
     Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),
+    Case("caption", "scene", {"sizes": [[128, 128]], "tasks": ["caption"], "most": 3}),
+    Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
 )
 """Case ``i`` shows sample ``i`` of the held-out series 0: nobody has chosen them."""
 

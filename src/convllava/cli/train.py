@@ -1,5 +1,9 @@
 """``convllava train``: run a recipe."""
 
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,15 +26,30 @@ def train(
     if dry_run:
         _print_plan(plan(loaded))
         return
-    directory = run(loaded, resume=resume, on_log=_print_log)
-    if _is_main_process():
+    with _reporter() as report:
+        directory = run(loaded, resume=resume, on_log=report)
+    if os.environ.get("RANK", "0") == "0":
         print(f"trained model: {directory}")
 
 
-def _is_main_process() -> bool:
-    import os
+@contextmanager
+def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield what shows a log line: a progress bar on a terminal, a line in a file or pipe."""
+    if not sys.stderr.isatty():
+        yield _print_log
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return os.environ.get("RANK", "0") == "0"
+    columns = (TextColumn("loss {task.fields[loss]:.4f}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=None, loss=float("nan"))
+
+        def show(entry: dict[str, Any]) -> None:
+            if "loss" in entry:
+                progress.update(task, completed=entry["step"], total=entry["max_steps"], loss=entry["loss"])
+
+        yield show
 
 
 def _print_log(entry: dict[str, Any]) -> None:

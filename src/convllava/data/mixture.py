@@ -46,7 +46,8 @@ class Mixture:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._at(index)[0][self._at(index)[1]]
+        source, inner = self._at(index)
+        return source[inner]
 
     def image_sizes(self, index: int) -> Sequence[tuple[int, int]]:
         """Return (height, width) of each picture of a sample."""

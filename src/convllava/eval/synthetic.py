@@ -73,13 +73,14 @@ def _text(sample: Sample, role: str) -> str:
     return "".join(part["text"] for part in message["content"] if part["type"] == "text")
 
 
-_LINES: dict[str, Any] = {"sizes": [[32, 96], [32, 128], [32, 192], [64, 256]]}
-_SCENES: dict[str, Any] = {"sizes": [[128, 128], [128, 192], [192, 128]]}
-_SMALL_DOCUMENTS: dict[str, Any] = {"sizes": [[256, 256], [256, 320], [384, 256]], "tasks": ["field"]}
+_LINES: dict[str, Any] = {"sizes": [[64, 64], [64, 128], [64, 192]], "cap": [0.28, 0.45], "noise": 0.3}
+_SHAPES: list[list[int]] = [[128, 128], [128, 192], [192, 128]]
+_SCENES: dict[str, Any] = {"sizes": _SHAPES}
+_DOCUMENTS: dict[str, Any] = {"sizes": _SHAPES, "font_size": [16, 21], "tasks": ["field"], "noise": 0.3}
 
 BENCHMARKS: dict[str, Benchmark] = {
     "synthetic-lines": Benchmark("line", _LINES, "character error rate", _error_rate, higher_is_better=False),
     "synthetic-scenes": Benchmark("scene", _SCENES, "exact match", _share_right),
     "synthetic-grounding": Benchmark("grounding", _SCENES, "IoU >= 0.5", _share_right),
-    "synthetic-documents": Benchmark("document", _SMALL_DOCUMENTS, "exact match", _share_right),
+    "synthetic-documents": Benchmark("document", _DOCUMENTS, "exact match", _share_right),
 }

@@ -1,7 +1,7 @@
 # make demo    asks the bundled model about some pictures
 # make test    the tests (under ten minutes on two cores)
 #
-# make nano    trains the bundled model again, from scratch (about an hour and a half on two cores)
+# make nano    trains the bundled model again, from scratch (about an hour on two cores)
 #
 # Each of them first makes .venv. Variables:
 #   PYTHON=python3.12      the interpreter .venv is made with (3.11 or newer)
@@ -46,7 +46,7 @@ nano: $(STAMP)
 	set -e; for recipe in recipes/nano/[0-9]*.yaml; do \
 		$(BIN)/torchrun --standalone --nproc-per-node 2 -m convllava.cli.main train $$recipe --resume; \
 	done
-	$(BIN)/python recipes/nano/bundle.py runs/nano/4_instruct src/convllava/assets/nano
+	$(BIN)/python recipes/nano/bundle.py runs/nano/6_instruct src/convllava/assets/nano
 
 test: $(STAMP)
 	$(PYTEST) -n $(WORKERS)

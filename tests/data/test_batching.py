@@ -81,22 +81,30 @@ def _lines(count: int) -> SyntheticDataset:
     return SyntheticDataset("line", count=count, sizes=[[32, 32], [32, 64], [32, 96]])
 
 
-@given(count=st.integers(0, 200), batch_size=st.integers(1, 8), processes=st.integers(1, 3))
-def test_batches_use_each_sample_once(count: int, batch_size: int, processes: int) -> None:
-    batches = list(ShapeGroupedBatches(_lines(count), batch_size, processes=processes, seed=1))
+@given(count=st.integers(0, 200), batch_size=st.integers(1, 8), parts=st.integers(1, 3))
+def test_batches_use_each_sample_once(count: int, batch_size: int, parts: int) -> None:
+    size = batch_size * parts
+    batches = list(ShapeGroupedBatches(_lines(count), batch_size, global_batch_size=size, seed=1))
     used = [index for batch in batches for index in batch]
-    assert len(batches) == count // (batch_size * processes) * processes
+    assert len(batches) == count // size * parts
     assert all(len(batch) == batch_size for batch in batches)
     assert sorted(used) == list(range(len(used)))
 
 
+def test_an_update_holds_the_same_samples_however_it_is_split() -> None:
+    whole = list(ShapeGroupedBatches(_lines(640), 8, global_batch_size=8, seed=3))
+    split = list(ShapeGroupedBatches(_lines(640), 2, global_batch_size=8, seed=3))
+    joined = [[index for batch in split[first : first + 4] for index in batch] for first in range(0, len(split), 4)]
+    assert joined == whole
+
+
 def test_batches_are_mostly_of_one_shape_and_repeatable() -> None:
     source = _lines(640)
-    batches = list(ShapeGroupedBatches(source, 8, seed=3))
+    batches = list(ShapeGroupedBatches(source, 8, global_batch_size=8, seed=3))
     mixed = sum(len({source.image_sizes(index)[0] for index in batch}) > 1 for batch in batches)
     assert mixed <= len(batches) // 4
-    assert batches == list(ShapeGroupedBatches(source, 8, seed=3))
-    assert batches != list(ShapeGroupedBatches(source, 8, seed=4))
+    assert batches == list(ShapeGroupedBatches(source, 8, global_batch_size=8, seed=3))
+    assert batches != list(ShapeGroupedBatches(source, 8, global_batch_size=8, seed=4))
 
 
 def test_mixture_by_weight_draws_the_right_shares() -> None:

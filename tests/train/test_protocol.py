@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from convllava.train import Recipe, load_recipe, train
 
@@ -85,16 +84,15 @@ def test_everything_needed_to_repeat_a_run_is_saved(runs: dict[str, Path]) -> No
     assert json.loads((runs["0_foundation_characters"] / "config.json").read_text())["prompt_format"] == "plain"
 
 
-def _final_weights(repository: Path, out: Path, *overrides: str) -> dict[str, Tensor]:
+def _trained(repository: Path, out: Path, *overrides: str) -> list[float]:
     recipe = load_recipe(
         repository / "recipes" / "nano" / "0_foundation_characters.yaml",
-        ["max_steps=3", "global_batch_size=8", "save_every=100", f"output_dir={out}", *overrides],
+        ["max_steps=4", "global_batch_size=8", "save_every=100", "log_every=1", f"output_dir={out}", *overrides],
     )
-    return load_file(train(recipe) / "model.safetensors")
+    return _losses(train(recipe))
 
 
 def test_accumulation_changes_nothing_but_memory(repository: Path, tmp_path: Path) -> None:
-    whole = _final_weights(repository, tmp_path / "whole")
-    parts = _final_weights(repository, tmp_path / "parts", "per_device_batch_size=2")
-    for name, tensor in whole.items():
-        assert torch.allclose(tensor, parts[name], atol=2e-4), name
+    whole = _trained(repository, tmp_path / "whole")
+    parts = _trained(repository, tmp_path / "parts", "per_device_batch_size=2")
+    assert parts == pytest.approx(whole, abs=1e-3)

@@ -97,7 +97,7 @@ def test_groups_hold_every_trainable_parameter_once(five_stages: ConvLlavaForCon
     rates = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     tower = five_stages.model.vision_tower
     assert rates[id(tower.encoder.stages[4].layers[0].pwconv1.weight)] == (5e-6, 0.1)  # the first pattern decides
-    assert rates[id(tower.encoder.stages[2].layers[0].layer_scale_parameter)] == (5e-6, 0.0)
+    assert rates[id(tower.encoder.stages[2].layers[0].layer_scale_parameter)] == (1e-6, 0.0)
     assert rates[id(five_stages.lm_head.weight)] == (2e-5, 0.1)
 
 

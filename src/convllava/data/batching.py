@@ -13,7 +13,7 @@ from ..constants import IGNORE_INDEX
 from .samples import Sample, SampleSource
 
 POOL_BATCHES = 16
-"""Batches whose samples are sorted by shape and length together; more would pad less and mix less."""
+"""Global batches whose samples are sorted by shape and length together; more would pad less and mix less."""
 
 
 class Encoder(Protocol):
@@ -120,28 +120,37 @@ class ShapeGroupedBatches(torch.utils.data.Sampler[list[int]]):
     """Batches of similar rows, in a random order fixed by the seed.
 
     Samples are taken pool by pool in their given order; inside a pool they are sorted by the pictures' shapes, then
-    text length, cut into batches and shuffled. ``processes`` consecutive batches (one a device) come from the same
-    neighbourhood, so that no device waits long for another.
+    text length, and cut into global batches, which are shuffled. The batches of one update follow each other, so an
+    update holds the same samples however it is split among devices and accumulation steps.
+
+    Args:
+        source: What is drawn from.
+        batch_size: Samples that one device takes at a time; divides ``global_batch_size``.
+        global_batch_size: Samples of one update; the last incomplete one is left out.
+        seed: Fixes the order.
     """
 
-    def __init__(self, source: SampleSource, batch_size: int, *, processes: int = 1, seed: int = 0) -> None:
+    def __init__(self, source: SampleSource, batch_size: int, *, global_batch_size: int, seed: int = 0) -> None:
+        assert global_batch_size % batch_size == 0
         self.source = source
         self.batch_size = batch_size
-        self.processes = processes
+        self.global_batch_size = global_batch_size
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.source) // (self.batch_size * self.processes) * self.processes
+        return self._usable() // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng(self.seed)
-        unit = self.batch_size * self.processes  # one batch on every device
-        usable = len(self) * self.batch_size
-        for start in range(0, usable, unit * POOL_BATCHES):
-            pool = sorted(range(start, min(start + unit * POOL_BATCHES, usable)), key=self._key)
-            units = [pool[first : first + unit] for first in range(0, len(pool), unit)]
-            for chosen in rng.permutation(len(units)):
-                yield from _cut(units[chosen], self.batch_size)
+        size = self.global_batch_size
+        for start in range(0, self._usable(), size * POOL_BATCHES):
+            pool = sorted(range(start, min(start + size * POOL_BATCHES, self._usable())), key=self._key)
+            updates = list(_cut(pool, size))
+            for chosen in rng.permutation(len(updates)):
+                yield from _cut(updates[chosen], self.batch_size)
+
+    def _usable(self) -> int:
+        return len(self.source) // self.global_batch_size * self.global_batch_size
 
     def _key(self, index: int) -> tuple[Any, ...]:
         return (sorted(self.source.image_sizes(index)), self.source.text_length(index))

@@ -122,7 +122,7 @@ class ConvLlavaTrainer(Trainer):
         batches = ShapeGroupedBatches(
             self.mixture,
             self.args.per_device_train_batch_size,
-            processes=self.args.world_size,
+            global_batch_size=self.recipe.global_batch_size,
             seed=self.recipe.seed,
         )
         loader: DataLoader[Any] = DataLoader(

@@ -33,7 +33,7 @@ def find_benchmark(name: str) -> Benchmark:
     """
     if name not in BENCHMARKS:
         near = get_close_matches(name, BENCHMARKS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"no benchmark {name!r}{hint} Known: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]
 

@@ -85,6 +85,6 @@ def preset(name: str) -> ConvLlavaConfig:
     """
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"no preset {name!r}{hint} Presets: {', '.join(PRESETS)}")
     return PRESETS[name]()

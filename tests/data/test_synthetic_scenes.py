@@ -172,6 +172,17 @@ def test_answered_box_holds_the_thing() -> None:
         assert near.mean() > 0.25, example.question
 
 
+def test_everything_comes_with_its_box_from_left_to_right() -> None:
+    for example in draw("grounding", 30, everything=True, questions=2):
+        scene = scene_of(example)
+        height, width = scene.size
+        names = [" ".join(part.split()[:2]) for part in re.sub(r"\[.*?\]", "", example.answer).split(", ")]
+        boxes = [box_from_square(fractions, width, height) for fractions in find_boxes(example.answer)]
+        assert names == [thing.name for thing in scene.things], example.answer
+        assert all(box_iou(box, thing.box) > 0.8 for box, thing in zip(boxes, scene.things, strict=True))
+        assert len(find_boxes(example.more[0][1])) == 1
+
+
 def test_expressions_fit_one_thing() -> None:
     for example in draw("grounding", 200, tasks=["attribute"]):
         name = re.sub(

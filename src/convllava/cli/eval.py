@@ -85,7 +85,7 @@ def run(
 
     load = LoadOptions(texts, ocr_tokens, kit_compatible)  # type: ignore[arg-type]
     with ranks() as processes:
-        generator = load_generator(model, dtype, device or own_device(), batch_size)
+        generator = load_generator(model, dtype, device or own_device(), batch_size, resolution)
         scores, troubles = [], []
         for folder, setting in places:
             options = RunOptions(load, ImageOptions(**setting), prompt_format)
@@ -317,14 +317,17 @@ def check_data(names: list[str], data: Path | None, prompts: str, ocr_tokens: bo
         raise ValueError(missing[0] + more)
 
 
-def load_generator(model: str, dtype: str | None, device: str | None, batch_size: str) -> "Generator":
+def load_generator(
+    model: str, dtype: str | None, device: str | None, batch_size: str, resolution: int | None = None
+) -> "Generator":
     from ..eval.answering import AUTO_BATCH
     from ..inference import Generator, load_pretrained
 
     if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) >= 1):
         raise ValueError(f"--batch-size must be auto or a whole number of at least 1, got {batch_size!r}")
     size = AUTO_BATCH if batch_size == "auto" else int(batch_size)
-    return Generator(*load_pretrained(model, dtype=dtype, device=device), max_batch=size)
+    loaded = load_pretrained(model, dtype=dtype, device=device, fallback_resolution=resolution)
+    return Generator(*loaded, max_batch=size)
 
 
 def run_all(

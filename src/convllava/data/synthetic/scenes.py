@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ...geometry import box_to_square, format_box
+from ...geometry import Box, box_to_square, format_box
 from .cells import check_cell, spell_cells
 from .example import Asked, Example
 from .options import Size, check_fraction, check_questions, check_sizes, check_tasks
@@ -23,6 +23,8 @@ _ATTEMPTS = 500
 """Scenes laid out in search of one that offers a question; one in ten does, even for the rarest."""
 
 _TASKS_FOR_TWO = {"relation", "neighbour", "size", "superlative"}
+
+_LOCATE_ALL = ("Where is everything?", "Name everything and give the box of each.", "Locate everything.")
 
 _LOCATE = ("Where is {}?", "Give the box of {}.", "Locate {}.", "Find {}.", "Where do you see {}?")
 
@@ -63,7 +65,7 @@ class SceneKind:
         more = self._more(rng, scene)
         image, scene = paint(rng, scene, self.noise)
         if self.cell:
-            return Example(image, question, spell_cells(marks(scene, self.cell), size, self.cell), {"scene": scene})
+            return Example(image, question, spell_cells(marks(scene), size, self.cell), {"scene": scene})
         return Example(image, question, answer, {"scene": scene}, more)
 
     def _more(self, rng: random.Random, scene: Scene) -> tuple[Asked, ...]:
@@ -78,7 +80,8 @@ class GroundingKind:
     """Up to ``most`` shapes and the question where one is; the answer is its box on the padded square.
 
     ``tasks`` chooses how it is referred to: by ``attribute``, ``superlative`` or ``relation``; ``questions`` is how
-    many are asked at most about a picture.
+    many are asked at most about a picture. With ``everything``, all things are asked for first, from left to right:
+    many boxes are learnt at the price of one picture.
     """
 
     split: str
@@ -87,6 +90,7 @@ class GroundingKind:
     most: int = 6
     noise: float = 0.5
     questions: int = 1
+    everything: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
@@ -104,11 +108,12 @@ class GroundingKind:
         referred = [(name, target), *self._more(rng, scene)]
         image, painted = paint(rng, scene, self.noise)
         boxes = [painted.things[scene.things.index(target)].box for _, target in referred]
-        height, width = size
         asked = [
-            (rng.choice(_LOCATE).format(name), format_box(box_to_square(box, width, height)))
+            (rng.choice(_LOCATE).format(name), _answer(box, size))
             for (name, _), box in zip(referred, boxes, strict=True)
         ]
+        if self.everything:
+            asked.insert(0, (rng.choice(_LOCATE_ALL), _answer_all(painted)))
         return Example(image, *asked[0], {"scene": painted, "box": boxes[0]}, tuple(asked[1:]))
 
     def _more(self, rng: random.Random, scene: Scene) -> list[Referred]:
@@ -116,6 +121,16 @@ class GroundingKind:
         referrers = [REFERRERS[rng.choice(self.tasks)] for _ in range(self.questions - 1)]
         referred = [refer(rng, scene) for refer in referrers]
         return [pair for pair in referred if pair is not None]
+
+
+def _answer(box: Box, size: Size) -> str:
+    height, width = size
+    return format_box(box_to_square(box, width, height))
+
+
+def _answer_all(scene: Scene) -> str:
+    """Write every thing with its box: ``red circle [0.12, 0.34, 0.56, 0.78], green star [...]``."""
+    return ", ".join(f"{thing.name} {_answer(thing.box, scene.size)}" for thing in scene.things)
 
 
 def _until(make: Callable[[], Scene], ask: Callable[[Scene], T | None]) -> tuple[Scene, T]:

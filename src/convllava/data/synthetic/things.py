@@ -5,7 +5,7 @@ import string
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ...geometry import Box
+from ...geometry import Box, box_to_square
 from .cells import Mark
 from .effects import Colour
 from .options import Size
@@ -118,18 +118,18 @@ def lay_out(rng: random.Random, size: Size, split: str, most: int) -> Scene:
     return Scene(size, tuple(sorted(things, key=lambda thing: thing.centre)))
 
 
-def marks(scene: Scene, cell: int) -> list[list[Mark]]:
+def marks(scene: Scene) -> list[list[Mark]]:
     """Return each thing as a row of its own: four letters and its name.
 
-    The letters are the middle of its box, seen from the corner of its cell of ``cell`` x ``cell`` pixels, and the box's
-    width and height, in steps of two pixels from ``A``: "FKPO red circle".
+    The letters are its box (x0, y0, x1, y1) on the padded square, as answers give it, but in steps of one 52nd from
+    ``A`` to ``z``: "FKPO red circle".
     """
+    height, width = scene.size
     rows = []
     for thing in scene.things:
-        x, y = thing.centre
-        values = (x % cell, y % cell, thing.box[2] - thing.box[0], thing.box[3] - thing.box[1])
-        letters = "".join(_LETTERS[min(int(value // 2), len(_LETTERS) - 1)] for value in values)
-        rows.append([Mark(f"{letters} {thing.name}", x, y)])
+        box = box_to_square(thing.box, width, height)
+        letters = "".join(_LETTERS[min(max(int(value * len(_LETTERS)), 0), len(_LETTERS) - 1)] for value in box)
+        rows.append([Mark(f"{letters} {thing.name}", *thing.centre)])
     return rows
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import torch
 from serve.conftest import Running, Serve, image_part, noise
@@ -280,6 +281,22 @@ def test_the_command_drains_on_sigterm(tiny_checkpoint: Path) -> None:
         process.kill()
     assert process.returncode in (0, -signal.SIGTERM), errors
     assert "stopping on SIGTERM" in errors and "Traceback" not in errors
+
+
+def test_the_fast_ways_of_the_command_answer_the_same(tiny_checkpoint: Path, alone: Alone) -> None:
+    """On float32 the faster encoder and the fixed buffers for keys and values differ in rounding alone."""
+    options = ("--fast", "--static-kv-cache", "--preprocessing", "fast", "--max-batch", "2", "--device", "cpu")
+    process, url = start(tiny_checkpoint, *options, "--name", "quick")
+    try:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        for side in (64, 128):
+            picture = noise(side, 64, side)
+            messages: Any = [{"role": "user", "content": [image_part(picture), {"type": "text", "text": "What?"}]}]
+            completion = client.chat.completions.create(model="quick", messages=messages, max_tokens=6)
+            assert completion.choices[0].message.content == alone("What?", [picture])
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize(

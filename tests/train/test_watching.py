@@ -8,6 +8,7 @@ import pytest
 from training_runs import SHAPES, STEPS, logged, write_recipe
 
 from convllava.train import load_recipe, train
+from convllava.train.meter import Meter
 from convllava.train.report import write_report
 
 
@@ -114,3 +115,14 @@ def test_the_page_of_hostile_text_and_of_a_short_run(tmp_path: Path) -> None:
     assert "<script>" not in page and "&lt;script&gt;" in page and "drawn/" not in page and "&lt;b&gt;" in page
     with pytest.raises(ValueError, match="holds no line with a loss"):
         write_report(tmp_path / "absent")
+
+
+def test_entries_of_one_name_are_counted_apart() -> None:
+    meter = Meter(3)
+    meter.count({"image_sizes": [(64, 64)] * 3}, [0, 2, 2])
+    figures = meter.read(meter.local_sums(), 1, ["line", "scene", "line"])
+    assert {key: value for key, value in figures.items() if "drawn" in key} == {
+        "drawn/line": 1,
+        "drawn/scene": 0,
+        "drawn/line 2": 2,
+    }

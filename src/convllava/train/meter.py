@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class Meter:
         Args:
             sums: ``local_sums`` added up over the processes.
             processes: How many there are.
-            names: One a source.
+            names: One a source; entries of one name are told apart by a number.
         """
         elapsed, waited, images, *drawn = sums.tolist()
         seconds = max(elapsed / processes, 1e-9)
@@ -57,10 +58,20 @@ class Meter:
             "images_per_second": images / seconds,
             "waiting_for_data": waited / max(elapsed, 1e-9),
             "memory_gb": peak_memory() / 1e9,
-            **{f"drawn/{name}": int(count) for name, count in zip(names, drawn, strict=True)},
+            **{f"drawn/{name}": int(count) for name, count in zip(_distinct(names), drawn, strict=True)},
         }
         self.reset()
         return figures
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return ``a``, ``b``, ``a 2`` for ``a``, ``b``, ``a``."""
+    seen = Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name} {seen[name]}" if seen[name] > 1 else name)
+    return found
 
 
 def peak_memory() -> float:

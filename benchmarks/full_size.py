@@ -34,6 +34,9 @@ from convllava.model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, 
 
 QUESTION = "Describe this picture in detail."
 
+COMPARED_AT = 384
+"""Side in pixels at which logits are compared: the whole picture would be read a second time for one figure."""
+
 
 @dataclass(frozen=True)
 class RandomWeight:
@@ -118,8 +121,7 @@ def run(folder: Path, *, quantize: str | None, reference: Path | None, out: Path
     timings = answer.timings
     written = len(answer.token_ids)
     rest = timings.total_seconds - timings.first_token_seconds
-    logits = first_logits(model, processor, picture)
-    figures = {
+    figures: dict[str, Any] = {
         "visual_tokens": answer.num_image_tokens,
         "load_seconds": loaded,
         "encode_seconds": timings.encode_seconds,
@@ -128,15 +130,15 @@ def run(folder: Path, *, quantize: str | None, reference: Path | None, out: Path
         "new_tokens": written,
     }
     if reference is not None:
-        figures |= error_against(torch.load(reference, weights_only=True), logits)
-    if out is not None:
-        torch.save(logits, f"{out}.logits")
+        figures |= error_against(torch.load(reference, weights_only=True), first_logits(model, processor, picture))
+    elif out is not None:
+        torch.save(first_logits(model, processor, picture), f"{out}.logits")
     return figures
 
 
 @torch.no_grad()
 def first_logits(model: Any, processor: Any, picture: np.ndarray) -> torch.Tensor:
-    """Return the logits of the answer's first token."""
+    """Return the logits of the answer's first token, the picture shown small."""
     content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
     batch = processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -144,6 +146,7 @@ def first_logits(model: Any, processor: Any, picture: np.ndarray) -> torch.Tenso
         return_dict=True,
         add_generation_prompt=True,
         return_tensors="pt",
+        processor_kwargs={"resolution": min(COMPARED_AT, model.config.resolution)},
     )
     logits: torch.Tensor = model(**batch, logits_to_keep=1).logits[0, -1].float()
     return logits

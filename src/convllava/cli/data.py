@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +9,7 @@ import typer
 
 from .data_check import check
 from .data_stats import stats
+from .progress import progress_bar
 from .receipts import import_sroie
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -77,15 +76,3 @@ def parse_setting(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, value
-
-
-@contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on standard error; the callback takes how many are done and how many there are, if that is known."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

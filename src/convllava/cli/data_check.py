@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .data_opening import Opened, open_for_reading
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.check import Cleaned, Inspector, Report
@@ -44,7 +45,6 @@ def check(
     """Decode every picture, read every dialogue and count every token; exit code 1 if there are errors."""
     from ..data.check import Inspector, Limits
     from ..data.check import check as run
-    from .data import progress_bar
     from .data_report import print_report
 
     opened = open_for_reading(what, overrides or [], image_folder=image_folder, model=model, max_length=max_length)

@@ -10,6 +10,7 @@ import typer
 
 from .data_check import ForModel, ImageFolder, Overrides
 from .data_opening import open_for_reading
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.stats import PolicyTokens, Statistics
@@ -50,7 +51,6 @@ def _measure(sources: list[Any]) -> "Statistics":
     from itertools import chain
 
     from ..data.stats import measure
-    from .data import progress_bar
 
     totals = [source.total for source in sources]
     total = None if None in totals else sum(totals)

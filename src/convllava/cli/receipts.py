@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .progress import progress_bar
+
 
 def import_sroie(
     source: Annotated[Path, typer.Argument(help="Folder with SROIE's pictures, boxes and keys, or a JSONL file.")],
@@ -21,7 +23,6 @@ def import_sroie(
 ) -> None:
     """Turn receipts (pictures, boxes, key fields) into LLaVA data and two benchmarks."""
     from ..data.receipts import ImportOptions, import_receipts
-    from .data import progress_bar
 
     options = ImportOptions(train, test, seed, page_width, line_height, test_lines)
     with progress_bar("importing receipts") as progress:

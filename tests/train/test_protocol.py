@@ -23,7 +23,7 @@ SMALL = [
 
 def _shortened(repository: Path, out: Path, name: str, init_from: Path | None) -> Recipe:
     overrides = [*SMALL, f"output_dir={out / name}"]
-    if name in ("4_pretrain", "15_instruct"):  # of all their kinds of pictures twelve steps see too few
+    if name in ("4_pretrain", "12_instruct"):  # of all their kinds of pictures twelve steps see too few
         overrides.append("data=[{name: synthetic/line, options: {sizes: [[64, 64]]}}]")
     if init_from is not None:
         overrides.append(f"init_from={init_from}")
@@ -36,7 +36,7 @@ def runs(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     out = tmp_path_factory.mktemp("protocol")
     directories: dict[str, Path] = {}
     previous = None
-    for name in ("0_encoder", "1_foundation", "3_projector_init", "4_pretrain", "15_instruct"):
+    for name in ("0_encoder", "1_foundation", "3_projector_init", "4_pretrain", "12_instruct"):
         previous = directories[name] = train(_shortened(repository, out, name, previous))
     return directories
 
@@ -88,7 +88,7 @@ def test_pretrain_moves_everything_from_stage_3_on(runs: dict[str, Path]) -> Non
 
 
 def test_instruct_leaves_the_encoder_bit_identical(runs: dict[str, Path]) -> None:
-    moved, still = _moved(runs["4_pretrain"], runs["15_instruct"])
+    moved, still = _moved(runs["4_pretrain"], runs["12_instruct"])
     assert all(name.startswith("model.vision_tower.") for name in still)
     assert not any(name.startswith("model.vision_tower.") for name in moved)
 
@@ -96,7 +96,7 @@ def test_instruct_leaves_the_encoder_bit_identical(runs: dict[str, Path]) -> Non
 def test_everything_needed_to_repeat_a_run_is_saved(runs: dict[str, Path]) -> None:
     recipe = load_recipe(runs["4_pretrain"] / "recipe.yaml")
     assert (recipe.training_stage, recipe.train_from_stage, recipe.max_steps) == ("pretrain", 3, STEPS)
-    config = json.loads((runs["15_instruct"] / "config.json").read_text())
+    config = json.loads((runs["12_instruct"] / "config.json").read_text())
     assert config["vision_config"]["depths"] == [2, 2, 6, 2, 2]
     assert config["prompt_format"] == "tokenizer"
     assert json.loads((runs["1_foundation"] / "config.json").read_text())["prompt_format"] == "plain"

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from training_runs import write_recipe
 
 from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
 from convllava.train.engine import split_batch
+from convllava.train.setup import build_share
 
 
 def _overrides(out: Path, steps: int) -> list[str]:
@@ -77,3 +80,16 @@ def test_two_processes_equal_one(repository: Path, tmp_path: Path) -> None:
     arguments = ["-m", "convllava.cli.main", "train", str(path), *overrides]
     subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
     assert _losses(tmp_path / "pair") == pytest.approx(_losses(alone), abs=1e-4)
+
+
+def test_of_several_processes_that_share_a_model_one_holds_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """The others know shapes, what is tied, and buffers that no checkpoint has (rotary frequencies)."""
+    recipe = load_recipe(write_recipe(tmp_path, tiny_checkpoint, engine="fsdp2"))
+    first, other = (build_share(recipe, rank)[0] for rank in (0, 1))
+    assert {name: value.shape for name, value in first.state_dict().items()} == {
+        name: value.shape for name, value in other.state_dict().items()
+    }
+    assert not any(value.is_meta for value in first.parameters()) and all(v.is_meta for v in other.parameters())
+    assert len(list(first.parameters())) == len(list(other.parameters()))
+    held = dict(other.named_buffers())
+    assert held and all(torch.equal(value, held[name]) for name, value in first.named_buffers())

@@ -48,7 +48,7 @@ from .read_back import check_same_logits, logits_of
 from .reading import EncoderReader
 from .recipe import Recipe, write_recipe
 from .report import write_report
-from .setup import build
+from .setup import build, build_share
 from .skipped import SKIPPED_FILE, SkippedSamples
 from .stages import set_trainable
 from .trackers import TensorBoardLog, check_trackers, hosted, uses_tensorboard
@@ -85,7 +85,8 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
     if not resume:
         _check_fresh(recipe.output_dir)
     check_trackers(recipe.trackers)
-    model, processor = build(recipe)
+    rank = int(os.environ.get("RANK", "0"))
+    model, processor = build_share(recipe, rank) if recipe.engine == "fsdp2" else build(recipe)
     if recipe.lora is None:  # adapters see to it themselves, and quantised weights cannot be asked
         set_trainable(model, recipe)
     mixture = open_mixture(recipe)

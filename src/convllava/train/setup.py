@@ -54,12 +54,28 @@ def outline(recipe: Recipe) -> tuple[ConvLlavaForConditionalGeneration, ConvLlav
     Raises:
         ValueError: As :func:`build`; also when the checkpoint is not here and the recipe does not say what it is.
     """
-    config, processor = _start_outlined(recipe)
-    if recipe.append_stages is not None:
-        config = grown_config(config, recipe.append_stages.depths, recipe.append_stages.hidden_sizes)
-    set_options(config, processor, recipe)
+    config, processor = _planned(recipe)
     with torch.device("meta"):
         return ConvLlavaForConditionalGeneration(config), processor
+
+
+def build_share(recipe: Recipe, rank: int) -> tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]:
+    """Build what one of several processes brings along when the model is divided among them.
+
+    The first holds the weights. The others know names and shapes alone (parameters on the meta device, buffers filled),
+    or a machine with eight devices would hold the model eight times over.
+    """
+    if rank == 0 or recipe.feature_cache is not None:  # all processes encode pictures for the cache
+        return build(recipe)
+    config, processor = _planned(recipe)
+    if processor is None:  # what it starts from has still to be fetched
+        return build(recipe)
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        model = ConvLlavaForConditionalGeneration(config)
+    model.tie_weights()  # moving them to the meta device one by one has undone it
+    return model, processor
 
 
 def is_here(recipe: Recipe) -> bool:
@@ -91,6 +107,15 @@ def _loading_options(recipe: Recipe) -> dict[str, Any]:
     # quantised weights are made where they stay
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     return {"dtype": dtype, "device": device, "quantize": recipe.lora.quantize}
+
+
+def _planned(recipe: Recipe) -> tuple[ConvLlavaConfig, ConvLlavaProcessor | None]:
+    """Return configuration and processor as training starts with them; the latter only if the checkpoint is here."""
+    config, processor = _start_outlined(recipe)
+    if recipe.append_stages is not None:
+        config = grown_config(config, recipe.append_stages.depths, recipe.append_stages.hidden_sizes)
+    set_options(config, processor, recipe)
+    return config, processor
 
 
 def _start_outlined(recipe: Recipe) -> tuple[ConvLlavaConfig, ConvLlavaProcessor | None]:

@@ -30,7 +30,7 @@ def shard(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
     """Divide a model among all processes, in place: encoder, projector, each layer of the language model, the rest.
 
     Args:
-        model: The same on every process.
+        model: The same on every process, but only the first needs to hold its weights.
         precision: bfloat16 gathers the weights in bfloat16; the shards that the optimiser updates stay float32.
 
     Raises:
@@ -44,9 +44,12 @@ def shard(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
     options: dict[str, Any] = {"mesh": init_device_mesh(_device_type(), (processes,))}
     if precision == "bfloat16":
         options["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    state = model.state_dict() if torch.distributed.get_rank() == 0 else {}
     parts = model.model
     for unit in (parts.vision_tower, parts.multi_modal_projector, *parts.language_model.layers, model):
         fully_shard(unit, **options)
+    model._apply(lambda tensor: torch.empty_like(tensor, device=_device_type()) if tensor.is_meta else tensor)
+    _hand_out(model, state)
     # what transformers sets itself on a model that it has divided: Trainer then leaves it alone and saves it whole
     model.config.distributed_config = DistributedConfig(fsdp_size=processes)
     model._is_distributed_loading_by_transformers = True
@@ -59,6 +62,11 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
     state = {}
     if torch.distributed.get_rank() == 0:
         state = load_pretrained(checkpoint, dtype=torch.float32, device="cpu")[0].state_dict()
+    _hand_out(model, state)
+
+
+def _hand_out(model: nn.Module, state: dict[str, Any]) -> None:
+    """Give every process its share of whole tensors that only the first holds."""
     set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
 
 

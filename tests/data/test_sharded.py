@@ -23,7 +23,8 @@ LENGTHS = [23, 8, 31]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Windows that a small data set has several of, and a cache of its own."""
-    monkeypatch.setattr(sharded, "WINDOW", 8)
+    for module in (sharded.rows, sharded.walk):
+        monkeypatch.setattr(module, "WINDOW", 8)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 
@@ -52,8 +53,8 @@ def test_streamed_equals_stored_and_resumes_in_the_middle(
     shards: str, lengths_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not lengths_known:  # as for tars behind a URL
-        monkeypatch.setattr(sharded._TarLengths, "__call__", lambda self, shard: None)
-        monkeypatch.setattr(sharded._ParquetLengths, "__call__", lambda self, shard: None)
+        monkeypatch.setattr(sharded.tars._TarLengths, "__call__", lambda self, shard: None)
+        monkeypatch.setattr(sharded.parquet._ParquetLengths, "__call__", lambda self, shard: None)
 
     def mixture(streaming: bool) -> Mixture:
         return Mixture([ShardedDataset(shards, streaming=streaming)], [1], total=150, seed=4)
@@ -75,7 +76,7 @@ def test_a_worker_takes_an_open_stream_along(shards: str) -> None:
 
 
 class _Read(torch.utils.data.Dataset[tuple[object, ...]]):
-    def __init__(self, walk: sharded.ShardWalk) -> None:
+    def __init__(self, walk: sharded.walk.ShardWalk) -> None:
         self.walk = walk
 
     def __getitem__(self, index: int) -> tuple[object, ...]:
@@ -204,8 +205,8 @@ def test_broken_shards_end_in_one_line(tmp_path: Path, streaming: bool) -> None:
 
 
 def test_an_unknown_length_asks_for_a_count(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharded._TarLengths, "__call__", lambda self, shard: None)
-    monkeypatch.setattr(sharded._ParquetLengths, "__call__", lambda self, shard: None)
+    monkeypatch.setattr(sharded.tars._TarLengths, "__call__", lambda self, shard: None)
+    monkeypatch.setattr(sharded.parquet._ParquetLengths, "__call__", lambda self, shard: None)
     with pytest.raises(ValueError, match=r"how many samples .* has .count., or give max_steps"):
         len(ShardedDataset(shards, streaming=True))
     assert len(ShardedDataset(shards, streaming=True, count=62)) == 62

@@ -12,7 +12,8 @@ from convllava.train import Recipe, train
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sharded, "WINDOW", 4)
+    for module in (sharded.rows, sharded.walk):
+        monkeypatch.setattr(module, "WINDOW", 4)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
 

@@ -76,7 +76,7 @@ def paired(runs: Mapping[str, Run], rounds: int, device: str = "cpu", warm_ups: 
             run()
     found: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
-        names = list(runs) if number % 2 == 0 else list(reversed(runs))  # nobody always comes after the same one
+        names = list(runs)[:: 1 if number % 2 == 0 else -1]  # nobody always comes after the same one
         for name in names:
             found[name].append(seconds(runs[name], device))
     return Timings(found)

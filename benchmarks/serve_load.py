@@ -189,8 +189,8 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def slope(samples: list[tuple[float, float]]) -> float:
-    """Return MiB per minute over the second half, when the caches are full."""
-    late = samples[len(samples) // 2 :]
+    """Return MiB per minute over the last third, when the caches are full."""
+    late = samples[len(samples) * 2 // 3 :]
     return statistics.linear_regression(*zip(*late, strict=True)).slope * 60 if len(late) > 2 else float("nan")
 
 

@@ -1,12 +1,19 @@
 """Training updates a minute on a nano recipe, against what one writes with transformers alone.
 
-The other side is the same model and data under a plain `Trainer`: `ConvNextModel` as the encoder, batches in the order
-of the data, pictures padded to the largest of their batch. Samples, trained parameters and batch size are the same.
+The other side is the same model and data under a plain `Trainer`: `ConvNextModel` as the encoder, batches without
+bucketing, pictures padded to the largest of their batch. Samples, trained parameters and batch size are the same.
+Both run as one process on all cores and, under `torchrun`, as one process for each core; each is judged by its better
+way.
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -86,7 +93,7 @@ def plain(recipe: Recipe) -> Trainer:
     pad = Collator(processor.tokenizer.pad_token_id)
     arguments = TrainingArguments(
         output_dir=str(recipe.output_dir),
-        per_device_train_batch_size=recipe.global_batch_size,
+        per_device_train_batch_size=recipe.global_batch_size // processes(),
         max_steps=recipe.max_steps or -1,
         learning_rate=recipe.learning_rate,
         remove_unused_columns=False,
@@ -112,28 +119,82 @@ def rate(trainer: Trainer, recipe: Recipe) -> float:
     return clock.samples_per_second(recipe.global_batch_size)
 
 
+def processes() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def train_one_side(arguments: argparse.Namespace) -> None:
+    """Train as one of the processes that `measured` starts; the first writes down the rate."""
+    overrides = [
+        f"output_dir={arguments.rate_to.parent / 'run'}",
+        "init_from=nano",
+        f"max_steps={steps_of(arguments)}",
+        "log_every=1000",
+        "save_every=100000",
+    ]
+    recipe = load_recipe(arguments.recipe, overrides)
+    found = rate(SIDES[arguments.side](recipe), recipe)
+    if os.environ.get("RANK", "0") == "0":
+        arguments.rate_to.write_text(json.dumps(found), encoding="utf-8")
+
+
+def measured(side: str, workers: int, arguments: argparse.Namespace) -> float:
+    """Return the samples a second of a side, trained by so many processes that share the cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        rate_to = Path(folder) / "rate.json"
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={workers}",
+            __file__,
+        ]
+        command += ["--recipe", str(arguments.recipe), "--updates", str(arguments.updates)]
+        command += ["--side", side, "--rate-to", str(rate_to)] + ["--quick"] * arguments.quick
+        threads = (os.cpu_count() or 1) // workers
+        done = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"{side} with {workers} processes ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        return float(json.loads(rate_to.read_text(encoding="utf-8")))
+
+
 def run(report: Report) -> None:
-    """Train both in turns and compare the medians of the rounds' ratios."""
+    """Train both in turns, in both ways, and compare the medians."""
     arguments = report.arguments
-    steps = WARM_UP + (2 if arguments.quick else arguments.updates)
-    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+    ways = sorted({1, os.cpu_count() or 1})
+    rates: dict[tuple[str, int], list[float]] = {(side, workers): [] for side in SIDES for workers in ways}
     for number in range(rounds_of(arguments)):
-        for name in ("ours", "plain") if number % 2 == 0 else ("plain", "ours"):
-            with tempfile.TemporaryDirectory() as folder:
-                overrides = [
-                    f"output_dir={Path(folder) / name}",
-                    "init_from=nano",
-                    f"max_steps={steps}",
-                    "log_every=1000",
-                ]
-                recipe = load_recipe(arguments.recipe, [*overrides, "save_every=100000"])
-                rates[name].append(rate(ours(recipe) if name == "ours" else plain(recipe), recipe))
+        for side, workers in rates if number % 2 == 0 else reversed(rates):
+            rates[side, workers].append(measured(side, workers, arguments))
+    medians = {key: median(values) for key, values in rates.items()}
+    for workers in ways:
+        report.add(
+            recipe=arguments.recipe.name,
+            processes=workers,
+            ours_samples_per_second=medians["ours", workers],
+            plain_samples_per_second=medians["plain", workers],
+            times=medians["ours", workers] / medians["plain", workers],
+        )
+    best = {side: max(medians[side, workers] for workers in ways) for side in SIDES}
     report.add(
         recipe=arguments.recipe.name,
-        ours_samples_per_second=median(rates["ours"]),
-        plain_samples_per_second=median(rates["plain"]),
-        times=median(mine / other for mine, other in zip(rates["ours"], rates["plain"], strict=True)),
+        processes="each side's better",
+        ours_samples_per_second=best["ours"],
+        plain_samples_per_second=best["plain"],
+        times=best["ours"] / best["plain"],
     )
+
+
+def steps_of(arguments: argparse.Namespace) -> int:
+    """Return the updates of one run, those that do not count included."""
+    return WARM_UP + (2 if arguments.quick else int(arguments.updates))
+
+
+SIDES: dict[str, Callable[[Recipe], Trainer]] = {"ours": ours, "plain": plain}
 
 
 def options() -> argparse.ArgumentParser:
@@ -141,8 +202,13 @@ def options() -> argparse.ArgumentParser:
     found = parser(__doc__.splitlines()[0])
     found.add_argument("--recipe", type=Path, default=Path("recipes/nano/10_pretrain.yaml"))
     found.add_argument("--updates", type=int, default=20, help="timed updates a round (default: 20)")
+    found.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    found.add_argument("--rate-to", type=Path, help=argparse.SUPPRESS)
     return found
 
 
 if __name__ == "__main__":
-    main("train_throughput", run, options())
+    if (arguments := options().parse_args()).side:
+        train_one_side(arguments)
+    else:
+        main("train_throughput", run, options())

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..inference import Event, Failed, Finished, Generator, Prompt, Request, TextDelta
 from .errors import ApiError, server_error
+from .memory import Holes
 from .metrics import Metrics
 from .pace import Pace
 from .settings import Settings
@@ -180,6 +181,7 @@ class Engine:
 
     def _run(self) -> None:
         """Step as long as somebody waits; between steps do what was asked for."""
+        holes = Holes()
         while self._obey():
             if not self.generator.is_busy:
                 continue
@@ -191,6 +193,7 @@ class Engine:
                 events = self._give_up(error)
             self.metrics.batch_size.observe(max(rows, self.generator.num_running))
             self._deliver(events)
+            holes.give_back_now_and_then()
 
     def _obey(self) -> bool:
         """Take all commands that have come, waiting for one if there is nothing else to do."""

@@ -11,7 +11,7 @@ from .example import Asked, Example
 from .fonts import faces
 from .options import Range, Size, check_fraction, check_questions, check_range, check_sizes, check_tasks
 from .paper_parts import CASES, Brief
-from .papers import PAPERS
+from .papers import NANO_PAPERS, PAPERS
 from .typesetting import Cell, Fact, Page, Row, Type, rows_that_fit, typeset
 
 _ATTEMPTS = 40
@@ -41,7 +41,7 @@ class DocumentKind:
     split: str
     sizes: tuple[Size, ...] = ((256, 256), (256, 320), (384, 256), (256, 512))
     tasks: tuple[str, ...] = ("field", "transcribe", "locate")
-    papers: tuple[str, ...] = tuple(PAPERS)
+    papers: tuple[str, ...] = NANO_PAPERS
     font_size: Range = (14, 28)
     noise: float = 0.5
     questions: int = 1

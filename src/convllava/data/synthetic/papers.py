@@ -1,4 +1,4 @@
-"""Price lists, tables, forms, labels and signs: rows with the facts they hold (receipts: see their own file).
+"""Price lists, tables, forms, labels and signs: rows with the facts they hold (others have a file of their own).
 
 Words of a paper's own language (Total, Date, Name, Open) serve both splits; all that varies belongs to one.
 """
@@ -6,6 +6,7 @@ Words of a paper's own language (Total, Date, Name, Open) serve both splits; all
 import random
 
 from . import names, text
+from .correspondence import business_card, invoice, letter
 from .paper_parts import (
     PHONE,
     SELLER,
@@ -92,8 +93,15 @@ PAPERS: dict[str, Paper] = {
     "form": form,
     "label": label,
     "sign": sign,
+    "invoice": invoice,
+    "letter": letter,
+    "business_card": business_card,
 }
 """Every paper by name."""
+
+NANO_PAPERS = ("receipt", "price_list", "table", "form", "label", "sign")
+"""What documents are made of unless others are asked for: the bundled model's training data and its benchmarks, whose
+samples must stay what they are."""
 
 
 def _table_row(rng: random.Random, brief: Brief, name: str, price: int) -> Row:

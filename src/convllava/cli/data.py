@@ -68,11 +68,13 @@ def parse_size(text: str) -> list[int]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``noise=0.2`` or ``tasks=["count"]``; a value that is not JSON is taken as text."""
+    """Read ``noise=0.2`` or ``tasks=[count, colour]``: values are YAML, as in a recipe."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ValueError(f"--set {text!r}: give KEY=VALUE, such as noise=0.2")
+    import yaml
+
     try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text!r}: the value is not valid YAML ({' '.join(str(error).split())})") from error

@@ -34,8 +34,10 @@ _EMAIL = Fact("the e-mail address", ("Which e-mail address is given?",))
 _SITE = Fact("the web address", ("Which site is given?",))
 _STREET = Fact("the street", ("What is the address?", "In which street is it?"))
 
-_POSITIONS = ("Accountant", "Architect", "Buyer", "Chef", "Designer", "Director", "Editor", "Engineer", "Florist")
-_POSITIONS += ("Lawyer", "Manager", "Nurse", "Owner", "Pilot", "Sales", "Secretary", "Teacher", "Translator")
+_POSITIONS = (
+    "Accountant Architect Buyer Chef Designer Director Editor Engineer Florist Lawyer Manager Nurse Owner Pilot Sales "
+    "Secretary Teacher Translator"
+).split()
 _WORDS_A_LINE = (2, 3, 4)
 
 

@@ -1,10 +1,13 @@
 """The bundled model: small enough, whole, and able to do what its card says."""
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from convllava.cli import demo
 from convllava.eval import run_benchmark
 from convllava.inference import Generator, load_pretrained
 
@@ -38,3 +41,9 @@ def test_it_is_a_five_stage_model_that_went_through_the_protocol(generator: Gene
 def test_it_is_as_good_as_its_card_says(generator: Generator, benchmark: str, bound: float) -> None:
     score = run_benchmark(generator, benchmark, limit=60)
     assert score.value >= bound if score.higher_is_better else score.value <= bound
+
+
+def test_the_demo_shows_pictures_that_it_is_right_about(generator: Generator, tmp_path: Path) -> None:
+    loaded = generator.model, generator.processor
+    console = Console(file=StringIO())
+    assert all(demo.show_case(console, loaded, tmp_path, index) for index in range(len(demo.CASES)))

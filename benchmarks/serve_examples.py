@@ -1,7 +1,7 @@
 """Draws the example pictures of the page that `convllava serve` shows: held-out samples.
 
 The receipt is the first of its kind, counting seeds from that of the others, about which nano answers rightly; it
-answers about half of them so. Nobody has chosen the others.
+answers about six in ten of them so. Nobody has chosen the others.
 
 python benchmarks/serve_examples.py
 """

@@ -1,6 +1,6 @@
 """Draws the example pictures of the page that `convllava serve` shows: held-out samples.
 
-The receipt is the first of its kind, counting seeds from that of the others, about which nano answers rightly; it
+The receipt is the first whose total is asked, counting seeds from that of the others, that nano answers rightly; it
 answers about six in ten of them so. Nobody has chosen the others.
 
 python benchmarks/serve_examples.py
@@ -18,7 +18,7 @@ PAGE = {"font_size": [28, 42], "noise": 0.25, "tasks": ["field"]}
 
 SEED = 11
 
-SEEDS = {"receipt": 17}
+SEEDS = {"receipt": 23}
 """Where another than ``SEED``."""
 
 EXAMPLES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (

@@ -1,5 +1,6 @@
 """Packed rows: every sample once, none seeing another, the loss and the gradients of the samples side by side."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,12 +40,11 @@ def _loss_and_gradients(batch: dict[str, Any]) -> tuple[float, dict[str, torch.T
     return loss.item(), {name: weight.grad.clone() for name, weight in MODEL.named_parameters()}
 
 
-@pytest.mark.parametrize("max_length", [512, 100])
-def test_packed_loss_and_gradients_equal_unpacked(max_length: int) -> None:
+def test_packed_loss_and_gradients_equal_unpacked() -> None:
     side_by_side = Collator(0)(ROWS)
-    packed = PackingCollator(Collator(0), max_length)(ROWS)
+    packed = PackingCollator(Collator(0))(ROWS)
     assert len(packed["input_ids"]) < len(ROWS)
-    assert packed["input_ids"].shape[1] <= max_length
+    assert packed["input_ids"].shape[1] == side_by_side["input_ids"].shape[1]
     loss, gradients = _loss_and_gradients(side_by_side)
     packed_loss, packed_gradients = _loss_and_gradients(packed)
     assert packed_loss == pytest.approx(loss, rel=1e-5)
@@ -56,38 +56,41 @@ def test_a_sample_does_not_see_the_one_before_it() -> None:
     """Another neighbour leaves every logit of a sample as it was."""
 
     def logits_of_last(first: dict[str, Any]) -> torch.Tensor:
-        batch = PackingCollator(Collator(0), 512)([first, ROWS[1]])
+        batch = PackingCollator(Collator(0))([first, ROWS[1], long])
         inputs = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor) and key != "labels"}
         length = len(ROWS[1]["input_ids"])
         first_length = len(first["input_ids"])
+        assert inputs["input_ids"].shape == (2, len(long["input_ids"])), "the two share a row"
         with torch.no_grad():
-            return MODEL(**inputs, use_cache=False).logits[0, first_length : first_length + length]
+            return MODEL(**inputs, use_cache=False).logits[1, first_length : first_length + length]
 
-    one, other = _row(5, (64, 64), words=9), _row(6, words=11)
+    one, other, long = _row(5, (64, 64), words=9), _row(6, words=11), _row(7, words=60)
     torch.testing.assert_close(logits_of_last(one), logits_of_last(other), rtol=0, atol=1e-5)
 
 
+def _lengths_of_samples(packed: dict[str, Any]) -> list[int]:
+    """Measure from one position 0 to the next, and leave out what pads the end of a row."""
+    found = []
+    for positions, labels in zip(packed["position_ids"], packed["labels"], strict=True):
+        starts = [*(positions == 0).nonzero().flatten().tolist(), len(positions)]
+        spans = [slice(first, last) for first, last in pairwise(starts)]
+        found += [span.stop - span.start for span in spans if bool((labels[span] != -100).any())]
+    return found
+
+
 def test_what_a_packed_batch_holds() -> None:
-    packed = PackingCollator(Collator(0), 512)(ROWS)
+    packed = PackingCollator(Collator(0))(ROWS)
     assert "attention_mask" not in packed
     assert sorted(packed["sample_ids"]) == [str(number) for number in range(5)]
-    starts = (packed["position_ids"] == 0).nonzero()
-    assert len(starts) == len(ROWS)
+    lengths = sorted(len(row["input_ids"]) for row in ROWS)
+    assert sorted(_lengths_of_samples(packed)) == lengths
     assert bool((packed["labels"][packed["position_ids"] == 0] == -100).all())
 
 
-@given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40),
-    capacity=st.integers(50, 120),
-)
-def test_bins_hold_every_item_once_and_are_rarely_half_empty(lengths: list[int], capacity: int) -> None:
-    bins = fill_bins(lengths, capacity)
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40))
+def test_bins_hold_every_item_once_and_are_rarely_half_empty(lengths: list[int]) -> None:
+    bins = fill_bins(lengths)
     assert sorted(index for members in bins for index in members) == list(range(len(lengths)))
     filled = [sum(lengths[index] for index in members) for members in bins]
-    assert max(filled) <= capacity
-    assert sum(2 * total <= capacity for total in filled) <= 1  # two of them would have gone into one
-
-
-def test_too_long_a_sample_is_an_error() -> None:
-    with pytest.raises(ValueError, match="a sample of 51 tokens does not fit into a row of 50"):
-        fill_bins([3, 51], 50)
+    assert max(filled) == max(lengths)
+    assert sum(2 * total <= max(lengths) for total in filled) <= 1  # two of them would have gone into one

@@ -12,7 +12,9 @@ Rows = Sequence[dict[str, Any]]
 
 
 class PackingCollator:
-    """Collates a batch, then lays its samples end to end in as few rows of ``max_length`` tokens as they need.
+    """Collates a batch, then lays its samples end to end in as few rows of the longest one's length as they need.
+
+    Longer rows would be no fuller, and attention that masks what lies between samples would pay for their square.
 
     Keys in: those of ``collate``. Keys out: those of ``collate`` with fewer, longer rows; in place of
     ``attention_mask`` there are ``position_ids`` (N, T) that begin at 0 with every sample, by which the language model
@@ -25,21 +27,19 @@ class PackingCollator:
 
     Args:
         collate: Pads rows on the right, pictures in the order of the rows.
-        max_length: Tokens of a packed row; no sample is longer.
     """
 
-    def __init__(self, collate: Callable[[Rows], dict[str, Any]], max_length: int) -> None:
+    def __init__(self, collate: Callable[[Rows], dict[str, Any]]) -> None:
         self.collate = collate
-        self.max_length = max_length
 
     def __call__(self, rows: Rows) -> dict[str, Any]:
-        bins = fill_bins([len(row["input_ids"]) for row in rows], self.max_length)
+        bins = fill_bins([len(row["input_ids"]) for row in rows])
         batch = self.collate([rows[index] for members in bins for index in members])
         lengths = batch.pop("attention_mask").sum(dim=1).tolist()
         ids = [row[:length] for row, length in zip(batch["input_ids"], lengths, strict=True)]
         labels = [_without_first(row[:length]) for row, length in zip(batch["labels"], lengths, strict=True)]
         positions = [torch.arange(length) for length in lengths]
-        sizes = _next_fit(lengths, self.max_length)  # the bins again, less what ``collate`` may have left out
+        sizes = _next_fit(lengths)  # the bins again, less what ``collate`` may have left out
         return batch | {
             "input_ids": _join(ids, sizes, lambda padding: torch.zeros(padding, dtype=torch.int64)),
             "labels": _join(labels, sizes, lambda padding: torch.full((padding,), IGNORE_INDEX)),
@@ -47,20 +47,16 @@ class PackingCollator:
         }
 
 
-def fill_bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Spread items over bins: the longest first, each into the first bin that has room for it.
+def fill_bins(lengths: Sequence[int]) -> list[list[int]]:
+    """Spread items over bins as long as the longest: that first, each into the first bin that has room for it.
 
     Returns:
         The items' indices, bin by bin.
-
-    Raises:
-        ValueError: When an item is longer than a bin.
     """
+    capacity = max(lengths)
     bins: list[list[int]] = []
     room: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if lengths[index] > capacity:
-            raise ValueError(f"a sample of {lengths[index]} tokens does not fit into a row of {capacity}")
         chosen = next((number for number, left in enumerate(room) if left >= lengths[index]), len(bins))
         if chosen == len(bins):
             bins.append([])
@@ -70,8 +66,9 @@ def fill_bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _next_fit(lengths: Sequence[int], capacity: int) -> list[int]:
+def _next_fit(lengths: Sequence[int]) -> list[int]:
     """Return how many items in a row go into each bin when a bin is closed as soon as one does not fit."""
+    capacity = max(lengths)
     sizes, room = [0], capacity
     for length in lengths:
         if length > room:

@@ -172,7 +172,7 @@ class ConvLlavaTrainer(Trainer):
             model=_learner(recipe, model, processor),
             args=arguments,
             train_dataset=WatchedDataset(self.rows, recipe.num_workers),
-            data_collator=WatchedCollator(PackingCollator(collator, recipe.max_length) if recipe.packing else collator),
+            data_collator=WatchedCollator(PackingCollator(collator) if recipe.packing else collator),
             processing_class=processor,
         )
 

@@ -127,7 +127,7 @@ class Recipe(_Strict):
         lora: Adapters in place of a part's own weights; belongs to ``instruct``.
         engine: What several processes do: hold all of the model each (``ddp``), a share of it (``fsdp2``), or what
             ``deepspeed_config`` says.
-        packing: Lay samples end to end in rows of ``max_length``; the same loss with less padding.
+        packing: Lay short samples end to end in rows as long as the longest; the same loss with less padding.
         torch_compile: Compile the layers; the same result within rounding, slower to start.
         sample_answers: Questions that are asked while the model learns.
         trackers: Where log lines go besides ``log.jsonl``; by default TensorBoard where it is installed.

@@ -80,8 +80,8 @@ class GroundingKind:
     """Up to ``most`` shapes and the question where one is; the answer is its box on the padded square.
 
     ``tasks`` chooses how it is referred to: by ``attribute``, ``superlative`` or ``relation``; ``questions`` is how
-    many are asked at most about a picture. With ``everything``, all things are asked for first, from left to right:
-    many boxes are learnt at the price of one picture.
+    many are asked at most about a picture. With ``everything``, all things are asked for at some point, from left to
+    right: many boxes are learnt at the price of one picture.
     """
 
     split: str
@@ -113,7 +113,8 @@ class GroundingKind:
             for (name, _), box in zip(referred, boxes, strict=True)
         ]
         if self.everything:
-            asked.insert(0, (rng.choice(_LOCATE_ALL), _answer_all(painted)))
+            # anywhere: were it always first, a model would learn that a dialogue about boxes begins with all of them
+            asked.insert(rng.randint(0, len(asked)), (rng.choice(_LOCATE_ALL), _answer_all(painted)))
         return Example(image, *asked[0], {"scene": painted, "box": boxes[0]}, tuple(asked[1:]))
 
     def _more(self, rng: random.Random, scene: Scene) -> list[Referred]:

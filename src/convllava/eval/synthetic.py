@@ -74,10 +74,21 @@ _SHAPES: list[list[int]] = [[128, 128], [128, 192], [192, 128]]
 _SCENES: dict[str, Any] = {"sizes": _SHAPES}
 _PAGES: list[list[int]] = [[256, 256], [256, 320], [320, 256]]
 _DOCUMENTS: dict[str, Any] = {"sizes": _PAGES, "font_size": [28, 42], "tasks": ["field"], "noise": 0.3}
+_LARGE: list[list[int]] = [[512, 512], [512, 768], [768, 512], [512, 1024], [1024, 512]]
+_FULL_PAPERS = ["receipt", "price_list", "table", "invoice", "letter"]
+_FULL: dict[str, Any] = {**_DOCUMENTS, "sizes": _LARGE, "papers": _FULL_PAPERS}
 
 BENCHMARKS: dict[str, Benchmark] = {
     "synthetic-lines": Benchmark("line", _LINES, "character error rate", _edits, higher_is_better=False),
     "synthetic-scenes": Benchmark("scene", _SCENES, "exact match", _right),
     "synthetic-grounding": Benchmark("grounding", _SCENES, "IoU >= 0.5", _right),
     "synthetic-documents": Benchmark("document", _DOCUMENTS, "exact match", _right),
+    "synthetic-pages": Benchmark("document", _FULL, "exact match", _right),
+    "synthetic-transcripts": Benchmark(
+        "document",
+        {**_FULL, "tasks": ["transcribe"]},
+        "character error rate",
+        _edits,
+        higher_is_better=False,
+    ),
 }

@@ -200,7 +200,7 @@ SIDES: dict[str, Callable[[Recipe], Trainer]] = {"ours": ours, "plain": plain}
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
     found = parser(__doc__.splitlines()[0])
-    found.add_argument("--recipe", type=Path, default=Path("recipes/nano/10_pretrain.yaml"))
+    found.add_argument("--recipe", type=Path, default=Path("recipes/nano/22_pretrain.yaml"))
     found.add_argument("--updates", type=int, default=20, help="timed updates a round (default: 20)")
     found.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     found.add_argument("--rate-to", type=Path, help=argparse.SUPPRESS)

@@ -36,6 +36,8 @@ def test_float32_equals_the_plain_encoder(way: str, shape: tuple[int, ...], monk
     monkeypatch.setattr(fast, "CACHED_BYTES", 0)  # all stages in parts, the last one shorter
     monkeypatch.setattr(fast, "MIN_ROWS", 48)
     monkeypatch.setattr(fast, "ROWS_PER_THREAD", 1)
+    monkeypatch.setattr(fast, "LARGER", 1)
+    monkeypatch.setattr(fast, "WHOLE_BYTES", 0)
     tower, pixels = _tower(), torch.randn(shape)
     exact = tower(pixels).last_hidden_state
     found = fast.FastTower(tower, "float32", (128, 64), way=way)(pixels).permute(0, 3, 1, 2)
@@ -136,6 +138,7 @@ def test_an_unknown_precision_is_named() -> None:
 
 def test_parts_are_equal_and_small_maps_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "ROWS_PER_THREAD", 1)
-    assert fast.rows_of_part(256, 4 * 128 * 4) == 256
-    assert fast.rows_of_part(2304, 4 * 768 * 4) == 768
-    assert fast.rows_of_part(36864, 4 * 192 * 4) == 1024
+    assert fast.parts_to_try(256, 4 * 128 * 4) == [256]  # fits into a cache
+    assert fast.parts_to_try(2304, 4 * 768 * 4) == [768, 2304]
+    assert fast.parts_to_try(36864, 4 * 192 * 4) == [1024, 4096]  # as a whole it would take 113 MB
+    assert fast.parts_to_try(16384, 4 * 32 * 4) == [1024, 4096, 16384]

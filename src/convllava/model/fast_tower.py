@@ -2,19 +2,21 @@
 
 Three things make it faster than the plain encoder, and none of them changes what it computes, rounding aside:
 
-- The pointwise half of a block runs on some thousand positions at a time. Its hidden layer is four times as wide as
+- The pointwise half of a block runs on a part of the positions at a time. Its hidden layer is four times as wide as
   the block; as a whole it leaves the processor's caches between one operation and the next, in parts it does not.
 - Weights are packed once, in the order in which the products read them.
 - Features are updated in place.
 
-Which products are fastest depends on processor, width and dtype, so a few of them are timed once for each stage. On
-request they run on 8-bit integers; that does change the features, by one to three hundredths.
+Which products and how large a part are fastest depends on processor, width and dtype (and on how long sleeping threads
+take to wake up: they do for every operation on every part), so a few are timed once for each stage. On request products
+run on 8-bit integers; that does change the features, by one to three hundredths.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from itertools import product
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -35,7 +37,16 @@ MIN_ROWS = 1024
 CACHED_BYTES = 4 << 20
 """A hidden layer of so many bytes is not parted: it stays in a cache as a whole."""
 
+LARGER = 4
+"""Times as many positions in the larger parts that are tried."""
+
+WHOLE_BYTES = 64 << 20
+"""A hidden layer of so many bytes is tried as a whole; larger ones would cost more memory than they are worth."""
+
 TIMED_RUNS = 3
+
+TIMED_PARTS = 8
+"""Of the smallest kind: so many positions are enough to time them all."""
 
 logger = logging.getLogger(__name__)
 
@@ -208,9 +219,11 @@ class FastTower:
         positions = max(1, size[0] // 4 * (size[1] // 4))
         for stage in self._tower.encoder.stages:
             width = stage.layers[0].layer_scale_parameter.numel()
-            rows = rows_of_part(positions, 4 * width * self.dtype.itemsize)
             kinds = _kinds(stage.layers[0].act, self.precision)
-            kind = _fastest(kinds, stage.layers[0], rows) if way is None else _named(kinds, way)
+            if way is not None:
+                kinds = [_named(kinds, way)]
+            parts = parts_to_try(positions, 4 * width * self.dtype.itemsize)
+            kind, rows = _fastest(list(product(kinds, parts)), stage.layers[0], min(positions, TIMED_PARTS * parts[0]))
             self.ways.append(kind.name)
             self._rows.append(rows)
             self._products.append([kind(layer, rows) for layer in stage.layers])
@@ -223,18 +236,24 @@ def fastest_precision() -> str:
     return "bfloat16" if amx or torch.cpu._is_avx512_bf16_supported() else "float32"
 
 
-def rows_of_part(positions: int, hidden_bytes: int) -> int:
-    """Return how many positions run at a time: equal parts of a thousand or more, or all of few.
+def parts_to_try(positions: int, hidden_bytes: int) -> list[int]:
+    """Return how many positions may run at a time, fewest first: all, or equal parts of at most one or four thousand.
 
     Args:
         positions: Of a picture.
         hidden_bytes: Of one position's hidden layer.
     """
     if positions * hidden_bytes <= CACHED_BYTES:
-        return positions
+        return [positions]
     most = max(MIN_ROWS, ROWS_PER_THREAD * torch.get_num_threads())
-    parts = -(-positions // most)
-    return -(-positions // parts)
+    found = {_equal_part(positions, most), _equal_part(positions, LARGER * most)}
+    if positions * hidden_bytes <= WHOLE_BYTES:
+        found.add(positions)
+    return sorted(found)
+
+
+def _equal_part(positions: int, most: int) -> int:
+    return -(-positions // -(-positions // most))
 
 
 def _pointwise(norm: Any, products: Products, convolved: Tensor, features: Tensor, rows: int) -> None:
@@ -280,18 +299,18 @@ def _named(kinds: Sequence[Any], way: str) -> Any:
     raise ValueError(f"products are {', '.join(kind.name for kind in kinds)} here, got {way!r}")
 
 
-def _fastest(kinds: Sequence[Any], layer: Any, rows: int) -> Any:
-    """Time the products of one layer on one part and return the quickest kind."""
-    if len(kinds) == 1:
-        return kinds[0]
+def _fastest(ways: Sequence[tuple[Any, int]], layer: Any, positions: int) -> tuple[Any, int]:
+    """Time the second half of one block on so many positions; return the quickest kind of products and its part."""
+    if len(ways) == 1:
+        return ways[0]
     weight = layer.pwconv1.weight
-    normed = torch.randn(rows, weight.shape[1], dtype=weight.dtype)
-    features = torch.zeros_like(normed)
-    candidates = {kind: kind(layer, rows) for kind in kinds}
-    seconds = {kind: float("inf") for kind in kinds}
+    convolved = torch.randn(positions, weight.shape[1], dtype=weight.dtype)
+    features = torch.zeros_like(convolved)
+    candidates = {way: way[0](layer, way[1]) for way in ways}
+    seconds = dict.fromkeys(ways, float("inf"))
     for _ in range(TIMED_RUNS + 1):  # in turns; the first run warms up, and the best of the others counts
-        for kind, products in candidates.items():
+        for way, products in candidates.items():
             started = time.perf_counter()
-            products(normed.clone(), features)
-            seconds[kind] = min(seconds[kind], time.perf_counter() - started)
-    return min(kinds, key=lambda kind: seconds[kind])
+            _pointwise(layer.layernorm, products, convolved, features, way[1])
+            seconds[way] = min(seconds[way], time.perf_counter() - started)
+    return min(ways, key=lambda way: seconds[way])

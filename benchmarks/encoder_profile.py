@@ -47,6 +47,7 @@ def shares(run: torch.nn.Module, pixels: torch.Tensor) -> dict[str, float]:
 @torch.inference_mode()
 def run(report: Report) -> None:
     """Profile each encoder at each resolution."""
+    report.arguments.rounds = 1  # a profile is of one pass
     for name, config, sides in towers(report.arguments.quick):
         if report.arguments.only and not name.startswith(report.arguments.only):
             continue

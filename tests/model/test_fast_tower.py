@@ -1,5 +1,6 @@
 """The encoder made ready for inference: values, where it applies and where it ends."""
 
+import time
 from copy import deepcopy
 from typing import Any
 
@@ -142,3 +143,17 @@ def test_parts_are_equal_and_small_maps_whole(monkeypatch: pytest.MonkeyPatch) -
     assert fast.parts_to_try(2304, 4 * 768 * 4) == [768, 2304]
     assert fast.parts_to_try(36864, 4 * 192 * 4) == [1024, 4096]  # as a whole it would take 113 MB
     assert fast.parts_to_try(16384, 4 * 32 * 4) == [1024, 4096, 16384]
+
+
+def test_the_quickest_part_is_taken() -> None:
+    class SlowToStart:
+        """Takes as long for a small part as for a large one."""
+
+        def __init__(self, layer: object, rows: int) -> None:
+            pass
+
+        def __call__(self, normed: Tensor, features: Tensor) -> None:
+            time.sleep(0.005)
+
+    layer = _tower().encoder.stages[0].layers[0]
+    assert fast._fastest([(SlowToStart, 4), (SlowToStart, 16)], layer, 16) == (SlowToStart, 16)

@@ -14,7 +14,7 @@ Rows = Sequence[dict[str, Any]]
 class PackingCollator:
     """Collates a batch, then lays its samples end to end in as few rows of the longest one's length as they need.
 
-    Longer rows would be no fuller, and attention that masks what lies between samples would pay for their square.
+    Longer rows would be fuller, but attention that masks what lies between samples would pay for their square.
 
     Keys in: those of ``collate``. Keys out: those of ``collate`` with fewer, longer rows; in place of
     ``attention_mask`` there are ``position_ids`` (N, T) that begin at 0 with every sample, by which the language model

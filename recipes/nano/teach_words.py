@@ -46,7 +46,7 @@ def main() -> None:
     grow_embedding(model, [processor.tokenizer.encode(word) for word in words])
     model.save_pretrained(folders.taught)
     processor.save_pretrained(folders.taught)
-    grow_vocabulary(folders.taught / "tokenizer.json", words)
+    grow_vocabulary(folders.taught / "tokenizer.json", words, pattern=WORD)
     print(f"{len(words)} words; the vocabulary has {model.config.text_config.vocab_size} tokens")
 
 
@@ -74,8 +74,8 @@ def grow_embedding(model: ConvLlavaForConditionalGeneration, spellings: list[lis
         model.get_input_embeddings().weight[len(table) :] = rows
 
 
-def grow_vocabulary(path: Path, words: list[str]) -> None:
-    """Rewrite a ``tokenizer.json`` of characters so that its vocabulary goes on with ``words``."""
+def grow_vocabulary(path: Path, words: list[str], pattern: str) -> None:
+    """Let the vocabulary of a ``tokenizer.json`` go on with ``words``, which the pattern cuts out of a text."""
     tokenizer = json.loads(path.read_text())
     model = tokenizer["model"]
     vocabulary = model["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
@@ -83,7 +83,7 @@ def grow_vocabulary(path: Path, words: list[str]) -> None:
     model["ignore_merges"] = True  # a word of the vocabulary is one token, though no merges lead to it
     tokenizer["pre_tokenizer"] = {
         "type": "Split",
-        "pattern": {"Regex": WORD},
+        "pattern": {"Regex": pattern},
         "behavior": "Isolated",
         "invert": False,
     }

@@ -12,6 +12,7 @@ from training_runs import write_recipe
 
 from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
 from convllava.train.engine import split_batch
+from convllava.train.log_file import LOG_FILE, read_log
 from convllava.train.setup import build_share
 
 
@@ -47,6 +48,16 @@ def test_stop_after_steps_keeps_the_schedule(repository: Path, tmp_path: Path) -
     early = train(load_recipe(path, [*_overrides(tmp_path / "early", 4), "stop_after_steps=2"]))
     first_two = {step: loss for step, loss in _losses(whole).items() if step <= 2}
     assert _losses(early) == pytest.approx(first_two, abs=1e-6)
+
+
+def test_stop_after_minutes_leaves_a_checkpoint_to_go_on_from(repository: Path, tmp_path: Path) -> None:
+    path, out = _recipe_path(repository), tmp_path / "run"
+    whole = train(load_recipe(path, _overrides(tmp_path / "whole", 3)))
+    budget = "stop_after_minutes=0.0001"  # less than any step takes
+    for done in (1, 2, 3):
+        train(load_recipe(path, [*_overrides(out, 3), budget]), resume=done > 1)
+        assert read_log(out / LOG_FILE)[-1]["step"] == done
+    assert _losses(out) == pytest.approx(_losses(whole), abs=1e-6)
 
 
 def test_dry_run_counts_what_trains_and_writes_nothing(repository: Path, tmp_path: Path) -> None:

@@ -31,12 +31,16 @@ def train(
         )
     from ..train import load_recipe
     from ..train import train as run
+    from ..train.log_file import LOG_FILE, read_log
 
     loaded = load_recipe(recipe, overrides or [])
     with _reporter() as report:
         directory = run(loaded, resume=resume, on_log=report)
     if os.environ.get("RANK", "0") == "0":
         print(f"trained model: {directory}")
+        end = read_log(directory / LOG_FILE)[-1]
+        if end["step"] < end["max_steps"]:
+            print(f"stopped at step {end['step']} of {end['max_steps']}, as the recipe says; --resume goes on")
 
 
 def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:

@@ -16,9 +16,6 @@ from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -51,6 +48,7 @@ from .report import write_report
 from .setup import build, build_share
 from .skipped import SKIPPED_FILE, SkippedSamples
 from .stages import set_trainable
+from .stopping import early_ends
 from .trackers import TensorBoardLog, check_trackers, hosted, uses_tensorboard
 from .watched_data import Batch, Waiting, WatchedCollator, WatchedDataset
 
@@ -94,9 +92,8 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
         use_feature_cache(model, processor, recipe, mixture)
     trainer = ConvLlavaTrainer(recipe, model, processor, mixture)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(LogWithCheckpoint())
-    if recipe.stop_after_steps is not None:
-        trainer.add_callback(_StopAfter(recipe.stop_after_steps))
+    for callback in (*early_ends(recipe), LogWithCheckpoint()):
+        trainer.add_callback(callback)
     if trainer.is_world_process_zero():
         recipe.output_dir.mkdir(parents=True, exist_ok=True)
         discard_unfinished(recipe.output_dir)
@@ -409,17 +406,6 @@ def _encoder_reader(model: ConvLlavaForConditionalGeneration, processor: ConvLla
             f"training_stage encoder needs a tokenizer with one token for a tab, this one has {len(cell_end)}"
         )
     return EncoderReader(model, cell_end[0])
-
-
-class _StopAfter(TrainerCallback):
-    """Ends training early without touching the learning-rate schedule."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step >= self.steps:
-            control.should_training_stop = True
 
 
 def _arguments(recipe: Recipe) -> TrainingArguments:

@@ -118,6 +118,7 @@ class Recipe(_Strict):
             update mixes the kinds of samples, and a device should take at most a group at a time.
         epochs, max_steps: One of the two. With ``max_steps`` the sources share the samples by weight.
         stop_after_steps: End early, on the schedule of ``max_steps``.
+        stop_after_minutes: End early too once a call has trained for so long, with a checkpoint to go on from.
         lr_scheduler: Any name that transformers knows.
         precision: bfloat16 keeps float32 master weights.
         max_length: Longest row in tokens.
@@ -153,6 +154,7 @@ class Recipe(_Strict):
     epochs: int | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
     stop_after_steps: int | None = Field(default=None, gt=0)
+    stop_after_minutes: float | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     lr_scheduler: str = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)

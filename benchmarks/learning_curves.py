@@ -78,7 +78,8 @@ def draw(curves: Sequence[Curve], out: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    height = max(4.2, 0.19 * (len(curves) + 2))  # inches, so that the legend has room
+    figure = Figure(figsize=(10, height), layout="constrained")
     axes = figure.subplots()
     colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
     start = 0

@@ -1,11 +1,16 @@
 """The bundled model: small enough, whole, and able to do what its card says."""
 
+from functools import cache
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from convllava.cli import demo
 from convllava.eval import run_benchmark
@@ -13,6 +18,11 @@ from convllava.inference import Generator, load_pretrained
 
 NANO = Path(__file__).parents[1] / "src" / "convllava" / "assets" / "nano"
 MEGABYTE = 1_000_000
+
+
+@cache
+def nano_tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(NANO)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +42,20 @@ def test_it_is_a_five_stage_model_that_went_through_the_protocol(generator: Gene
     config = generator.model.config
     assert config.output_stride == 64
     assert (config.image_aspect_ratio, config.resolution) == ("native", None)
+
+
+@given(st.lists(st.integers(0, 100), min_size=4, max_size=4))
+def test_a_box_is_four_tokens_and_the_same_text(hundredths: list[int]) -> None:
+    tokenizer = nano_tokenizer()
+    box = "[" + ", ".join(f"{value / 100:.2f}" for value in hundredths) + "]"
+    assert len(tokenizer.tokenize(box)) == 4
+    assert (
+        tokenizer.decode(tokenizer.encode(f"star {box}, 12.05, 3", add_special_tokens=False)) == f"star {box}, 12.05, 3"
+    )
+
+
+def test_a_price_is_read_digit_by_digit() -> None:
+    assert nano_tokenizer().tokenize("RM 1.05") == ["R", "M", " ", "1", ".", "0", "5"]
 
 
 # Bounds with room for the error of 60 samples around the card's figures, which come from 500.

@@ -49,9 +49,8 @@ def test_a_box_is_four_tokens_and_the_same_text(hundredths: list[int]) -> None:
     tokenizer = nano_tokenizer()
     box = "[" + ", ".join(f"{value / 100:.2f}" for value in hundredths) + "]"
     assert len(tokenizer.tokenize(box)) == 4
-    assert (
-        tokenizer.decode(tokenizer.encode(f"star {box}, 12.05, 3", add_special_tokens=False)) == f"star {box}, 12.05, 3"
-    )
+    text = f"star {box}, 12.05, 3"
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 
 
 def test_a_price_is_read_digit_by_digit() -> None:

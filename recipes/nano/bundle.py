@@ -3,10 +3,8 @@
 python recipes/nano/bundle.py runs/nano/24_average src/convllava/assets/nano
 """
 
-import argparse
-from pathlib import Path
-
 import torch
+from folders import read_folders
 
 from convllava import load_pretrained
 
@@ -15,13 +13,10 @@ SHARD_SIZE = "14MB"
 
 def main() -> None:
     """Read the two folders from the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trained", type=Path)
-    parser.add_argument("bundled", type=Path)
-    folders = parser.parse_args()
-    model, processor = load_pretrained(folders.trained, dtype=torch.bfloat16, device="cpu")
-    model.save_pretrained(folders.bundled, max_shard_size=SHARD_SIZE)
-    processor.save_pretrained(folders.bundled)
+    trained, bundled = read_folders(__doc__, "bundled")
+    model, processor = load_pretrained(trained, dtype=torch.bfloat16, device="cpu")
+    model.save_pretrained(bundled, max_shard_size=SHARD_SIZE)
+    processor.save_pretrained(bundled)
 
 
 if __name__ == "__main__":

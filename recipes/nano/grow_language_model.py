@@ -6,11 +6,10 @@ New channels are written (by the projector and by every layer) but not read yet,
 but write nothing, and new layers write nothing. Only the norms see the new channels, a little.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
+from folders import read_folders
 from torch import Tensor
 
 from convllava import load_pretrained
@@ -24,16 +23,13 @@ WRITERS = ("o_proj", "down_proj")
 
 def main() -> None:
     """Read the two folders from the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trained", type=Path)
-    parser.add_argument("grown", type=Path)
-    folders = parser.parse_args()
+    trained, grown = read_folders(__doc__, "grown")
     torch.manual_seed(0)
-    model, processor = load_pretrained(folders.trained, dtype=torch.float32, device="cpu")
-    grown = grow(model)
-    grown.save_pretrained(folders.grown)
-    processor.save_pretrained(folders.grown)
-    print(f"{model.num_parameters():,} parameters grew to {grown.num_parameters():,}")
+    model, processor = load_pretrained(trained, dtype=torch.float32, device="cpu")
+    larger = grow(model)
+    larger.save_pretrained(grown)
+    processor.save_pretrained(grown)
+    print(f"{model.num_parameters():,} parameters grew to {larger.num_parameters():,}")
 
 
 def grow(model: ConvLlavaForConditionalGeneration) -> ConvLlavaForConditionalGeneration:

@@ -7,11 +7,10 @@ digits that must agree. The text stays the same. New rows of the embedding start
 near each other have rows near each other.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import torch
+from folders import read_folders
 from teach_words import WORD, grow_vocabulary
 
 from convllava import load_pretrained
@@ -24,17 +23,14 @@ WAVES = 12
 
 def main() -> None:
     """Read the two folders from the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trained", type=Path)
-    parser.add_argument("taught", type=Path)
-    folders = parser.parse_args()
-    model, processor = load_pretrained(folders.trained, dtype=torch.float32, device="cpu")
+    trained, taught = read_folders(__doc__, "taught")
+    model, processor = load_pretrained(trained, dtype=torch.float32, device="cpu")
     values = [index / 100 for index in range(101)]
     words = [form.format(value) for form in ("[{:.2f},", " {:.2f},", " {:.2f}]") for value in values]
     grow_embedding(model, torch.tensor(values * 3))
-    model.save_pretrained(folders.taught)
-    processor.save_pretrained(folders.taught)
-    grow_vocabulary(folders.taught / "tokenizer.json", words, pattern=f"{WORD}|{COORDINATE}")
+    model.save_pretrained(taught)
+    processor.save_pretrained(taught)
+    grow_vocabulary(taught / "tokenizer.json", words, pattern=f"{WORD}|{COORDINATE}")
     print(f"{len(words)} coordinates; the vocabulary has {model.config.text_config.vocab_size} tokens")
 
 

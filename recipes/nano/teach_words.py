@@ -7,7 +7,6 @@ of this size learns to read unseen words by their letters. Questions get about f
 from the training split alone. New rows of the embedding start as the mean of their characters' rows.
 """
 
-import argparse
 import json
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from folders import read_folders
 
 from convllava import load_pretrained
 from convllava.data.synthetic import SyntheticDataset
@@ -37,16 +37,13 @@ SOURCES: tuple[tuple[str, dict[str, Any], bool], ...] = (
 
 def main() -> None:
     """Read the two folders from the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trained", type=Path)
-    parser.add_argument("taught", type=Path)
-    folders = parser.parse_args()
-    model, processor = load_pretrained(folders.trained, dtype=torch.float32, device="cpu")
+    trained, taught = read_folders(__doc__, "taught")
+    model, processor = load_pretrained(trained, dtype=torch.float32, device="cpu")
     words = sorted({word for kind, options, answers in SOURCES for word in frequent_words(kind, options, answers)})
     grow_embedding(model, [processor.tokenizer.encode(word) for word in words])
-    model.save_pretrained(folders.taught)
-    processor.save_pretrained(folders.taught)
-    grow_vocabulary(folders.taught / "tokenizer.json", words, pattern=WORD)
+    model.save_pretrained(taught)
+    processor.save_pretrained(taught)
+    grow_vocabulary(taught / "tokenizer.json", words, pattern=WORD)
     print(f"{len(words)} words; the vocabulary has {model.config.text_config.vocab_size} tokens")
 
 

@@ -83,3 +83,13 @@ def test_own_data_trains_from_a_file(here: Path) -> None:
     log = [json.loads(line) for line in (here / "run" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]
     assert (here / "run" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("limit", "told"), [("stop_after_minutes=0.0001", True), ("stop_after_steps=1", False)])
+def test_a_run_that_its_budget_ended_says_so(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: str, told: bool
+) -> None:
+    recipe = repository / "recipes" / "nano" / "0_encoder.yaml"
+    size = ["max_steps=2", "global_batch_size=2", f"output_dir={tmp_path / 'run'}"]
+    assert main(["train", str(recipe), *size, limit]) == 0
+    assert ("ended it at step 1 of 2; --resume goes on" in capsys.readouterr().out) == told

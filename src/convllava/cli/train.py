@@ -5,9 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ..train import Recipe
 
 
 def train(
@@ -38,9 +41,16 @@ def train(
         directory = run(loaded, resume=resume, on_log=report)
     if os.environ.get("RANK", "0") == "0":
         print(f"trained model: {directory}")
-        end = read_log(directory / LOG_FILE)[-1]
-        if end["step"] < end["max_steps"]:
-            print(f"stopped at step {end['step']} of {end['max_steps']}, as the recipe says; --resume goes on")
+        _tell_of_unfinished(loaded, read_log(directory / LOG_FILE)[-1])
+
+
+def _tell_of_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
+    """Say so where the budget of minutes ended a run before its steps were done."""
+    if end["step"] < min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
+        print(
+            f"unfinished: stop_after_minutes {recipe.stop_after_minutes:g} ended it at step {end['step']} of "
+            f"{end['max_steps']}; --resume goes on"
+        )
 
 
 def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:

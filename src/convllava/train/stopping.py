@@ -20,12 +20,14 @@ def early_ends(recipe: Recipe) -> list[TrainerCallback]:
 
 
 class _StopAfterSteps(TrainerCallback):
+    """Stops with a log line, which the report of a run shorter than ``log_every`` needs."""
+
     def __init__(self, steps: int) -> None:
         self.steps = steps
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step >= self.steps:
-            control.should_training_stop = True
+            control.should_training_stop = control.should_log = True
 
 
 class _StopAfterMinutes(TrainerCallback):

@@ -34,10 +34,11 @@ from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
 from convllava.data.batching import Collator, EncodedDataset
 from convllava.model import ConvLlavaVisionModel
-from convllava.train.engine import ConvLlavaTrainer, open_mixture
 from convllava.train.recipe import Recipe, load_recipe
+from convllava.train.recipe_data import open_mixture
 from convllava.train.setup import build
 from convllava.train.stages import set_trainable
+from convllava.train.trainer import ConvLlavaTrainer
 
 WARM_UP = 2
 """Updates that do not count."""

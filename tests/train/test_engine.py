@@ -11,7 +11,7 @@ import torch
 from training_runs import write_recipe
 
 from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
-from convllava.train.engine import split_batch
+from convllava.train.arguments import split_batch
 from convllava.train.log_file import LOG_FILE, read_log
 from convllava.train.setup import build_share
 

@@ -13,7 +13,7 @@ from training_runs import STEPS, Run, killed_and_resumed, logged, write_recipe
 from convllava.data.batching import EncodedDataset
 from convllava.train import NonFiniteLossError, load_recipe, train
 from convllava.train.checkpoints import STAGING, SavingError, last_checkpoint
-from convllava.train.engine import WorkerDiedError
+from convllava.train.trainer import WorkerDiedError
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before_it(
     recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between any two files of a checkpoint: what has no name yet does not count."""
-    import convllava.train.engine as engine
+    import convllava.train.trainer as trainer
 
     class Killed(BaseException):
         """Stands in for SIGKILL: nothing of ours may catch it."""
@@ -89,8 +89,8 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before_it(
             (output_dir / STAGING / name / "trainer_state.json").write_text("{")
             raise Killed
 
-    publish = engine.publish_checkpoint
-    monkeypatch.setattr(engine, "publish_checkpoint", lambda out, name: die(out, name) or publish(out, name))
+    publish = trainer.publish_checkpoint
+    monkeypatch.setattr(trainer, "publish_checkpoint", lambda out, name: die(out, name) or publish(out, name))
     out = tmp_path / "run"
     with pytest.raises(Killed):
         train(load_recipe(recipe, [f"output_dir={out}"]))

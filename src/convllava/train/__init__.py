@@ -1,8 +1,9 @@
 """Recipes, the three training stages and the engine that runs them."""
 
-from .engine import NonFiniteLossError, train
+from .engine import train
 from .plan import Plan, plan, share_of_full_rate
 from .recipe import Recipe, load_chain, load_recipe, write_recipe
+from .trainer import NonFiniteLossError
 
 __all__ = [
     "NonFiniteLossError",

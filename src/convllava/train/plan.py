@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPVisionConfig
 
 from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration
-from .engine import split_batch
+from .arguments import split_batch
 from .planned_data import PROBED_SAMPLES, PlannedData, plan_data
 from .protocol import check_protocol
 from .recipe import Recipe, ReportedCost

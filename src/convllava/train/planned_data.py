@@ -10,8 +10,8 @@ from ..data.mixture import Mixture
 from ..data.samples import Sample, SampleSource
 from ..data.sources import open_source
 from ..model import ConvLlavaConfig, ConvLlavaProcessor
-from .engine import open_mixture
 from .recipe import DataEntry, Recipe
+from .recipe_data import open_mixture
 
 PROBED_SAMPLES = 32
 CHARACTERS_A_TOKEN = 4.0

@@ -45,14 +45,14 @@ CASES = (
     Case("word", "line", {"sizes": [[64, 128]], **LINE}),
     Case("line", "line", {"sizes": [[64, 192]], **LINE}),
     Case("receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
-    Case("wide_form", "document", {"sizes": [[192, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]}, seed=1),
+    Case("wide_form", "document", {"sizes": [[192, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]}),
     Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}, seed=5),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
     Case("colour", "scene", {"sizes": [[192, 128]], "tasks": ["colour"]}),
     Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),
     Case("caption", "scene", {"sizes": [[128, 128]], "tasks": ["caption"], "most": 3}),
     Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
-    Case("larger_than_trained", "document", {"sizes": [[448, 320]], "papers": ["label"], **PAGE}, seed=5),
+    Case("larger_than_trained", "document", {"sizes": [[448, 320]], "papers": ["label"], **PAGE}, seed=2),
 )
 """Case ``i`` shows sample ``i`` of a held-out series."""
 

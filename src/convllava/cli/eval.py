@@ -1,26 +1,18 @@
 """``convllava eval``: figures that say how they were made."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from . import options as opt
-
-if TYPE_CHECKING:
-    from ..eval.distributed import Ranks
-    from ..eval.judge import Judge
-    from ..eval.scoring import Score
-    from ..inference import Generator
+from .eval_choices import check_data, chosen_benchmarks, chosen_profiles, chosen_settings, make_judge, numbers, words
+from .eval_running import load_generator, print_scores, run_all
 
 app = typer.Typer(no_args_is_help=True)
 
-KEY_VARIABLES = ("CONVLLAVA_JUDGE_KEY", "OPENAI_API_KEY")
 SHOWN_CHANGES = 20
 
 Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names, separated by commas.")]
@@ -233,192 +225,3 @@ def sweep(
     paths = write_sweep(points, out)
     print(as_markdown(points), end="")
     print("written:", ", ".join(map(str, paths)))
-
-
-def chosen_benchmarks(benchmark: str, suite: str) -> list[str]:
-    """Return the names of the benchmarks that are asked for; without any wish the synthetic ones.
-
-    Raises:
-        ValueError: Unknown names, or a suite beside names.
-    """
-    from ..eval.benchmarks import find_benchmark
-    from ..eval.paper import SUITES
-
-    if benchmark and suite:
-        raise ValueError("give either --benchmark or --suite")
-    if not benchmark:
-        suite = suite or "synthetic"
-        if suite not in SUITES:
-            raise ValueError(f"no suite {suite!r}: one of {', '.join(SUITES)}")
-        return SUITES[suite]
-    return list(dict.fromkeys(find_benchmark(name).name for name in words(benchmark)))
-
-
-def chosen_settings(suite: str, image: dict[str, Any], out: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Return the folders of a run and how pictures are shown for each: one, or the three of Table 7."""
-    from ..eval.paper import SETTINGS_OF_TABLE_7
-
-    if suite != "table7":
-        return [(out, image)]
-    if any(value is not None for value in image.values()):
-        raise ValueError("--suite table7 sets --image-aspect-ratio and --resolution itself: leave them out")
-    return [(out / name, {**image, **setting}) for name, setting in SETTINGS_OF_TABLE_7.items()]
-
-
-def chosen_profiles(profile: str, prompts: str | None, kit_compatible: bool) -> tuple[Any, str]:
-    """Return how answers are scored, and whose texts are used.
-
-    Raises:
-        ValueError: An unknown profile.
-    """
-    from ..eval.benchmarks import Scoring
-    from ..eval.metrics import PROFILES
-    from ..eval.prompts import PROMPT_PROFILES
-
-    if profile == "llava":  # it changes prompts only
-        profile, prompts = "paper", prompts or "llava"
-    texts = prompts or profile
-    if profile not in PROFILES:
-        raise ValueError(f"--profile must be one of {', '.join((*PROFILES, 'llava'))}, got {profile!r}")
-    if texts not in PROMPT_PROFILES:
-        raise ValueError(f"--prompts must be one of {', '.join(PROMPT_PROFILES)}, got {texts!r}")
-    return Scoring(profile, kit_compatible), texts
-
-
-def make_judge(url: str | None, model: str | None, prompts: Path | None, folder: Path) -> "Judge | None":
-    """Return a judge, or None where nobody asks for one.
-
-    Raises:
-        ValueError: Only one of URL and model name.
-    """
-    if url is None and model is None:
-        return None
-    if url is None or model is None:
-        raise ValueError("a judge needs both --judge-url and --judge-model")
-    from ..eval.judge import Endpoint, Judge
-
-    key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
-    return Judge(Endpoint(url, model, key), model, folder / "judge.jsonl", prompts)
-
-
-def check_data(names: list[str], data: Path | None, prompts: str, ocr_tokens: bool, kit_compatible: bool) -> None:
-    """Find every benchmark's file before a model is loaded.
-
-    Raises:
-        ValueError: One is missing.
-    """
-    from ..eval.benchmarks import find_benchmark
-    from ..eval.sources import default_folder
-
-    folder = data or default_folder()
-    missing = [own.missing(folder) for own in map(find_benchmark, names) if not own.is_there(folder)]
-    if missing:
-        more = f" ({len(missing) - 1} more benchmarks are missing too)" if len(missing) > 1 else ""
-        raise ValueError(missing[0] + more)
-
-
-def load_generator(
-    model: str, dtype: str | None, device: str | None, batch_size: str, resolution: int | None = None
-) -> "Generator":
-    from ..eval.answering import AUTO_BATCH
-    from ..inference import Generator, load_pretrained
-
-    if batch_size != "auto" and not (batch_size.isdecimal() and int(batch_size) >= 1):
-        raise ValueError(f"--batch-size must be auto or a whole number of at least 1, got {batch_size!r}")
-    size = AUTO_BATCH if batch_size == "auto" else int(batch_size)
-    loaded = load_pretrained(model, dtype=dtype, device=device, fallback_resolution=resolution)
-    return Generator(*loaded, max_batch=size)
-
-
-def run_all(
-    generator: "Generator",
-    model: str,
-    names: list[str],
-    folder: Path,
-    options: Any,
-    scoring: Any,
-    judge: Any,
-    data: Path | None,
-    limit: int | None,
-    processes: "Ranks | None" = None,
-) -> "tuple[list[Score], list[str]]":
-    """Run benchmarks one after the other; return their scores, and what kept others from having one."""
-    from ..eval.benchmarks import find_benchmark
-    from ..eval.distributed import Ranks
-    from ..eval.runner import Run, Source
-    from ..eval.sources import default_folder
-
-    processes = processes or Ranks()
-    source = Source.of(generator, model)
-    scores, troubles = [], []
-    for name in names:
-        own = Run(generator, find_benchmark(name), folder, options, source, processes)
-        try:
-            with progress_bar(name, processes.is_first) as advance:
-                own.answer(data or default_folder(), limit, scoring, advance)
-            if processes.is_first:
-                scores.append(own.score(scoring, judge))
-        except ValueError as error:  # what is wrong with one benchmark should not cost the night of the others
-            troubles.append(str(error))
-    return scores, troubles
-
-
-@contextmanager
-def progress_bar(name: str, is_shown: bool) -> "Iterator[Callable[[int, int, float | None], None] | None]":
-    """Show what is done, how long it will take and how good it is so far."""
-    if not is_shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[mean]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=None, mean="")
-
-        def advance(done: int, total: int, mean: float | None) -> None:
-            shown = "" if mean is None else f"{100 * mean:.1f} % right so far"
-            progress.update(task, completed=done, total=total, mean=shown)
-
-        yield advance
-
-
-def print_scores(scores: "list[Score]", as_json: bool) -> None:
-    import sys
-
-    if as_json:
-        print(json.dumps([asdict(own) for own in scores], ensure_ascii=False))
-        return
-    for own in scores:
-        better = "higher" if own.higher_is_better else "lower"
-        low, high = own.interval
-        digits = 3 if high <= 2 else 1
-        print(
-            f"{own.benchmark}: {own.metric} {own.value:.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f}; "
-            f"{own.samples} samples, {own.unresolved} unresolved, {own.errors} errors; {better} is better)"
-        )
-        for warning in own.warnings:
-            print(f"warning: {own.benchmark}: {warning}", file=sys.stderr)
-
-
-def words(text: str) -> list[str]:
-    """Split at commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def numbers(text: str) -> list[int]:
-    """Split at commas into whole numbers.
-
-    Raises:
-        ValueError: Something else.
-    """
-    for word in words(text):
-        if not word.isdecimal():
-            raise ValueError(f"{word!r} is not a whole number of at least 0")
-    return [int(word) for word in words(text)]

@@ -91,6 +91,11 @@ def _ring(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
     canvas.ellipse((side * 0.28, side * 0.28, side * 0.72, side * 0.72), fill=0)
 
 
+def _moon(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
+    _circle(canvas, side, angle)
+    canvas.ellipse((side * 0.35, side * 0.08, side * 1.19, side * 0.92), fill=0)
+
+
 def _star_points() -> list[Point]:
     radii = (1.0, 0.42) * 5
     return [(r * math.sin(math.pi * i / 5), -r * math.cos(math.pi * i / 5)) for i, r in enumerate(radii)]
@@ -107,6 +112,10 @@ _ARM = 0.34
 _OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "circle": _circle,
     "ring": _ring,
+    "moon": _moon,
+    "arrow": _polygon((0, -1), (0.9, 0), (0.35, 0), (0.35, 1), (-0.35, 1), (-0.35, 0), (-0.9, 0)),
+    "house": _polygon((0, -1), (0.9, -0.2), (0.9, 0.95), (-0.9, 0.95), (-0.9, -0.2)),
+    "bolt": _polygon((0.4, -1), (-0.8, 0.3), (-0.1, 0.3), (-0.4, 1), (0.8, -0.3), (0.1, -0.3)),
     "square": _polygon((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     "triangle": _polygon((0, -0.95), (1, 0.85), (-1, 0.85)),
     "diamond": _polygon((0, -1), (0.75, 0), (0, 1), (-0.75, 0)),

@@ -1,8 +1,8 @@
 """Questions about a scene whose answer nobody would dispute.
 
-A question maker gets the random stream, the scene, the split and, for questions of yes or no, the answer that
-is wanted: it is drawn before the scene, so that both answers come equally often. It returns None if the scene
-does not offer such a question; the caller then lays out another.
+A question maker gets the random stream, the scene, the pairs of colour and shape that scenes are made of and, for
+questions of yes or no, the answer that is wanted: it is drawn before the scene, so that both answers come equally
+often. It returns None if the scene does not offer such a question; the caller then lays out another.
 """
 
 import random
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 from .example import Asked
 from .relations import DIRECTIONS, by_size, holds, only_one, unique
-from .things import COLOURS, SHAPES, Scene, Thing, combinations
+from .things import COLOURS, SHAPES, Pair, Scene, Thing
 
-Asker = Callable[[random.Random, Scene, str, bool], Asked | None]
-"""(random stream, scene, split, whether "yes" is wanted) -> question and answer, or None."""
+Asker = Callable[[random.Random, Scene, Sequence[Pair], bool], Asked | None]
+"""(random stream, scene, pairs that scenes are made of, whether "yes" is wanted) -> question and answer, or None."""
 
 _NUMBERS = (
     "no",
@@ -43,7 +43,7 @@ def describe(scene: Scene) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def ask_caption(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_caption(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask for a description."""
     wordings = (
         "Describe the picture.",
@@ -54,9 +54,9 @@ def ask_caption(rng: random.Random, scene: Scene, split: str, yes: bool) -> Aske
     return rng.choice(wordings), describe(scene)
 
 
-def ask_count(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask how many things there are of a shape, of a colour, of both, or in all; at times there are none."""
-    colour, shape = _name_to_count(rng, scene, split)
+    colour, shape = _name_to_count(rng, scene, pairs)
     matches = [t for t in scene.things if colour in (t.colour, None) and shape in (t.shape, None)]
     noun = SHAPES[shape] if shape else rng.choice(("things", "objects", "shapes"))
     name = f"{colour} {noun}" if colour else noun
@@ -69,7 +69,7 @@ def ask_count(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked 
     return rng.choice(wordings).format(name), str(len(matches))
 
 
-def ask_colour(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_colour(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask the colour of the only thing of its shape, or of the largest or smallest."""
     chosen = _singled_out(rng, scene.things, [(t, t.shape) for t in unique(scene.things, lambda t: t.shape)])
     if chosen is None:
@@ -84,7 +84,7 @@ def ask_colour(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked
     return rng.choice(wordings).format(name), thing.colour
 
 
-def ask_shape(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_shape(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask the shape of the only thing of its colour, or of the largest or smallest."""
     named = [(t, f"{t.colour} {_thing(rng)}") for t in unique(scene.things, lambda t: t.colour)]
     chosen = _singled_out(rng, scene.things, named)
@@ -100,17 +100,18 @@ def ask_shape(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked 
     return rng.choice(wordings).format(name), thing.shape
 
 
-def ask_existence(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_existence(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask whether something is there; half of the absent ones are of a colour and a shape that both are."""
     present = {(t.colour, t.shape) for t in scene.things}
     kind = rng.choice(("pair", "pair", "colour", "shape"))
     if kind == "pair":
-        pairs = [pair for pair in combinations(split) if (pair in present) == yes]
-        near = [pair for pair in pairs if _half_seen(pair, present)]
-        name = " ".join(rng.choice(near if near and rng.random() < 0.5 else pairs))
+        fitting = [pair for pair in pairs if (pair in present) == yes]
+        near = [pair for pair in fitting if _half_seen(pair, present)]
+        name = " ".join(rng.choice(near if near and rng.random() < 0.5 else fitting))
     else:
-        seen = {pair[0 if kind == "colour" else 1] for pair in present}
-        names = [name for name in (COLOURS if kind == "colour" else SHAPES) if (name in seen) == yes]
+        place, every = (0, COLOURS) if kind == "colour" else (1, SHAPES)
+        seen, known = {pair[place] for pair in present}, {pair[place] for pair in pairs}
+        names = [name for name in every if name in known and (name in seen) == yes]
         if not names:
             return None
         name = rng.choice(names) if kind == "shape" else f"{rng.choice(names)} {_thing(rng)}"
@@ -124,7 +125,7 @@ def ask_existence(rng: random.Random, scene: Scene, split: str, yes: bool) -> As
     return rng.choice(wordings).format(article, name), _yes_no(yes)
 
 
-def ask_relation(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_relation(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask whether one thing stands left of (...) another."""
     named = unique(scene.things, lambda t: t.name)
     if len(named) < 2:
@@ -139,7 +140,7 @@ def ask_relation(rng: random.Random, scene: Scene, split: str, yes: bool) -> Ask
     return rng.choice(wordings).format(thing.name, to, relation, other.name), _yes_no(yes)
 
 
-def ask_neighbour(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_neighbour(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask what the one thing left of (...) another is."""
     named = unique(scene.things, lambda t: t.name)
     if not named:
@@ -159,7 +160,7 @@ def ask_neighbour(rng: random.Random, scene: Scene, split: str, yes: bool) -> As
     return wording.format(relation, other.name), answer
 
 
-def ask_size(rng: random.Random, scene: Scene, split: str, yes: bool) -> Asked | None:
+def ask_size(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
     """Ask for the largest or the smallest thing."""
     which = rng.choice(("largest", "smallest"))
     thing = by_size(scene.things, which)
@@ -189,9 +190,9 @@ def _counted(count: int, colour: str, shape: str) -> str:
     return f"{_NUMBERS[count]} {colour} {SHAPES[shape]}"
 
 
-def _name_to_count(rng: random.Random, scene: Scene, split: str) -> tuple[str | None, str | None]:
+def _name_to_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair]) -> tuple[str | None, str | None]:
     seen = rng.choice(scene.things)
-    colour, shape = (seen.colour, seen.shape) if rng.random() < 0.85 else rng.choice(combinations(split))
+    colour, shape = (seen.colour, seen.shape) if rng.random() < 0.85 else rng.choice(pairs)
     return rng.choice(((None, shape), (colour, None), (colour, shape), (None, None)))
 
 
@@ -204,7 +205,7 @@ def _singled_out(
     return rng.choice(named) if named else None
 
 
-def _half_seen(pair: tuple[str, str], present: set[tuple[str, str]]) -> bool:
+def _half_seen(pair: Pair, present: set[Pair]) -> bool:
     return any(pair[0] == colour for colour, _ in present) and any(pair[1] == shape for _, shape in present)
 
 

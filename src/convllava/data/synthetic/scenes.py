@@ -1,7 +1,7 @@
 """Scenes of coloured shapes, with questions about them or boxes of what is referred to."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from .options import Size, check_fraction, check_questions, check_sizes, check_t
 from .paint import paint
 from .referring import REFERRERS, Referred
 from .scene_questions import MOST_THINGS, SCENE_TASKS
-from .things import Scene, lay_out, marks
+from .things import Pair, Scene, combinations, lay_out, marks
 
 _SIZES: tuple[Size, ...] = ((128, 128), (128, 192), (192, 128))
 
@@ -36,8 +36,9 @@ class SceneKind:
     """Up to ``most`` shapes and a question: what, how many, which colour, where to one another.
 
     ``tasks`` chooses among the questions, ``questions`` is how many are asked at most about a picture; ``noise`` runs
-    from 0 (plain colours on white) to 1. With ``cell``, there is one question, and the answer spells the things of each
-    cell of so many pixels, with their boxes (see ``cells`` and ``things.marks``).
+    from 0 (plain colours on white) to 1; ``wider`` adds colours and shapes that the benchmarks lack. With ``cell``,
+    there is one question, and the answer spells the things of each cell of so many pixels, with their boxes (see
+    ``cells`` and ``things.marks``).
     """
 
     split: str
@@ -45,6 +46,7 @@ class SceneKind:
     tasks: tuple[str, ...] = tuple(SCENE_TASKS)
     most: int = 6
     noise: float = 0.5
+    wider: bool = False
     questions: int = 1
     cell: int = 0
 
@@ -59,19 +61,20 @@ class SceneKind:
     def example(self, rng: random.Random, size: Size) -> Example:
         """Draw a scene of ``size`` (height, width) and ask about it."""
         task, yes = SCENE_TASKS[rng.choice(self.tasks)], rng.random() < 0.5
+        pairs = combinations(self.split, self.wider)
         scene, (question, answer) = _until(
-            lambda: lay_out(rng, size, self.split, self.most), lambda scene: task(rng, scene, self.split, yes)
+            lambda: lay_out(rng, size, pairs, self.most), lambda scene: task(rng, scene, pairs, yes)
         )
-        more = self._more(rng, scene)
+        more = self._more(rng, scene, pairs)
         image, scene = paint(rng, scene, self.noise)
         if self.cell:
             return Example(image, question, spell_cells(marks(scene), size, self.cell), {"scene": scene})
         return Example(image, question, answer, {"scene": scene}, more)
 
-    def _more(self, rng: random.Random, scene: Scene) -> tuple[Asked, ...]:
+    def _more(self, rng: random.Random, scene: Scene, pairs: Sequence[Pair]) -> tuple[Asked, ...]:
         """Ask again; where this scene does not offer a question there is one fewer."""
         askers = [SCENE_TASKS[rng.choice(self.tasks)] for _ in range(self.questions - 1)]
-        asked = [ask(rng, scene, self.split, rng.random() < 0.5) for ask in askers]
+        asked = [ask(rng, scene, pairs, rng.random() < 0.5) for ask in askers]
         return tuple(pair for pair in asked if pair is not None)
 
 
@@ -80,8 +83,8 @@ class GroundingKind:
     """Up to ``most`` shapes and the question where one is; the answer is its box on the padded square.
 
     ``tasks`` chooses how it is referred to: by ``attribute``, ``superlative`` or ``relation``; ``questions`` is how
-    many are asked at most about a picture. With ``everything``, all things are asked for at some point, from left to
-    right: many boxes are learnt at the price of one picture.
+    many are asked at most about a picture; ``wider`` as for scenes. With ``everything``, all things are asked for at
+    some point, from left to right: many boxes are learnt at the price of one picture.
     """
 
     split: str
@@ -89,6 +92,7 @@ class GroundingKind:
     tasks: tuple[str, ...] = tuple(REFERRERS)
     most: int = 6
     noise: float = 0.5
+    wider: bool = False
     questions: int = 1
     everything: bool = False
 
@@ -102,9 +106,8 @@ class GroundingKind:
     def example(self, rng: random.Random, size: Size) -> Example:
         """Draw a scene of ``size`` (height, width) and refer to one thing in it."""
         refer = REFERRERS[rng.choice(self.tasks)]
-        scene, (name, target) = _until(
-            lambda: lay_out(rng, size, self.split, self.most), lambda scene: refer(rng, scene)
-        )
+        pairs = combinations(self.split, self.wider)
+        scene, (name, target) = _until(lambda: lay_out(rng, size, pairs, self.most), lambda scene: refer(rng, scene))
         referred = [(name, target), *self._more(rng, scene)]
         image, painted = paint(rng, scene, self.noise)
         boxes = [painted.things[scene.things.index(target)].box for _, target in referred]

@@ -1,6 +1,6 @@
 """Write a trained nano model as the package carries it: bfloat16, in small shards.
 
-python recipes/nano/bundle.py runs/nano/24_average src/convllava/assets/nano
+python recipes/nano/bundle.py runs/nano/28_pretrain src/convllava/assets/nano
 """
 
 import torch

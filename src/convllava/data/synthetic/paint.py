@@ -93,7 +93,8 @@ def _ring(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
 
 def _moon(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
     _circle(canvas, side, angle)
-    canvas.ellipse((side * 0.35, side * 0.08, side * 1.19, side * 0.92), fill=0)
+    x, y, reach = 0.5 + 0.27 * math.cos(angle), 0.5 + 0.27 * math.sin(angle), 0.42
+    canvas.ellipse(tuple(side * end for end in (x - reach, y - reach, x + reach, y + reach)), fill=0)
 
 
 def _star_points() -> list[Point]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from convllava.cli import demo
@@ -81,3 +82,10 @@ def test_another_series_shows_other_pictures_and_says_nothing_of_picking(
     for case in demo.CASES:
         first, second = (Image.open(tmp_path / seed / f"{case.name}.png") for seed in ("0", "1"))
         assert first.tobytes() != second.tobytes()
+
+
+def test_the_picture_called_larger_is_larger_than_any_in_the_recipes(repository: Path) -> None:
+    recipes = [yaml.safe_load(path.read_text()) for path in (repository / "recipes" / "nano").glob("*.yaml")]
+    trained = [size for recipe in recipes for entry in recipe.get("data", ()) for size in entry["options"]["sizes"]]
+    (shown,) = next(case for case in demo.CASES if case.name == "larger_than_trained").options["sizes"]
+    assert all(min(shown) > min(size) and max(shown) > max(size) for size in trained)

@@ -1,8 +1,10 @@
 """Pictures from anywhere, and one clear line for what is not one."""
 
+import gc
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -246,6 +248,17 @@ def test_only_upright_local_jpegs_stay_undecoded(tmp_path: Path) -> None:
     assert [image.size for image in lazy] == [(400, 300), (300, 400), (400, 300)]
     with pytest.raises(ValueError, match=r"cut\.jpg"):
         open_images([tmp_path / "cut.jpg"])
+
+
+def test_a_jpeg_that_lies_on_its_side_is_not_left_open(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture(400, 300).save(tmp_path / "turned.jpg", exif=turned)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        open_images([tmp_path / "turned.jpg"], lazily=True)
+        gc.collect()
+    assert caught == []
 
 
 def test_an_undecoded_picture_may_not_be_too_large_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

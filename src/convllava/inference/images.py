@@ -94,10 +94,17 @@ def _open(source: Any, page: int | None, lazily: bool = False) -> tuple[Image.Im
 def _undecoded(source: Any) -> Image.Image | None:
     """Return an upright JPEG that nobody has decoded yet, or None."""
     if isinstance(source, (str, Path)):
-        source = None if is_url(source) or str(source) == STANDARD_INPUT else open_lazily(source)
-    if not isinstance(source, JpegImageFile) or not source.tile:
+        local = not is_url(source) and str(source) != STANDARD_INPUT
+        opened = open_lazily(source) if local else None
+        if opened is None or _is_upright(opened):
+            return opened
+        opened.close()
         return None
-    return source if source.getexif().get(Base.Orientation, 1) == 1 else None
+    return source if isinstance(source, JpegImageFile) and source.tile and _is_upright(source) else None
+
+
+def _is_upright(image: Image.Image) -> bool:
+    return image.getexif().get(Base.Orientation, 1) == 1
 
 
 def _name(source: Any) -> str:

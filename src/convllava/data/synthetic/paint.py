@@ -108,14 +108,54 @@ def _heart_points() -> list[Point]:
     return [(math.sin(t) ** 3, -(value + 2.5) / 14.5) for t, value in zip(turns, y, strict=True)]
 
 
+def _drop_points() -> list[Point]:
+    turns = [math.tau * step / 48 for step in range(48)]
+    return [(0.85 * math.sin(t) * math.sin(t / 2), -math.cos(t)) for t in turns]
+
+
+def _leaf_points() -> list[Point]:
+    """Return a lens that lies on the diagonal."""
+    along = [step / 12 - 1 for step in range(25)]
+    lens = [(x, 0.5 * (1 - x * x)) for x in along] + [(-x, -0.5 * (1 - x * x)) for x in along]
+    return [(x - y, x + y) for x, y in lens]
+
+
+def _flower_points() -> list[Point]:
+    turns = [math.tau * step / 60 for step in range(60)]
+    return [((0.7 + 0.3 * math.cos(5 * t)) * math.sin(t), -(0.7 + 0.3 * math.cos(5 * t)) * math.cos(t)) for t in turns]
+
+
+def _bowl_points() -> list[Point]:
+    turns = [math.pi * step / 24 for step in range(25)]
+    return [(math.cos(t), math.sin(t) - 0.5) for t in turns]
+
+
+def _mirrored(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
+    """Return a painter of a polygon of which the right half is given, from top to bottom."""
+    return _polygon(*points, *((-x, y) for x, y in reversed(points)))
+
+
 _ARM = 0.34
 
 _OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "circle": _circle,
     "ring": _ring,
     "moon": _moon,
-    "arrow": _polygon((0, -1), (0.9, 0), (0.35, 0), (0.35, 1), (-0.35, 1), (-0.35, 0), (-0.9, 0)),
-    "house": _polygon((0, -1), (0.9, -0.2), (0.9, 0.95), (-0.9, 0.95), (-0.9, -0.2)),
+    "arrow": _mirrored((0, -1), (0.9, 0), (0.35, 0), (0.35, 1)),
+    "house": _mirrored((0, -1), (0.9, -0.2), (0.9, 0.95)),
+    "tree": _mirrored((0, -1), (0.55, -0.3), (0.3, -0.3), (0.85, 0.5), (0.18, 0.5), (0.18, 1)),
+    "crown": _mirrored((0, -0.9), (0.45, 0), (1, -0.75), (0.8, 0.8)),
+    "bottle": _mirrored((0.2, -1), (0.2, -0.45), (0.5, -0.1), (0.5, 1)),
+    "bow": _mirrored((0, -0.15), (1, -0.75), (1, 0.75), (0, 0.15)),
+    "flag": _polygon((-0.8, -1), (0.9, -0.5), (-0.5, 0), (-0.5, 1), (-0.8, 1)),
+    "fish": _polygon(
+        *((-1, 0), (-0.6, -0.4), (-0.1, -0.5), (0.4, -0.15), (1, -0.6)),
+        *((0.8, 0), (1, 0.6), (0.4, 0.15), (-0.1, 0.5), (-0.6, 0.4)),
+    ),
+    "drop": _polygon(*_drop_points()),
+    "leaf": _polygon(*_leaf_points()),
+    "flower": _polygon(*_flower_points()),
+    "bowl": _polygon(*_bowl_points()),
     "bolt": _polygon((0.4, -1), (-0.8, 0.3), (-0.1, 0.3), (-0.4, 1), (0.8, -0.3), (0.1, -0.3)),
     "square": _polygon((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     "triangle": _polygon((0, -0.95), (1, 0.85), (-1, 0.85)),

@@ -12,7 +12,7 @@ from .effects import Colour
 from .options import Size
 from .seeding import split_of
 
-COLOURS: dict[str, Colour] = {
+_BASIC_COLOURS: dict[str, Colour] = {
     "red": (218, 38, 42),
     "orange": (246, 138, 24),
     "yellow": (246, 220, 48),
@@ -23,13 +23,25 @@ COLOURS: dict[str, Colour] = {
     "brown": (122, 74, 40),
     "grey": (140, 142, 146),
     "black": (24, 24, 28),
+}
+
+_MORE_COLOURS: dict[str, Colour] = {
     "teal": (24, 150, 150),
     "navy": (24, 36, 110),
     "olive": (128, 128, 24),
     "tan": (206, 172, 126),
+    "lime": (160, 224, 40),
+    "magenta": (214, 30, 150),
+    "maroon": (116, 12, 44),
+    "turquoise": (70, 220, 210),
+    "lavender": (176, 156, 232),
+    "azure": (104, 176, 246),
+    "mint": (152, 232, 176),
 }
 
-SHAPES: dict[str, str] = {
+COLOURS = _BASIC_COLOURS | _MORE_COLOURS
+
+_BASIC_SHAPES: dict[str, str] = {
     "circle": "circles",
     "square": "squares",
     "triangle": "triangles",
@@ -38,15 +50,30 @@ SHAPES: dict[str, str] = {
     "cross": "crosses",
     "heart": "hearts",
     "ring": "rings",
+}
+
+_MORE_SHAPES: dict[str, str] = {
     "arrow": "arrows",
     "house": "houses",
     "bolt": "bolts",
     "moon": "moons",
+    "bow": "bows",
+    "flag": "flags",
+    "crown": "crowns",
+    "tree": "trees",
+    "fish": "fish",
+    "drop": "drops",
+    "leaf": "leaves",
+    "flower": "flowers",
+    "bottle": "bottles",
+    "bowl": "bowls",
 }
+
+SHAPES = _BASIC_SHAPES | _MORE_SHAPES
 """Every shape with its plural."""
 
-_WIDER = {"teal", "navy", "olive", "tan", "arrow", "house", "bolt", "moon"}
-"""Colours and shapes that come only where they are asked for: no held-out benchmark has them."""
+_WIDER = {*_MORE_COLOURS, *_MORE_SHAPES}
+"""Names that come only where they are asked for: no held-out benchmark has them."""
 
 _COVERAGE = {
     "circle": 0.79,
@@ -61,6 +88,16 @@ _COVERAGE = {
     "house": 0.7,
     "bolt": 0.22,
     "moon": 0.37,
+    "bow": 0.45,
+    "flag": 0.31,
+    "crown": 0.53,
+    "tree": 0.38,
+    "fish": 0.32,
+    "drop": 0.45,
+    "leaf": 0.67,
+    "flower": 0.42,
+    "bottle": 0.39,
+    "bowl": 0.39,
 }
 """Share of its box's square that each shape fills."""
 
@@ -123,10 +160,15 @@ def combinations(split: str, wider: bool = False) -> tuple[Pair, ...]:
     """Return the pairs of a split: training lacks some, held-out scenes show all of them.
 
     Where training lacks a pair, a model must put together what it knows of the colour and of the shape. With
-    ``wider`` there are four more colours and four more shapes, so each is met in more company.
+    ``wider`` there are more colours and more shapes, and all pairs with one of these, so each is met in more company.
     """
-    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES if wider or not _WIDER & {colour, shape}]
-    return tuple(pair for pair in pairs if split == "heldout" or split_of(" ".join(pair)) == "train")
+    pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    basic = [pair for pair in pairs if not _WIDER & {*pair} and (split == "heldout" or _is_trained(pair))]
+    return tuple(basic + [pair for pair in pairs if _WIDER & {*pair}] if wider else basic)
+
+
+def _is_trained(pair: Pair) -> bool:
+    return split_of(" ".join(pair)) == "train"
 
 
 def lay_out(rng: random.Random, size: Size, pairs: Sequence[Pair], most: int) -> Scene:

@@ -50,6 +50,15 @@ def test_stop_after_steps_keeps_the_schedule(repository: Path, tmp_path: Path) -
     assert _losses(early) == pytest.approx(first_two, abs=1e-6)
 
 
+def test_a_run_that_stands_at_its_early_end_is_not_trained_on(repository: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(_recipe_path(repository), [*_overrides(tmp_path / "run", 4), "stop_after_steps=2"])
+    weights = train(recipe) / "model.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
+    train(recipe, resume=True)
+    assert weights.read_bytes() == before and list(_losses(recipe.output_dir)) == [1, 2]
+
+
 def test_stop_after_minutes_leaves_a_checkpoint_to_go_on_from(repository: Path, tmp_path: Path) -> None:
     path, out = _recipe_path(repository), tmp_path / "run"
     whole = train(load_recipe(path, _overrides(tmp_path / "whole", 3)))

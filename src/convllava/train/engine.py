@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import PrinterCallback
 
 from .answers import ANSWERS_FILE, AnswersWhileLearning, questions_of
-from .checkpoints import discard_unfinished, last_checkpoint
+from .checkpoints import discard_unfinished, last_checkpoint, step_of
 from .feature_cache import use_feature_cache
 from .log_file import LOG_FILE, LogFile, LogWithCheckpoint, OnLog
 from .recipe import Recipe, write_recipe
@@ -14,7 +14,7 @@ from .recipe_data import open_mixture
 from .report import write_report
 from .setup import build, build_share
 from .stages import set_trainable
-from .stopping import early_ends
+from .stopping import early_ends, is_at_early_end
 from .trackers import TensorBoardLog, check_trackers, uses_tensorboard
 from .trainer import ConvLlavaTrainer
 
@@ -57,8 +57,11 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
         write_recipe(recipe, recipe.output_dir / RECIPE_FILE)
         trainer.skipped.add(mixture.faults, step=0)
         _watch(trainer, on_log)
-    with trainer.explained_worker_deaths():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is not None and is_at_early_end(recipe, step_of(checkpoint)):
+        trainer.take_weights(checkpoint)
+    else:
+        with trainer.explained_worker_deaths():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_whole()
     trainer.check_saved()
     if trainer.is_world_process_zero():

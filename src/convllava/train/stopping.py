@@ -19,6 +19,14 @@ def early_ends(recipe: Recipe) -> list[TrainerCallback]:
     return ends
 
 
+def is_at_early_end(recipe: Recipe, step: int) -> bool:
+    """Tell whether no step is left after this one; transformers would do another before it asks.
+
+    Weights that DeepSpeed owns can only be loaded where it goes on training.
+    """
+    return recipe.stop_after_steps is not None and step >= recipe.stop_after_steps and recipe.engine != "deepspeed"
+
+
 class _StopAfterSteps(TrainerCallback):
     """Stops with a log line, which the report of a run shorter than ``log_every`` needs."""
 

@@ -244,6 +244,10 @@ class ConvLlavaTrainer(Trainer):
         sharding.load_optimizer(self.model, self._wrapped_optimizer(), Path(checkpoint))
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
 
+    def take_weights(self, checkpoint: Path) -> None:
+        """Load a checkpoint's weights without going on to train."""
+        self._load_from_checkpoint(str(checkpoint))
+
     def save_whole(self) -> None:
         """Save model and processor, without a head that only this training needed, adapters merged."""
         output_dir = self.recipe.output_dir

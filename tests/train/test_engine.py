@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_runs import write_recipe
 
+from convllava.inference import load_pretrained
 from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
 from convllava.train.arguments import split_batch
 from convllava.train.log_file import LOG_FILE, read_log
@@ -102,12 +103,18 @@ def test_two_processes_equal_one(repository: Path, tmp_path: Path) -> None:
     assert _losses(tmp_path / "pair") == pytest.approx(_losses(alone), abs=1e-4)
 
 
-def test_of_several_processes_that_share_a_model_one_holds_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_several_processes_that_share_a_model_one_holds_it(
+    tiny_checkpoint: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
     """The others know shapes, what is tied, and buffers that no checkpoint has (rotary frequencies)."""
-    recipe = load_recipe(write_recipe(tmp_path, tiny_checkpoint, engine="fsdp2"))
+    start = tmp_path / "start"
+    for part in load_pretrained(tiny_checkpoint, dtype=dtype):
+        part.save_pretrained(start)
+    recipe = load_recipe(write_recipe(tmp_path, start, engine="fsdp2"))
     first, other = (build_share(recipe, rank)[0] for rank in (0, 1))
-    assert {name: value.shape for name, value in first.state_dict().items()} == {
-        name: value.shape for name, value in other.state_dict().items()
+    assert {name: (value.shape, value.dtype) for name, value in first.state_dict().items()} == {
+        name: (value.shape, value.dtype) for name, value in other.state_dict().items()
     }
     assert not any(value.is_meta for value in first.parameters()) and all(v.is_meta for v in other.parameters())
     assert len(list(first.parameters())) == len(list(other.parameters()))

@@ -74,6 +74,7 @@ def build_share(recipe: Recipe, rank: int) -> tuple[ConvLlavaForConditionalGener
 
     with init_empty_weights(include_buffers=False):
         model = ConvLlavaForConditionalGeneration(config)
+    model.to(_loading_options(recipe)["dtype"])  # a checkpoint's own may be another, and processes must agree on it
     model.tie_weights()  # moving them to the meta device one by one has undone it
     return model, processor
 

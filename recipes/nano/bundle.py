@@ -1,6 +1,6 @@
 """Write a trained nano model as the package carries it: bfloat16, in small shards.
 
-python recipes/nano/bundle.py runs/nano/28_pretrain src/convllava/assets/nano
+python recipes/nano/bundle.py TRAINED src/convllava/assets/nano       # as `make nano` does at its end
 """
 
 import torch

@@ -158,6 +158,15 @@ def test_box_is_tight_around_the_pixels(shape: str, degrees: float) -> None:
     assert np.abs(np.subtract(seen, painted.things[0].box)).max() <= 1
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_area_is_about_what_is_painted(shape: str) -> None:
+    """Of largest and smallest things only clear cases are asked for, so about is enough."""
+    one = thing("red", shape, 20, 20, side=60)
+    image, _ = paint(random.Random(0), Scene((100, 100), (one,)), noise=0)
+    ink = (np.asarray(image)[..., 1] < 128).sum()
+    assert ink == pytest.approx(one.area, rel=0.1)
+
+
 def test_answered_box_holds_the_thing() -> None:
     """The box in the answer maps back onto the thing, whose colour is what most of its middle shows."""
     for example in draw("grounding", 150, noise=0):

@@ -85,6 +85,16 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(recipe: Path, run: Path, t
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in other)
 
 
+def test_a_run_that_stands_at_its_early_end_keeps_its_adapters(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stopped = load_recipe(recipe, [*SHORT, f"lora={BOTH}", f"output_dir={out}", "stop_after_steps=2", "save_every=2"])
+    adapter = train(stopped) / "adapter" / "adapter_model.safetensors"
+    before = load_file(adapter)
+    adapter.unlink()
+    after = load_file(train(stopped, resume=True) / "adapter" / "adapter_model.safetensors")
+    assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_a_quantised_base_trains_resumes_and_is_merged_in_full(
     recipe: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -54,8 +54,9 @@ nano: $(STAMP)
 	set -e; for recipe in recipes/nano/2[23]_*.yaml; do $(TRAIN) $$recipe --resume; done
 	$(BIN)/python recipes/nano/average.py runs/nano/21_average runs/nano/22_pretrain runs/nano/23_instruct runs/nano/24_average
 	$(BIN)/python recipes/nano/teach_coordinates.py runs/nano/24_average runs/nano/25_coordinates
-	set -e; for recipe in recipes/nano/2[6-9]_*.yaml recipes/nano/30_*.yaml; do $(TRAIN) $$recipe --resume; done
-	$(BIN)/python recipes/nano/bundle.py runs/nano/30_pretrain src/convllava/assets/nano
+	set -e; for recipe in recipes/nano/2[6-9]_*.yaml recipes/nano/3[01]_*.yaml; do $(TRAIN) $$recipe --resume; done
+	$(BIN)/python recipes/nano/average.py runs/nano/31_pretrain runs/nano/31_pretrain runs/nano/28_pretrain runs/nano/32_average
+	$(BIN)/python recipes/nano/bundle.py runs/nano/32_average src/convllava/assets/nano
 
 test: $(STAMP)
 	$(PYTEST) -n $(WORKERS)

@@ -1,7 +1,7 @@
 # make demo    asks the bundled model about some pictures
 # make test    the tests (under ten minutes on two cores)
 #
-# make nano    trains the bundled model again, from scratch (about thirteen hours on two cores)
+# make nano    trains the bundled model again, from scratch (about fifteen hours on two cores)
 #
 # Each of them first makes .venv. Variables:
 #   PYTHON=python3.12      the interpreter .venv is made with (3.11 or newer)

@@ -2,7 +2,8 @@
 
 python recipes/nano/average.py runs/nano/18_instruct runs/nano/19_instruct_scenes runs/nano/21_average
 
-Wortsman et al., Model soups, arXiv 2203.05482. The models must be of one shape and one start; one given twice counts twice.
+Wortsman et al., Model soups, arXiv 2203.05482. The models must be of one shape and one start; a folder given twice
+counts twice.
 """
 
 import argparse

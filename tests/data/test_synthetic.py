@@ -206,7 +206,6 @@ STABLE_HASH = 17888563078855198721
         ),
         ({"kind": "line", "cap": [0.9, 0.5]}, "cap must rise within 0.1..1.0, got 0.9..0.5"),
         ({"kind": "line", "content": "field"}, "unknown content 'field': did you mean 'fields'?"),
-        ({"kind": "line", "variety": -1}, "variety must be a number from 0 to 1, got -1"),
         ({"kind": "line", "noise": 2}, "noise must be a number from 0 to 1, got 2"),
         ({"kind": "line", "sizes": []}, "sizes is empty"),
         ({"kind": "line", "sizes": [32, 192]}, "a size must be [height, width] in whole pixels, got 32"),

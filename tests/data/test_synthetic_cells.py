@@ -32,14 +32,7 @@ def test_every_mark_has_a_cell(x: float, y: float) -> None:
     assert texts[row * 3 + column] == "a" and "".join(texts) == "a"
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
-        ("line", {"sizes": [[64, 192]], "rows": 1}),
-        ("line", {"sizes": [[64, 192]], "variety": 1}),
-        ("document", PAGES),
-    ],
-)
+@pytest.mark.parametrize(("kind", "options"), [("line", {"sizes": [[64, 192]], "rows": 1}), ("document", PAGES)])
 def test_cells_together_hold_the_text_of_the_picture(kind: str, options: dict[str, object]) -> None:
     whole = SyntheticDataset(kind, count=20, seed=5, **options)
     cells = SyntheticDataset(kind, count=20, seed=5, cell=64, **options)

@@ -56,14 +56,6 @@ def wear(image: Image.Image, rng: random.Random, noise: float) -> Image.Image:
     return image
 
 
-def change_weight(mask: Image.Image, weight: float) -> Image.Image:
-    """Draw strokes bolder (up to 1) or lighter (down to -1): at most a pixel more or half a pixel less on each side."""
-    if weight >= 0:
-        return Image.blend(mask, mask.filter(ImageFilter.MaxFilter(3)), weight)
-    # The hairlines of some faces are a pixel wide: of these half of the ink stays.
-    return Image.blend(mask, mask.filter(ImageFilter.MinFilter(3)), -weight / 2)
-
-
 def turn(mask: Image.Image, degrees: float) -> Image.Image:
     """Rotate a drawing (mode L) about its centre."""
     return mask.rotate(degrees, Image.Resampling.BILINEAR)

@@ -6,10 +6,10 @@ import string
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .cells import Mark, check_cell, spell_cells
-from .effects import change_weight, draw_inks, print_mask, turn, wear
+from .effects import draw_inks, print_mask, turn, wear
 from .example import Example
 from .fonts import faces
 from .glyphs import PixelBox, draw_text, ink_box, middles, text_width
@@ -33,12 +33,6 @@ _MARGIN = 2
 
 _MAX_DEGREES = 1.5
 
-_WIDEST = 1.4
-"""How much wider, or narrower, than its face letters are drawn at most."""
-
-_BOLD_MARGIN = 2
-"""Pixels kept free beside these, as bold strokes reach further than those of the face."""
-
 _MOST_MISSES = 8
 """Pieces found too wide before a line is left as it is."""
 
@@ -58,9 +52,7 @@ class LineKind:
     ``cap`` is the range of the font size as a fraction of a row's height; ``noise`` runs from 0 (black on
     white) to 1 (coloured, faint, blurred, speckled, slightly turned). ``content`` is ``fields``, or
     ``characters``: letters, digits and marks in any order, from which the shapes of single characters are
-    learnt fastest. ``variety`` runs from 0 (letters as their face has them) to 1 (up to 1.4 times as wide or as
-    narrow, lighter or bolder), for readers of faces that are not bundled. With ``cell``, the answer spells each
-    cell of so many pixels (see ``cells``).
+    learnt fastest. With ``cell``, the answer spells each cell of so many pixels (see ``cells``).
     """
 
     split: str
@@ -69,14 +61,12 @@ class LineKind:
     rows: int = 1
     noise: float = 0.5
     content: str = "fields"
-    variety: float = 0.0
     cell: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=16))
         object.__setattr__(self, "cap", check_range("cap", self.cap, 0.1, 1.0))
         check_fraction("noise", self.noise)
-        check_fraction("variety", self.variety)
         check_cell(self.cell, self.sizes)
         check_name("content", self.content, _CONTENTS)
         if not isinstance(self.rows, int) or self.rows < 1:
@@ -89,30 +79,17 @@ class LineKind:
 
     def example(self, rng: random.Random, size: Size) -> Example:
         """Draw one picture of ``size`` (height, width) and ask for its text."""
-        mask, marks = self._varied(rng, size) if self.variety else self._drawn(rng, size)
-        if rng.random() < self.noise:
-            mask = turn(mask, _safe_angle(rng, mask))
-        image = wear(print_mask(mask, draw_inks(rng, self.noise)), rng, self.noise)
-        texts = ("".join(mark.text for mark in row) for row in marks)
-        text = spell_cells(marks, size, self.cell) if self.cell else "\n".join(texts)
-        return Example(image, rng.choice(_QUESTIONS), text)
-
-    def _drawn(self, rng: random.Random, size: Size) -> tuple[Image.Image, list[list[Mark]]]:
-        """Return the drawing of all rows, in one face, and where each row's characters stand."""
         height, width = size
         face = rng.choice(faces(self.split)).name
         row_height = height // self.rows
         font_size = max(8, round(rng.uniform(*self.cap) * row_height))
-        return _draw(rng, [self._row(rng, face, font_size, row_height, width) for _ in range(self.rows)], size)
-
-    def _varied(self, rng: random.Random, size: Size) -> tuple[Image.Image, list[list[Mark]]]:
-        """Return a drawing as `_drawn` gives it with its letters wider or narrower, bolder or lighter."""
-        height, width = (side - 2 * _BOLD_MARGIN for side in size)
-        drawn, marks = self._drawn(rng, (height, round(width * _WIDEST ** (self.variety * rng.uniform(-1, 1)))))
-        mask = ImageOps.expand(drawn.resize((width, height), Image.Resampling.BICUBIC), _BOLD_MARGIN)
-        scale = width / drawn.width
-        moved = [[Mark(text, x * scale + _BOLD_MARGIN, y + _BOLD_MARGIN) for text, x, y in row] for row in marks]
-        return change_weight(mask, self.variety * rng.uniform(-1, 1)), moved
+        rows = [self._row(rng, face, font_size, row_height, width) for _ in range(self.rows)]
+        mask, marks = _draw(rng, rows, size)
+        if rng.random() < self.noise:
+            mask = turn(mask, _safe_angle(rng, mask))
+        image = wear(print_mask(mask, draw_inks(rng, self.noise)), rng, self.noise)
+        text = spell_cells(marks, size, self.cell) if self.cell else "\n".join(row.text for row in rows)
+        return Example(image, rng.choice(_QUESTIONS), text)
 
     def _row(self, rng: random.Random, face: str, font_size: int, height: int, width: int) -> _Row:
         room = width - 2 * _MARGIN

@@ -61,10 +61,10 @@ def test_a_price_is_read_digit_by_digit() -> None:
 @pytest.mark.parametrize(
     ("benchmark", "bound"),
     [
-        ("synthetic-lines", 0.13),
-        ("synthetic-scenes", 0.8),
-        ("synthetic-grounding", 0.73),
-        ("synthetic-documents", 0.65),
+        ("synthetic-lines", 0.11),
+        ("synthetic-scenes", 0.82),
+        ("synthetic-grounding", 0.78),
+        ("synthetic-documents", 0.72),
     ],
 )
 def test_it_is_as_good_as_its_card_says(generator: Generator, benchmark: str, bound: float) -> None:

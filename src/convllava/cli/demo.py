@@ -46,7 +46,7 @@ CASES = (
     Case("line", "line", {"sizes": [[64, 192]], **LINE}),
     Case("receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
     Case("wide_form", "document", {"sizes": [[192, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]}),
-    Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}, seed=5),
+    Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}, seed=1),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
     Case("colour", "scene", {"sizes": [[192, 128]], "tasks": ["colour"]}),
     Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),

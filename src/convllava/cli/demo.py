@@ -87,7 +87,7 @@ def how_they_were_picked() -> str:
     """Say that these are not typical, and where typical ones and their figures are."""
     passed_over = sum(case.seed for case in CASES)
     return (
-        f"Picked: of each kind the first that nano answers rightly; {passed_over} were passed over. "
+        f"Picked: of each kind the first that nano answers rightly; passed over: {passed_over}. "
         "convllava demo --seed 0 shows what nobody picked; the model card has the figures of 500 of each sort."
     )
 

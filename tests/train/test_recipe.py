@@ -1,6 +1,7 @@
 """Recipes: strict keys, inheritance, overrides; every shipped one is read."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ def test_every_shipped_recipe_is_read(repository: Path) -> None:
 
 def test_the_nano_recipes_form_a_chain(repository: Path) -> None:
     paths = sorted((repository / "recipes" / "nano").glob("*.yaml"), key=lambda path: int(path.name.split("_")[0]))
-    # what scripts between the recipes make of a run before
-    converted = {"runs/nano/6_words", "runs/nano/16_grown", "runs/nano/21_average", "runs/nano/25_coordinates"}
+    # what scripts between the recipes make of runs before: the last word of such a line
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    converted = set(re.findall(r"recipes/nano/\w+\.py .*(runs/nano/\w+)$", makefile, re.MULTILINE))
     for previous, following in itertools.pairwise(map(load_recipe, paths)):
         assert following.init_from in {str(previous.output_dir), *converted}
 

@@ -24,8 +24,8 @@ PICTURES = 8
 def documents(processor: object, number: int) -> list[Tensor]:
     """Return pixels (1, 3, H, W) of held-out documents."""
     samples = BENCHMARKS["synthetic-documents"].samples(number)
-    pictures = [open_image(image) for sample in samples for image in sample.images]
-    return [processor.image_processor(picture, return_tensors="pt")["pixel_values"] for picture in pictures]  # type: ignore[attr-defined]
+    opened = [open_image(item) for sample in samples for item in sample.images]
+    return [processor.image_processor(item, return_tensors="pt")["pixel_values"] for item in opened]  # type: ignore[attr-defined]
 
 
 def switch(model: ConvLlavaForConditionalGeneration, precision: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 
-def picture(number: int, kind: str = "PNG") -> bytes:
+def encoded_image(number: int, kind: str = "PNG") -> bytes:
     """Return the file of a small picture whose size tells its number."""
     stream = io.BytesIO()
     Image.new("RGB", (16 + number, 20), (number, 0, 0)).save(stream, kind)
@@ -29,7 +29,7 @@ def write_parquet(path: Path, numbers: list[int], **columns: list[Any]) -> Path:
     from pyarrow import parquet
 
     rows = [record(number) for number in numbers]
-    images = [{"bytes": picture(number), "path": f"{number}.png"} for number in numbers]
+    images = [{"bytes": encoded_image(number), "path": f"{number}.png"} for number in numbers]
     values = {"id": [row["id"] for row in rows], "image": images, "conversations": [r["conversations"] for r in rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.table({**values, **columns}), path, row_group_size=7)
@@ -55,8 +55,8 @@ def tar_files(numbers: list[int]) -> dict[str, bytes | str | dict[str, Any]]:
     for number in numbers:
         two = number % 5 == 0
         kind, ending = ("JPEG", "jpg") if number % 3 == 0 else ("PNG", "png")
-        files[f"{number:04d}.{'0.' * two}{ending}"] = picture(number, kind)
+        files[f"{number:04d}.{'0.' * two}{ending}"] = encoded_image(number, kind)
         if two:
-            files[f"{number:04d}.1.png"] = picture(number + 1)
+            files[f"{number:04d}.1.png"] = encoded_image(number + 1)
         files[f"{number:04d}.json"] = record(number, 1 + two)
     return files

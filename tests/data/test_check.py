@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from shard_kit import picture, record, tar_files, write_parquet, write_tar
+from shard_kit import encoded_image, record, tar_files, write_parquet, write_tar
 
 from convllava.data.batching import encode_sample
 from convllava.data.check import Inspector, Limits, Report, check, write_clean_copy
@@ -173,7 +173,7 @@ def test_a_cleaned_copy_is_clean_and_the_original_untouched(folder: Path, name: 
 
 def test_shards_are_checked_and_cleaned_shard_by_shard(tmp_path: Path) -> None:
     write_tar(tmp_path / "t-0.tar", {**tar_files([1, 2]), "0003.json": record(3), **tar_files([4])})
-    write_tar(tmp_path / "t-1.tar", {**tar_files([5, 4]), "0009.jpg": picture(9)[:50], "0009.json": record(9)})
+    write_tar(tmp_path / "t-1.tar", {**tar_files([5, 4]), "0009.jpg": encoded_image(9)[:50], "0009.json": record(9)})
     report = _check(tmp_path / "t-*.tar", jobs=2)
     kinds = [(Path(fault.file).name, fault.record, fault.kind) for fault in report.faults]
     assert kinds == [
@@ -197,4 +197,4 @@ def test_shards_are_checked_and_cleaned_shard_by_shard(tmp_path: Path) -> None:
 
 
 def _images(numbers: range) -> list[dict[str, Any]]:
-    return [{"bytes": picture(number), "path": f"{number}.png"} for number in numbers]
+    return [{"bytes": encoded_image(number), "path": f"{number}.png"} for number in numbers]

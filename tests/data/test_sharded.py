@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from shard_kit import picture, record, tar_files, write_parquet, write_tar
+from shard_kit import encoded_image, record, tar_files, write_parquet, write_tar
 
 from convllava.data import sharded
 from convllava.data.conversations import ConversationDataset
@@ -114,7 +114,7 @@ def test_sizes_are_those_of_the_pictures(shards: str) -> None:
 
 
 def test_a_mixture_of_formats_is_drawn_by_weight(shards: str, tmp_path: Path) -> None:
-    (tmp_path / "one.png").write_bytes(picture(1))
+    (tmp_path / "one.png").write_bytes(encoded_image(1))
     text = ",".join('{"id": "j%d", "image": "one.png", %s}' % (n, _turns(n)) for n in range(5))  # noqa: UP031
     (tmp_path / "own.json").write_text(f"[{text}]")
     sources = [ShardedDataset(shards, streaming=True), ConversationDataset(tmp_path / "own.json")]
@@ -148,7 +148,7 @@ def test_a_faulty_row_is_named_or_left_in_its_place(tmp_path: Path, streaming: b
 
 
 def test_captions_and_rows_of_other_shapes(tmp_path: Path) -> None:
-    tar = write_tar(tmp_path / "c.tar", {"d/7.jpg": picture(7, "JPEG"), "d/7.txt": "a red square", "d/7.cls": "3"})
+    tar = write_tar(tmp_path / "c.tar", {"d/7.jpg": encoded_image(7, "JPEG"), "d/7.txt": "a red square", "d/7.cls": "3"})
     sample = ShardedDataset(tar, streaming=True)[0]
     assert sample.sample_id == "d/7"
     assert [part["type"] for part in sample.messages[0]["content"]] == ["image"]
@@ -159,7 +159,7 @@ def test_captions_and_rows_of_other_shapes(tmp_path: Path) -> None:
 
     parts = [{"type": "image", "text": None}, {"type": "text", "text": "Same?"}, {"type": "image", "text": None}]
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": [{"type": "text", "text": "no"}]}]
-    (tmp_path / "8.png").write_bytes(picture(8))
+    (tmp_path / "8.png").write_bytes(encoded_image(8))
     table = pa.table({"images": [["8.png", "8.png"], None], "messages": [messages, messages[1:]]})
     parquet.write_table(table, tmp_path / "m.parquet")
     dataset = ShardedDataset(tmp_path / "m.parquet", on_bad_sample="skip")

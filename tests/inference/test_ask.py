@@ -14,40 +14,40 @@ Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image_path(tmp_path: Path) -> Path:
     Image.new("RGB", (192, 64), "teal").save(tmp_path / "p.png")
     return tmp_path / "p.png"
 
 
-def test_ask_is_the_generators_answer(tiny: Loaded, picture: Path) -> None:
+def test_ask_is_the_generators_answer(tiny: Loaded, image_path: Path) -> None:
     deltas: list[str] = []
-    answer = ask(*tiny, picture, "What?", max_new_tokens=8, on_text=deltas.append)
-    expected = Generator(*tiny).generate([Request.of_question("What?", [picture], max_new_tokens=8)])[0]
+    answer = ask(*tiny, image_path, "What?", max_new_tokens=8, on_text=deltas.append)
+    expected = Generator(*tiny).generate([Request.of_question("What?", [image_path], max_new_tokens=8)])[0]
     assert answer.token_ids == expected.token_ids
     assert "".join(deltas) == answer.text == expected.text
     assert answer.grids == ((1, 3),)
 
 
-def test_images_in_any_form(tiny: Loaded, picture: Path) -> None:
-    loaded = Image.open(picture)
-    forms = (str(picture), loaded, np.asarray(loaded), [picture], (loaded,))
+def test_images_in_any_form(tiny: Loaded, image_path: Path) -> None:
+    loaded = Image.open(image_path)
+    forms = (str(image_path), loaded, np.asarray(loaded), [image_path], (loaded,))
     answers = [ask(*tiny, form, "What?", max_new_tokens=3) for form in forms]
     assert len({answer.token_ids for answer in answers}) == 1
-    assert ask(*tiny, [picture, loaded], "What?", max_new_tokens=1).num_image_tokens == 6
+    assert ask(*tiny, [image_path, loaded], "What?", max_new_tokens=1).num_image_tokens == 6
     assert ask(*tiny, [], "What?", max_new_tokens=1).num_image_tokens == 0
 
 
-def test_image_options(tiny: Loaded, picture: Path) -> None:
-    square = ask(*tiny, picture, "?", image_aspect_ratio="pad", resolution=128, max_new_tokens=1)
+def test_image_options(tiny: Loaded, image_path: Path) -> None:
+    square = ask(*tiny, image_path, "?", image_aspect_ratio="pad", resolution=128, max_new_tokens=1)
     assert square.grids == ((2, 2),)
-    assert ask(*tiny, picture, "?", max_visual_tokens=2, max_new_tokens=1).grids == ((1, 2),)
+    assert ask(*tiny, image_path, "?", max_visual_tokens=2, max_new_tokens=1).grids == ((1, 2),)
     with pytest.raises(ValueError, match="needs a resolution"):
-        ask(*tiny, picture, "?", image_aspect_ratio="pad")
+        ask(*tiny, image_path, "?", image_aspect_ratio="pad")
 
 
-def test_no_question(tiny: Loaded, picture: Path) -> None:
+def test_no_question(tiny: Loaded, image_path: Path) -> None:
     with pytest.raises(ValueError, match="no question about the picture"):
-        ask(*tiny, picture, "  ")
+        ask(*tiny, image_path, "  ")
 
 
 def test_boxes_in_pixels() -> None:

@@ -21,7 +21,7 @@ from convllava.inference import images, open_image, open_images
 RED = (200, 30, 40)
 
 
-def picture(width: int = 40, height: int = 30) -> Image.Image:
+def draw_image(width: int = 40, height: int = 30) -> Image.Image:
     return Image.new("RGB", (width, height), RED)
 
 
@@ -51,13 +51,13 @@ def pdf(tmp_path: Path) -> Path:
     """A PDF with a red page of 40 x 30 points and a white one of 100 x 50."""
     path = tmp_path / "file.pdf"
     second = Image.new("RGB", (100, 50), "white")
-    picture().save(path, save_all=True, append_images=[second], resolution=72)
+    draw_image().save(path, save_all=True, append_images=[second], resolution=72)
     return path
 
 
 @pytest.mark.parametrize("name", ["p.png", "p.jpg", "p.webp", "p.gif", "p.bmp", "p.tiff", "p.ppm", "p.ico"])
 def test_files(tmp_path: Path, name: str) -> None:
-    picture().save(tmp_path / name, **({"sizes": [(40, 30)]} if name == "p.ico" else {}))
+    draw_image().save(tmp_path / name, **({"sizes": [(40, 30)]} if name == "p.ico" else {}))
     for source in (tmp_path / name, str(tmp_path / name)):
         opened = open_image(source)
         assert opened.mode == "RGB"
@@ -65,9 +65,9 @@ def test_files(tmp_path: Path, name: str) -> None:
 
 
 def test_loaded_pictures() -> None:
-    pixels = np.asarray(picture())
+    pixels = np.asarray(draw_image())
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    for source in (picture(), pixels, tensor):
+    for source in (draw_image(), pixels, tensor):
         assert open_image(source).size == (40, 30)
     with pytest.raises(ValueError, match="a PIL image, a numpy array or a torch tensor, got int"):
         open_image(7)
@@ -77,24 +77,24 @@ def test_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     for name in ("p.jpg", "p.tiff"):
-        picture(40, 30).save(tmp_path / name, exif=exif)
+        draw_image(40, 30).save(tmp_path / name, exif=exif)
         assert open_image(tmp_path / name).size == (30, 40)
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     other = Image.new("RGB", (40, 30), "blue")
-    picture().save(tmp_path / "p.gif", save_all=True, append_images=[other])
+    draw_image().save(tmp_path / "p.gif", save_all=True, append_images=[other])
     assert np.abs(np.asarray(open_image(tmp_path / "p.gif"))[0, 0].astype(int) - RED).max() < 8
 
 
 @pytest.mark.parametrize("size", [(300, 1), (1, 300), (1, 1)])
 def test_one_pixel_is_enough(tmp_path: Path, size: tuple[int, int]) -> None:
-    picture(*size).save(tmp_path / "p.png")
+    draw_image(*size).save(tmp_path / "p.png")
     assert open_image(tmp_path / "p.png").size == size
 
 
 def test_url(tmp_path: Path, server: str) -> None:
-    picture().save(tmp_path / "p.png")
+    draw_image().save(tmp_path / "p.png")
     assert open_image(f"{server}/p.png").size == (40, 30)
     with pytest.raises(ValueError, match=r"nope.png cannot be fetched \(HTTP Error 404: File not found\)"):
         open_image(f"{server}/nope.png")
@@ -114,7 +114,7 @@ def test_url_that_is_too_large(tmp_path: Path, server: str, monkeypatch: pytest.
 
 
 def test_url_that_is_too_slow(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture().save(tmp_path / "p.png")
+    draw_image().save(tmp_path / "p.png")
     clock = iter([0.0, 1000.0, 2000.0])
     monkeypatch.setattr(images.time, "monotonic", lambda: next(clock))
     with pytest.raises(ValueError, match="not complete after 30 seconds"):
@@ -129,7 +129,7 @@ def test_url_that_leads_nowhere(url: str) -> None:
 
 def test_standard_input(standard_input: Any) -> None:
     buffer = io.BytesIO()
-    picture().save(buffer, "PNG")
+    draw_image().save(buffer, "PNG")
     standard_input(buffer.getvalue())
     assert open_image("-").size == (40, 30)
     with pytest.raises(ValueError, match="standard input is empty"):
@@ -140,7 +140,7 @@ def test_standard_input(standard_input: Any) -> None:
 
 
 def test_a_pipe(tmp_path: Path) -> None:
-    picture().save(tmp_path / "p.png")
+    draw_image().save(tmp_path / "p.png")
     reading, writing = os.pipe()
     os.write(writing, (tmp_path / "p.png").read_bytes())
     os.close(writing)
@@ -152,7 +152,7 @@ def test_pages(pdf: Path) -> None:
     assert open_image(pdf).size == (80, 60)  # 144 dots an inch, 72 points an inch
     assert np.abs(np.asarray(open_image(pdf, page=1))[30, 40].astype(int) - RED).max() < 8
     assert open_image(str(pdf), page=2).size == (200, 100)
-    assert [image.size for image in open_images([picture(), pdf], page=2)] == [(40, 30), (200, 100)]
+    assert [image.size for image in open_images([draw_image(), pdf], page=2)] == [(40, 30), (200, 100)]
 
 
 def test_a_poster_is_rendered_more_coarsely(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_missing_page(pdf: Path, page: int) -> None:
 
 
 def test_a_page_of_no_pdf(tmp_path: Path) -> None:
-    picture().save(tmp_path / "p.png")
+    draw_image().save(tmp_path / "p.png")
     with pytest.raises(ValueError, match=r"page 2 was asked for but there is no PDF.*p.png"):
         open_image(tmp_path / "p.png", page=2)
 
@@ -192,7 +192,7 @@ def test_any_damage_is_a_value_error(tmp_path: Path) -> None:
     path = tmp_path / "p"
     random = np.random.default_rng(0)
     for name in ("PNG", "JPEG", "GIF", "TIFF", "WEBP"):
-        picture().save(path, name)
+        draw_image().save(path, name)
         data = bytearray(path.read_bytes())
         for _ in range(30):
             broken = bytearray(data)
@@ -236,11 +236,11 @@ def test_not_a_picture(tmp_path: Path, content: bytes) -> None:
 
 
 def test_only_upright_local_jpegs_stay_undecoded(tmp_path: Path) -> None:
-    picture(400, 300).save(tmp_path / "a.jpg")
+    draw_image(400, 300).save(tmp_path / "a.jpg")
     turned = Image.Exif()
     turned[0x0112] = 6
-    picture(400, 300).save(tmp_path / "turned.jpg", exif=turned)
-    picture(400, 300).save(tmp_path / "b.png")
+    draw_image(400, 300).save(tmp_path / "turned.jpg", exif=turned)
+    draw_image(400, 300).save(tmp_path / "b.png")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:300])
     names = ("a.jpg", "turned.jpg", "b.png")
     lazy = open_images([tmp_path / name for name in names], lazily=True)
@@ -253,7 +253,7 @@ def test_only_upright_local_jpegs_stay_undecoded(tmp_path: Path) -> None:
 def test_a_jpeg_that_lies_on_its_side_is_not_left_open(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
-    picture(400, 300).save(tmp_path / "turned.jpg", exif=turned)
+    draw_image(400, 300).save(tmp_path / "turned.jpg", exif=turned)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         open_images([tmp_path / "turned.jpg"], lazily=True)
@@ -262,7 +262,7 @@ def test_a_jpeg_that_lies_on_its_side_is_not_left_open(tmp_path: Path) -> None:
 
 
 def test_an_undecoded_picture_may_not_be_too_large_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture(400, 300).save(tmp_path / "a.jpg")
+    draw_image(400, 300).save(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     with pytest.raises(ValueError, match=r"a\.jpg is too large to open safely: 400x300"):
         open_images([tmp_path / "a.jpg"], lazily=True)

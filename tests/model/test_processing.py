@@ -35,7 +35,7 @@ def vicuna() -> ConvLlavaProcessor:
     return ConvLlavaProcessor(ConvLlavaImageProcessor(), build_character_tokenizer(), prompt_format="vicuna_v1")
 
 
-def picture(width: int = 128, height: int = 64, colour: str = "red") -> Image.Image:
+def draw_image(width: int = 128, height: int = 64, colour: str = "red") -> Image.Image:
     return Image.new("RGB", (width, height), colour)
 
 
@@ -61,7 +61,7 @@ def chat(processor: ConvLlavaProcessor, messages: Any, **options: Any) -> Any:
 
 class TestEncode:
     def test_a_row(self, nano: ConvLlavaProcessor) -> None:
-        row = nano.encode([user(IMAGE, text("Hi")), assistant("Yes")], [picture()])
+        row = nano.encode([user(IMAGE, text("Hi")), assistant("Yes")], [draw_image()])
         tokens = nano.tokenizer.convert_ids_to_tokens(row["input_ids"].tolist())
         assert tokens == [
             *["<s>", "<|user|>", "<image>", "<image>", "H", "i", "<|assistant|>"],
@@ -75,7 +75,7 @@ class TestEncode:
 
     def test_several_images_of_different_shapes(self, nano: ConvLlavaProcessor) -> None:
         messages = [user(text("a"), IMAGE, text("b"), IMAGE, IMAGE), assistant("c")]
-        row = nano.encode(messages, [picture(64, 64), picture(128, 128), picture(64, 192)])
+        row = nano.encode(messages, [draw_image(64, 64), draw_image(128, 128), draw_image(64, 192)])
         image = [nano.image_token]
         tokens = nano.tokenizer.convert_ids_to_tokens(row["input_ids"].tolist())
         assert tokens[2:-3] == ["a", *image, "b", *image * 4, *image * 3]
@@ -86,10 +86,10 @@ class TestEncode:
 
     def test_image_options(self, nano: ConvLlavaProcessor) -> None:
         messages = [user(IMAGE), assistant("c")]
-        row = nano.encode(messages, [picture(640, 640)], image_aspect_ratio="pad", resolution=192)
+        row = nano.encode(messages, [draw_image(640, 640)], image_aspect_ratio="pad", resolution=192)
         assert row["image_sizes"].tolist() == [[192, 192]]
         assert row["input_ids"].tolist().count(nano.image_token_id) == 9
-        small = nano.encode(messages, [picture(640, 640)], max_visual_tokens=4)
+        small = nano.encode(messages, [draw_image(640, 640)], max_visual_tokens=4)
         assert small["input_ids"].tolist().count(nano.image_token_id) == 4
 
     @settings(deadline=None)
@@ -107,7 +107,7 @@ class TestEncode:
     @given(ask=TEXTS, answer=TEXTS, token=st.sampled_from(["<image>", "</s>", "<s>", "<|user|>", "<pad>"]))
     def test_typed_control_tokens_stay_text(self, nano: ConvLlavaProcessor, ask: str, answer: str, token: str) -> None:
         messages = [user(IMAGE, text(ask + token)), assistant(token + answer)]
-        ids = nano.encode(messages, [picture(64, 64)])["input_ids"].tolist()
+        ids = nano.encode(messages, [draw_image(64, 64)])["input_ids"].tolist()
         assert ids.count(nano.image_token_id) == 1
         specials = [i for i in ids if i < 6]  # <s> <|user|> <|assistant|> </s>, as the template wrote them
         assert specials == [1, 4, 5, 2]
@@ -117,11 +117,11 @@ class TestEncode:
     @pytest.mark.parametrize(("given", "message"), [(0, "1 <image> placeholder but 0"), (2, "but 2 images")])
     def test_counts_that_disagree(self, nano: ConvLlavaProcessor, given: int, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            nano.encode([user(IMAGE, text("Hi")), assistant("Yes")], [picture()] * given)
+            nano.encode([user(IMAGE, text("Hi")), assistant("Yes")], [draw_image()] * given)
 
     def test_misspelt_option(self, nano: ConvLlavaProcessor) -> None:
         with pytest.raises(ValueError, match="did you mean 'resolution'"):
-            nano.encode([user(IMAGE)], [picture()], resoluton=64)
+            nano.encode([user(IMAGE)], [draw_image()], resoluton=64)
 
     def test_labels_without_marks_in_the_template(self) -> None:
         tokenizer = build_character_tokenizer()
@@ -130,7 +130,7 @@ class TestEncode:
             "{{ eos_token }}\n{% endfor %}"
         )
         processor = ConvLlavaProcessor(ConvLlavaImageProcessor(), tokenizer, prompt_format="tokenizer")
-        row = processor.encode([user(IMAGE, text("cat")), assistant("cat")], [picture()])
+        row = processor.encode([user(IMAGE, text("cat")), assistant("cat")], [draw_image()])
         assert processor.tokenizer.decode(row["input_ids"]) == (
             "<|user|><image><image>\ncat</s>\n<|assistant|>cat</s>\n"
         )
@@ -167,7 +167,7 @@ class TestSpans:
 
 class TestCall:
     def test_every_placeholder_becomes_its_pictures_tokens(self, vicuna: ConvLlavaProcessor) -> None:
-        batch = vicuna(images=[picture(64, 64), picture(128, 192)], text="a<image>b<image>c")
+        batch = vicuna(images=[draw_image(64, 64), draw_image(128, 192)], text="a<image>b<image>c")
         tokens = vicuna.tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
         assert tokens == ["a", "<image>", "b", *["<image>"] * 6, "c"]
 
@@ -193,24 +193,24 @@ class TestCall:
 
     @pytest.mark.parametrize("nested", [True, False])
     def test_flat_and_nested_images(self, vicuna: ConvLlavaProcessor, nested: bool) -> None:
-        first, second, third = picture(64, 64), picture(128, 64), picture(192, 64)
+        first, second, third = draw_image(64, 64), draw_image(128, 64), draw_image(192, 64)
         images = [[first], [second, third]] if nested else [first, second, third]
         batch = vicuna(images=images, text=["<image>", "<image><image>"])
         assert [len(row) for row in batch["input_ids"]] == [1, 5]
 
     def test_counts_that_disagree_name_the_text(self, vicuna: ConvLlavaProcessor) -> None:
         with pytest.raises(ValueError, match="text 2 has 2 <image> placeholders but 1 image came"):
-            vicuna(images=[[picture()], [picture()]], text=["<image>", "<image><image>"])
+            vicuna(images=[[draw_image()], [draw_image()]], text=["<image>", "<image><image>"])
         with pytest.raises(ValueError, match="the text has 1 <image> placeholder but 0 images"):
             vicuna(text="<image>")
 
     def test_images_alone(self, vicuna: ConvLlavaProcessor) -> None:
-        assert set(vicuna(images=picture(), return_tensors="pt")) == {"pixel_values", "image_sizes"}
+        assert set(vicuna(images=draw_image(), return_tensors="pt")) == {"pixel_values", "image_sizes"}
 
     @pytest.mark.parametrize("kind", ["array", "tensor", "path", "str"])
     def test_kinds_of_pictures(self, vicuna: ConvLlavaProcessor, tmp_path: Path, kind: str) -> None:
-        picture().save(tmp_path / "a.png")
-        levels = np.asarray(picture())
+        draw_image().save(tmp_path / "a.png")
+        levels = np.asarray(draw_image())
         images: dict[str, Any] = {
             "array": levels,
             "tensor": torch.tensor(levels),
@@ -218,7 +218,7 @@ class TestCall:
             "str": str(tmp_path / "a.png"),
         }
         batch = vicuna(images=images[kind], text="<image>")
-        assert batch["pixel_values"].equal(vicuna(images=picture())["pixel_values"])
+        assert batch["pixel_values"].equal(vicuna(images=draw_image())["pixel_values"])
 
     def test_a_wrong_call(self, vicuna: ConvLlavaProcessor) -> None:
         with pytest.raises(ValueError, match="nothing to process"):
@@ -226,7 +226,7 @@ class TestCall:
         with pytest.raises(ValueError, match="truncation"):
             vicuna(text="abc", truncation=True, max_length=2)
         with pytest.raises(ValueError, match="'max_visual_token': did you mean 'max_visual_tokens'"):
-            vicuna(images=picture(), text="<image>", max_visual_token=2)
+            vicuna(images=draw_image(), text="<image>", max_visual_token=2)
 
     def test_settings_left_on_the_tokenizer_do_no_harm(self, vicuna: ConvLlavaProcessor) -> None:
         vicuna.tokenizer("abc", padding="max_length", max_length=2, truncation=True, split_special_tokens=True)
@@ -235,24 +235,24 @@ class TestCall:
 
 class TestChatTemplate:
     def test_generation_prompt_with_a_picture(self, nano: ConvLlavaProcessor) -> None:
-        batch = chat(nano, with_image(picture()), add_generation_prompt=True, return_tensors="pt")
+        batch = chat(nano, with_image(draw_image()), add_generation_prompt=True, return_tensors="pt")
         assert nano.tokenizer.decode(batch["input_ids"][0]) == "<s><|user|><image><image>What?<|assistant|>"
         assert batch["pixel_values"].shape == (1, 3, 64, 128)
 
     def test_equals_encode(self, vicuna: ConvLlavaProcessor) -> None:
         messages = [
-            *with_image(picture(), "A </s> or <image>?"),
+            *with_image(draw_image(), "A </s> or <image>?"),
             assistant("Both."),
             user("Sure?"),
             assistant("Y"),
         ]
-        row = vicuna.encode(messages, [picture()])
+        row = vicuna.encode(messages, [draw_image()])
         batch = chat(vicuna, messages, return_assistant_tokens_mask=True)
         assert batch["input_ids"] == [row["input_ids"].tolist()]
         assert batch["assistant_masks"] == [row["labels_mask"].long().tolist()]
 
     def test_batched_with_masks_and_padding(self, nano: ConvLlavaProcessor) -> None:
-        dialogues = [[*with_image(picture()), assistant("Yes")], [user("Hi"), assistant("No")]]
+        dialogues = [[*with_image(draw_image()), assistant("Yes")], [user("Hi"), assistant("No")]]
         batch = chat(
             nano,
             dialogues,
@@ -272,12 +272,12 @@ class TestChatTemplate:
         options: dict[str, Any] = {"image_aspect_ratio": "pad", "resolution": 256, "max_visual_tokens": 9}
         if where == "processor_kwargs":
             options = {"processor_kwargs": options}
-        assert chat(nano, with_image(picture()), **options)["image_sizes"].tolist() == [[192, 192]]
+        assert chat(nano, with_image(draw_image()), **options)["image_sizes"].tolist() == [[192, 192]]
 
     def test_sources_of_pictures(self, nano: ConvLlavaProcessor, tmp_path: Path) -> None:
         path = tmp_path / "a.png"
-        picture().save(path)
-        expected = chat(nano, with_image(picture()))
+        draw_image().save(path)
+        expected = chat(nano, with_image(draw_image()))
         for part in (
             {"type": "image", "path": str(path)},
             {"type": "image", "image": path},
@@ -286,13 +286,13 @@ class TestChatTemplate:
             batch = chat(nano, [user(part, text("What?"))])
             assert batch["input_ids"] == expected["input_ids"]
             assert batch["pixel_values"].equal(expected["pixel_values"])
-        beside = chat(nano, [user(IMAGE, text("What?"))], processor_kwargs={"images": [picture()]})
+        beside = chat(nano, [user(IMAGE, text("What?"))], processor_kwargs={"images": [draw_image()]})
         assert beside["input_ids"] == expected["input_ids"]
 
     def test_transparent_files_stand_on_white(self, nano: ConvLlavaProcessor, tmp_path: Path) -> None:
         Image.new("RGBA", (64, 64)).save(tmp_path / "clear.png")
         batch = chat(nano, with_image(str(tmp_path / "clear.png")))
-        assert batch["pixel_values"].equal(nano(images=picture(64, 64, "white"))["pixel_values"])
+        assert batch["pixel_values"].equal(nano(images=draw_image(64, 64, "white"))["pixel_values"])
 
     def test_text_and_ids_alone(self, nano: ConvLlavaProcessor) -> None:
         messages = [user("Hi </s>")]
@@ -307,7 +307,7 @@ class TestChatTemplate:
         assert prompt == "<s><|user|>Hi<|assistant|>The to"
 
     def test_messages_are_left_as_they_were(self, nano: ConvLlavaProcessor) -> None:
-        messages = with_image(picture(), "A </s>?")
+        messages = with_image(draw_image(), "A </s>?")
         before = repr(messages)
         chat(nano, messages)
         assert repr(messages) == before
@@ -328,7 +328,7 @@ class TestContracts:
 
     def test_vllm_counts(self, nano: ConvLlavaProcessor) -> None:
         sizes = [(64, 128), (1000, 600), (1, 4000)]
-        pictures = [picture(width, height) for height, width in sizes]
+        pictures = [draw_image(width, height) for height, width in sizes]
         for options in ({}, {"max_visual_tokens": 20}, {"image_aspect_ratio": "pad", "resolution": 192}):
             counted = nano._get_num_multimodal_tokens(image_sizes=sizes, **options)
             batch = nano(images=pictures, text="<image>" * 3, return_mm_token_type_ids=True, **options)
@@ -338,7 +338,7 @@ class TestContracts:
 
     def test_vllm_replacements(self, nano: ConvLlavaProcessor) -> None:
         batch = nano(
-            images=[picture(), picture(64, 64)],
+            images=[draw_image(), draw_image(64, 64)],
             text="a<image>b<image>",
             return_tensors="pt",
             return_text_replacement_offsets=True,
@@ -351,7 +351,7 @@ class TestContracts:
         assert replacement_ids == [nano.image_token_id] * 2
 
     def test_offsets_refer_to_the_expanded_text(self, nano: ConvLlavaProcessor) -> None:
-        batch = nano(images=[picture()], text="a<image>b", return_offsets_mapping=True)
+        batch = nano(images=[draw_image()], text="a<image>b", return_offsets_mapping=True)
         assert batch["offset_mapping"] == [[(0, 1), (1, 8), (8, 15), (15, 16)]]
 
     def test_model_inputs(self, nano: ConvLlavaProcessor) -> None:
@@ -379,7 +379,7 @@ class TestRoundTrip:
         assert loaded.prompt_format == prompt_format
         assert loaded.tokenizer.padding_side == "left"
         messages = [user(IMAGE, text("Größe </s> 漢字?")), assistant("a\n")]
-        expected, actual = (processor.encode(messages, [picture()]) for processor in (own, loaded))
+        expected, actual = (processor.encode(messages, [draw_image()]) for processor in (own, loaded))
         for name, value in expected.items():
             assert value.equal(actual[name]), name
 

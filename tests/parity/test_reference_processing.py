@@ -40,7 +40,7 @@ def processor(folder: Path, prompt_format: str = "vicuna_v1") -> ConvLlavaProces
     return ConvLlavaProcessor(image_processor(folder), tokenizer, prompt_format=prompt_format)
 
 
-def pictures(folder: Path) -> list[Image.Image]:
+def open_golden_images(folder: Path) -> list[Image.Image]:
     names = load(folder / "golden" / "case.json")["images"]
     opened = []
     for name in names:
@@ -80,7 +80,7 @@ def expand(input_ids: list[int], image_token_id: int, count: int) -> list[int]:
 @pytest.mark.parametrize("case", CASES)
 def test_pixels_and_grids(shared_dir: Path, case: str, policy: str) -> None:
     folder = shared_dir / "reference" / case
-    images = pictures(folder)
+    images = open_golden_images(folder)
     golden = np.load(folder / "golden" / f"{policy}.npz")
     resolution = load(folder / "golden" / "case.json")["resolution"]
     batch = image_processor(folder)(images, image_aspect_ratio=policy, resolution=resolution)
@@ -103,7 +103,7 @@ def test_prompts_and_token_ids(shared_dir: Path, case: str, policy: str) -> None
     assert own.image_token_id == 1000  # the next free id of a vocabulary of 1000
     questions = load(folder / "golden" / "case.json")["questions"]
     for expected, text, image in zip(
-        load(folder / "golden" / f"{policy}.json"), questions, pictures(folder), strict=True
+        load(folder / "golden" / f"{policy}.json"), questions, open_golden_images(folder), strict=True
     ):
         messages = question(text, image)
         assert own.render(messages, add_generation_prompt=True) == expected["prompt"]
@@ -128,7 +128,7 @@ def training_cases(shared_dir: Path) -> list[dict[str, Any]]:
 def test_training_token_ids(shared_dir: Path) -> None:
     folder = shared_dir / "reference" / CASES[0]
     formats = {"v1": "vicuna_v1", "plain": "plain"}
-    image = pictures(folder)[0]
+    image = open_golden_images(folder)[0]
     for case in training_cases(shared_dir):
         own = processor(folder, formats[case["version"]])
         messages = from_llava(case["conversations"])
@@ -139,7 +139,7 @@ def test_training_token_ids(shared_dir: Path) -> None:
 @needs_sentencepiece
 def test_training_labels_are_the_answers_and_their_ends(shared_dir: Path) -> None:
     folder = shared_dir / "reference" / CASES[0]
-    image = pictures(folder)[0]
+    image = open_golden_images(folder)[0]
     for case in training_cases(shared_dir):
         if case["version"] != "v1":
             continue
@@ -157,7 +157,7 @@ def test_training_labels_are_the_answers_and_their_ends(shared_dir: Path) -> Non
 def test_plain_labels_are_the_caption_and_the_newline(shared_dir: Path) -> None:
     folder = shared_dir / "reference" / CASES[0]
     (case,) = (case for case in training_cases(shared_dir) if case["version"] == "plain")
-    row = processor(folder, "plain").encode(from_llava(case["conversations"]), [pictures(folder)[0]])
+    row = processor(folder, "plain").encode(from_llava(case["conversations"]), [open_golden_images(folder)[0]])
     authors = case["input_ids"]
     assert row["input_ids"][row["labels_mask"]].tolist() == authors[authors.index(-200) + 1 :]
 

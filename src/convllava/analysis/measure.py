@@ -239,7 +239,7 @@ def jpeg(height: int, width: int) -> bytes:
 
 def prepare_picture(data: bytes, shown: tuple[int, int]) -> Tensor:
     """Decode, resize and normalise a JPEG the way the image processor does; (1, 3, H, W)."""
-    with Image.open(BytesIO(data)) as image:
-        picture = image.convert("RGB").resize((shown[1], shown[0]), Image.Resampling.BICUBIC)
+    with Image.open(BytesIO(data)) as opened:
+        picture = opened.convert("RGB").resize((shown[1], shown[0]), Image.Resampling.BICUBIC)
     processor = ConvLlavaImageProcessor(output_stride=1, image_aspect_ratio="native", resolution=None)
     return processor.prepare([picture])[0]

@@ -48,7 +48,7 @@ def chat(
     from .. import inference
     from ..analysis import context_of
 
-    pictures = inference.open_images(images, page)
+    loaded_images = inference.open_images(images, page)
     loaded = inference.load_pretrained(
         model,
         dtype=dtype,
@@ -59,10 +59,10 @@ def chat(
         fallback_resolution=wish.pixels,
     )
     room = context_of(loaded[0].config) // 2  # for what will be said
-    showing = decide(wish, loaded, pictures, "?", reserved=room, model_name=model)
+    showing = decide(wish, loaded, loaded_images, "?", reserved=room, model_name=model)
     opt.remark(showing.remark)
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
-    dialogue = Dialogue(images, pictures, showing.options | {"max_new_tokens": max_new_tokens})
+    dialogue = Dialogue(images, loaded_images, showing.options | {"max_new_tokens": max_new_tokens})
     with remembered_lines():
         talk(generator, dialogue)
 

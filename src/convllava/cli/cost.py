@@ -291,7 +291,7 @@ def _sizes_in_data(path: Path, image_folder: Path | None) -> list[tuple[str, tup
     from ..data.sources import open_source
 
     source = open_source(path=path, image_folder=image_folder)
-    pictures = [image for index in range(len(source)) for image in source[index].images if isinstance(image, Path)]
+    pictures = [item for index in range(len(source)) for item in source[index].images if isinstance(item, Path)]
     if not pictures:
         raise ValueError(f"{path} holds no pictures, only text")
     return [(str(picture), picture_size(picture)) for picture in pictures]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..constants import IGNORE_INDEX
 from .conversations import OnBadSample
 from .faults import BadSampleError, Fault
-from .pictures import Picture, UnreadablePictureError, decode_picture
+from .pictures import StoredImage, UnreadablePictureError, decode_picture
 from .samples import Sample, SampleSource
 
 POOL_BATCHES = 16
@@ -97,7 +97,7 @@ def empty_row(fault: Fault) -> dict[str, Any]:
     }
 
 
-def open_image(image: Picture, sample: Sample) -> Image.Image:
+def open_image(image: StoredImage, sample: Sample) -> Image.Image:
     """Return a decoded picture.
 
     Raises:

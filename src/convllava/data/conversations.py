@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from .faults import BadSampleError, Fault, refusal
-from .pictures import Picture, UnreadablePictureError, picture_size
+from .pictures import StoredImage, UnreadablePictureError, picture_size
 from .records import ROLES, read_sample, record_id
 from .samples import Origin, Sample, text_length
 
@@ -142,7 +142,7 @@ class _Folder:
         self._asked: Counter[str] = Counter()
         self._listed: dict[str, frozenset[str]] = {}
 
-    def has(self, picture: Picture) -> bool:
+    def has(self, picture: StoredImage) -> bool:
         assert isinstance(picture, Path)
         parent, name = os.path.split(picture)
         self._asked[parent] += 1

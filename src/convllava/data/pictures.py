@@ -29,7 +29,7 @@ class EncodedPicture:
         return f"{self.name} in {self.shard}"
 
 
-Picture = Image.Image | Path | EncodedPicture
+StoredImage = Image.Image | Path | EncodedPicture
 
 
 class UnreadablePictureError(ValueError):
@@ -40,7 +40,7 @@ class UnreadablePictureError(ValueError):
         self.kind = kind
 
 
-def decode_picture(picture: Picture) -> Image.Image:
+def decode_picture(picture: StoredImage) -> Image.Image:
     """Return a decoded picture.
 
     Raises:
@@ -53,7 +53,7 @@ def decode_picture(picture: Picture) -> Image.Image:
         return opened
 
 
-def picture_size(picture: Picture) -> tuple[int, int]:
+def picture_size(picture: StoredImage) -> tuple[int, int]:
     """Return (height, width) of a picture as it is shown, upright, from its header.
 
     Raises:

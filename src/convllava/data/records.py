@@ -18,7 +18,7 @@ from typing import Any
 
 from ..constants import IMAGE_TOKEN
 from .faults import BadSampleError, Fault
-from .pictures import Picture
+from .pictures import StoredImage
 from .samples import Message, Origin, Sample
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -33,7 +33,7 @@ class _Refused(Exception):
         self.kind = kind
 
 
-def read_sample(record: Any, images: Sequence[Picture], origin: Origin) -> Sample:
+def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> Sample:
     """Make a sample of a record and its pictures.
 
     Raises:

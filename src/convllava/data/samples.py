@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from .faults import BadSampleError, Fault, place_of
-from .pictures import Picture
+from .pictures import StoredImage
 
 Message = dict[str, Any]
 """``{"role": "system" | "user" | "assistant", "content": [{"type": "image"} | {"type": "text", "text": str}]}``"""
@@ -27,7 +27,7 @@ class Sample:
     """
 
     sample_id: str
-    images: tuple[Picture, ...]
+    images: tuple[StoredImage, ...]
     messages: list[Message]
     origin: Origin | None = None
 

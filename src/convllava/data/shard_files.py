@@ -26,7 +26,7 @@ from typing import Any
 
 from ..constants import IMAGE_TOKEN
 from .faults import BadSampleError, Fault
-from .pictures import EncodedPicture, Picture
+from .pictures import EncodedPicture, StoredImage
 from .records import read_sample, record_id
 from .samples import Origin, Sample
 
@@ -198,7 +198,7 @@ def sample_of_parquet_row(row: dict[str, Any], origin: Origin, image_folder: Pat
     stored = row.get("images") if row.get("image") is None else row["image"]
     stored = [] if stored is None else stored if isinstance(stored, list) else [stored]
     record = _without_none(row)
-    pictures = [_parquet_picture(image, origin, image_folder) for image in stored]
+    pictures = [_parquet_picture(item, origin, image_folder) for item in stored]
     missing = next((picture for picture in pictures if isinstance(picture, Path) and not picture.is_file()), None)
     if None in pictures or missing is not None:
         message = f"no image {missing}" if missing is not None else f"an image of type {type(stored[0]).__name__}"
@@ -207,7 +207,7 @@ def sample_of_parquet_row(row: dict[str, Any], origin: Origin, image_folder: Pat
     return read_sample(record, [picture for picture in pictures if picture is not None], origin)
 
 
-def _parquet_picture(stored: Any, origin: Origin, image_folder: Path) -> Picture | None:
+def _parquet_picture(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | None:
     if isinstance(stored, bytes):
         return EncodedPicture(stored, f"row {origin.record}", origin.file)
     if isinstance(stored, dict) and stored.get("bytes") is not None:

@@ -179,11 +179,11 @@ def _answered_boxes(record: Record, sizes: Sequence[tuple[int, int]]) -> Sequenc
 def _write_picture(picture: Any, path: Path, truths: Sequence[Box], answered: Sequence[Box]) -> str | None:
     """Write a picture with its boxes, and return its name; None if it is damaged, which the sample's error says."""
     try:
-        image = open_image(picture.open())
+        opened = open_image(picture.open())
     except ValueError:
         return None
-    scale = min(1.0, LONGEST_SIDE / max(image.size))
-    shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    scale = min(1.0, LONGEST_SIDE / max(opened.size))
+    shown = opened.resize((max(1, round(opened.width * scale)), max(1, round(opened.height * scale))))
     draw = ImageDraw.Draw(shown)
     for boxes, colour in ((truths, TRUTH), (answered, ANSWER)):
         for box in boxes:

@@ -239,8 +239,8 @@ class ConvLlavaImageProcessor(PilBackend):
         """Prepare one picture or any nesting of pictures, loaded or by path or URL; see the class."""
         return_tensors = kwargs.pop("return_tensors", None)
         options = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
-        pictures = make_flat_list_of_images(self.fetch_images(images))
-        pixel_values, image_sizes = self.prepare(pictures, **options)
+        flat = make_flat_list_of_images(self.fetch_images(images))
+        pixel_values, image_sizes = self.prepare(flat, **options)
         data = {"pixel_values": pixel_values, "image_sizes": image_sizes}
         return BatchFeature(data, tensor_type=return_tensors)
 

@@ -198,10 +198,10 @@ class ConvLlavaProcessor(ProcessorMixin):
         """Do a call; ``answers`` are the spans of each text, unexpanded, to report as ``assistant_masks``."""
         _check_typos(kwargs)
         options = self._sorted_options(kwargs)
-        pictures, per_text = flatten_images(images)
+        flat, per_text = flatten_images(images)
         if texts is not None:
             check_counts(texts, per_text)
-        shown = self.image_processor(pictures, **options["images_kwargs"]) if pictures else {}
+        shown = self.image_processor(flat, **options["images_kwargs"]) if flat else {}
         data: dict[str, Any] = {}
         if texts is not None:
             data = self._text_inputs(texts, shown, answers, options["text_kwargs"])

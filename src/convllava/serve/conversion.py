@@ -8,7 +8,7 @@ from PIL import Image
 from ..analysis import context_of
 from ..inference import ContextOverflowError, Prompt, Request, prepare
 from .errors import ApiError
-from .pictures import bytes_of_data_url, is_data_url, open_picture
+from .pictures import bytes_of_data_url, is_data_url, decode_image
 from .schema import AssistantMessage, ChatRequest, ImageOptions, ImagePart, PictureCost, SystemMessage, UserMessage
 from .settings import Settings
 from .showing import text_before_last_picture, with_chosen_size
@@ -74,7 +74,7 @@ def image_options(chat: ChatRequest, sources: Sequence[ImageSource]) -> dict[str
 def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], max_pixels: int) -> list[Image.Image]:
     """Decode the pictures; `data` has those that had to be fetched."""
     return [
-        open_picture(given or bytes_of_data_url(source.url, source.param), source.param, max_pixels)
+        decode_image(given or bytes_of_data_url(source.url, source.param), source.param, max_pixels)
         for source, given in zip(sources, data, strict=True)
     ]
 

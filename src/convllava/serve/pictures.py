@@ -44,7 +44,7 @@ def bytes_of_data_url(url: str, param: str) -> bytes:
     return data
 
 
-def open_picture(data: bytes, param: str, max_pixels: int) -> Image.Image:
+def decode_image(data: bytes, param: str, max_pixels: int) -> Image.Image:
     """Decode a picture, upright and in RGB.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..faults import Fault, place_of
-from ..pictures import EncodedPicture, Picture, UnreadablePictureError, reading, upright_size
+from ..pictures import EncodedPicture, StoredImage, UnreadablePictureError, reading, upright_size
 from ..records import answers
 from ..samples import Sample
 from .preview import Piece, pieces_of
@@ -102,21 +102,21 @@ class Inspector:
             facts.digest = _digest(repr(facts.picture_digests).encode(), json.dumps(entry.messages).encode())
         return facts
 
-    def _look_at(self, picture: Picture, sample: Sample, facts: Facts) -> None:
+    def _look_at(self, picture: StoredImage, sample: Sample, facts: Facts) -> None:
         try:
             data = _bytes_of(picture)
-            with warnings.catch_warnings(), reading(picture), Image.open(BytesIO(data)) as image:
+            with warnings.catch_warnings(), reading(picture), Image.open(BytesIO(data)) as opened:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here in our own words
-                image.load()
-                size = upright_size(image)
+                opened.load()
+                size = upright_size(opened)
         except UnreadablePictureError as error:
             facts.faults.append(sample.fault(error.kind, str(error)))
             return
         facts.sizes.append(size)
         facts.picture_digests.append(_digest(data))
-        facts.faults += (sample.fault(kind, text) for kind, text in self._remarks(picture, size, image.format))
+        facts.faults += (sample.fault(kind, text) for kind, text in self._remarks(picture, size, opened.format))
 
-    def _remarks(self, picture: Picture, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
+    def _remarks(self, picture: StoredImage, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
         height, width = size
         if height * width > self.limits.large_pixels:
             yield "large_image", f"image {picture} has {width}x{height} pixels, more than {self.limits.large_pixels:,}"
@@ -163,7 +163,7 @@ class Inspector:
         )
 
 
-def _bytes_of(picture: Picture) -> bytes:
+def _bytes_of(picture: StoredImage) -> bytes:
     if isinstance(picture, EncodedPicture):
         return picture.data
     if isinstance(picture, Path):
@@ -174,7 +174,7 @@ def _bytes_of(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-def _format_by_name(picture: Picture) -> str | None:
+def _format_by_name(picture: StoredImage) -> str | None:
     """Return the format that a picture's name promises; None where it promises nothing."""
     if isinstance(picture, Image.Image):
         return None

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...constants import IMAGE_TOKEN
-from ..pictures import EncodedPicture, Picture
+from ..pictures import EncodedPicture, StoredImage
 from ..samples import Message, Sample, SampleSource
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
@@ -85,7 +85,7 @@ def _write_sample(sample: Sample, index: int, draft: Path) -> dict[str, Any]:
     return llava_record(sample, pictures)
 
 
-def _write_picture(image: Picture, draft: Path, name: str) -> str:
+def _write_picture(image: StoredImage, draft: Path, name: str) -> str:
     """Save a drawing as PNG, or copy a file as it is; return the path within the data set."""
     if isinstance(image, EncodedPicture):
         (draft / f"{name}{image.suffix}").write_bytes(image.data)

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw
 
-from ..pictures import Picture, decode_picture
+from ..pictures import StoredImage, decode_picture
 from ..samples import Sample, SampleSource
 from .fonts import load_font
 
@@ -55,11 +55,11 @@ def _cell(sample: Sample) -> Image.Image:
     return cell
 
 
-def _shrunk(picture: Picture) -> Image.Image:
-    image = picture.copy() if isinstance(picture, Image.Image) else decode_picture(picture)
-    image = image.convert("RGB")
-    image.thumbnail((_CELL_WIDTH, 4 * _CELL_WIDTH))
-    return image
+def _shrunk(picture: StoredImage) -> Image.Image:
+    shrunk = picture.copy() if isinstance(picture, Image.Image) else decode_picture(picture)
+    shrunk = shrunk.convert("RGB")
+    shrunk.thumbnail((_CELL_WIDTH, 4 * _CELL_WIDTH))
+    return shrunk
 
 
 def _text(message: dict[str, object]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..metrics import Profile
 from ..prompts import Part, PromptProfile
-from ..sources import Picture, Table, find_files, read_jsonl, read_parquet, read_tsv
+from ..sources import BenchmarkImage, Table, find_files, read_jsonl, read_parquet, read_tsv
 
 Row = dict[str, Any]
 
@@ -22,7 +22,7 @@ class EvalSample:
 
     sample_id: str
     row: Row
-    pictures: tuple[Picture, ...]
+    pictures: tuple[BenchmarkImage, ...]
 
 
 class EvalSet(Protocol):
@@ -252,7 +252,7 @@ class Benchmark:
             return read_jsonl(paths[0], self.columns, [paths[0].parent, data], kit_compatible=kit)
         return read_parquet(paths, self.from_hub, kit_compatible=kit)
 
-    def sample(self, row: Row, pictures: tuple[Picture, ...]) -> EvalSample:
+    def sample(self, row: Row, pictures: tuple[BenchmarkImage, ...]) -> EvalSample:
         """Make a question of a row."""
         return EvalSample(str(row["index"]), row, pictures)
 

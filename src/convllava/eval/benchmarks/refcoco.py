@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..metrics import grounding_hit, parse_box
 from ..prompts import Part, PromptProfile, locate_text, pictures_first
-from ..sources import Picture, Table, read_jsonl, read_parquet
+from ..sources import BenchmarkImage, Table, read_jsonl, read_parquet
 from .base import Benchmark, EvalSample, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
 
 THRESHOLD = 0.5
@@ -50,7 +50,7 @@ class RefCOCO(Benchmark):
     def _exploded(self, table: Table) -> Table:
         """Return one row for each sentence of each row of the hub."""
         rows: list[Row] = []
-        pictures: list[tuple[Picture, ...]] = []
+        pictures: list[tuple[BenchmarkImage, ...]] = []
         for row, own in zip(table.rows, table.pictures, strict=True):
             x, y, width, height = row["bbox"]
             for number, sentence in enumerate(row["answer"]):
@@ -64,7 +64,7 @@ class RefCOCO(Benchmark):
             )
         return replace(table, rows=rows, pictures=pictures, warnings=warnings)
 
-    def sample(self, row: Row, pictures: tuple[Picture, ...]) -> EvalSample:
+    def sample(self, row: Row, pictures: tuple[BenchmarkImage, ...]) -> EvalSample:
         width, height = pictures[0].size
         own = (row.get("width", width), row.get("height", height))
         if own != (width, height):

@@ -4,11 +4,11 @@ from .cells import parse_answers, parse_index
 from .files import default_folder, find_files
 from .jsonl import read_jsonl
 from .parquet import read_parquet
-from .table import Picture, Table
+from .table import BenchmarkImage, Table
 from .tsv import read_tsv
 
 __all__ = [
-    "Picture",
+    "BenchmarkImage",
     "Table",
     "default_folder",
     "find_files",

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from .cells import KIT_MISSING
-from .table import FilePicture, Picture, Row, Table, check_indices, cleaned
+from .table import FilePicture, BenchmarkImage, Row, Table, check_indices, cleaned
 
 
 def read_jsonl(path: Path, required: Sequence[str], folders: Sequence[Path], *, kit_compatible: bool = False) -> Table:
@@ -53,7 +53,7 @@ def _lines(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def _picture(path: Path, line: int, name: str, folders: Sequence[Path]) -> Picture:
+def _picture(path: Path, line: int, name: str, folders: Sequence[Path]) -> BenchmarkImage:
     for folder in folders:
         if (folder / name).is_file():
             try:

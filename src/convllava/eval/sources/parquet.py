@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from .cells import KIT_MISSING
-from .table import Picture, Row, Table, check_indices, cleaned, decoded, size_of
+from .table import BenchmarkImage, Row, Table, check_indices, cleaned, decoded, size_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _rows(path: Path) -> Any:
             yield row, _pictures(path, group, number, {name: cells[name][number].as_py() for name in image_columns})
 
 
-def _pictures(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[Picture, ...]:
+def _pictures(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[BenchmarkImage, ...]:
     pictures = []
     for column, cell in cells.items():
         members = enumerate(cell) if isinstance(cell, list) else [(None, cell)]

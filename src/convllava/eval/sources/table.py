@@ -11,7 +11,7 @@ from PIL import Image
 Row = dict[str, Any]
 
 
-class Picture(Protocol):
+class BenchmarkImage(Protocol):
     """A picture that is opened when it is needed."""
 
     @property
@@ -43,7 +43,7 @@ class Table:
     path: Path
     md5: str
     rows: list[Row]
-    pictures: list[tuple[Picture, ...]]
+    pictures: list[tuple[BenchmarkImage, ...]]
     warnings: list[str] = field(default_factory=list)
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from .cells import KIT_MISSING, REFERENCE_LENGTH, images_of_cell, parse_index, parse_list
-from .table import Picture, Row, Table, cleaned, decoded, size_of
+from .table import BenchmarkImage, Row, Table, cleaned, decoded, size_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Scanned:
     """All rows, and where their pictures are: their own, or those of the row with another index."""
 
     rows: list[Row]
-    pictures: dict[str, tuple[Picture, ...]]
+    pictures: dict[str, tuple[BenchmarkImage, ...]]
     references: dict[str, str]
 
 
@@ -89,7 +89,7 @@ def _scan(path: Path, records: "_Records", required: Sequence[str]) -> _Scanned:
     return found
 
 
-def _pictures(path: Path, index: str, cell: str, offset: int, column: int) -> tuple[Picture, ...]:
+def _pictures(path: Path, index: str, cell: str, offset: int, column: int) -> tuple[BenchmarkImage, ...]:
     if not cell:
         return ()
     try:
@@ -112,7 +112,7 @@ def _table(path: Path, md5: str, rows: list[Row], scanned: _Scanned, kit_compati
     return table
 
 
-def _resolve(path: Path, index: str, scanned: _Scanned) -> tuple[Picture, ...]:
+def _resolve(path: Path, index: str, scanned: _Scanned) -> tuple[BenchmarkImage, ...]:
     """Follow references from row to row until there is a picture."""
     seen = [index]
     while (target := scanned.references.get(seen[-1])) is not None:

@@ -1,6 +1,6 @@
 """The vision encoder against transformers.ConvNextModel at its best, and against its own matrix products.
 
-Same weights, same pictures, one process. transformers runs in {contiguous, channels_last} of each dtype; the better
+Same weights, same images, one process. transformers runs in {contiguous, channels_last} of each dtype; the better
 one counts. Ours runs plain and made ready for inference (`optimize_for_inference`), which is what the ratios are about.
 The limit is the time of the matrix products alone (stem, downsampling and pointwise layers as plain products of the
 same sizes): what is above it goes to depthwise convolutions, norms and moving memory. Packed weights and parts that
@@ -170,7 +170,7 @@ def run(report: Report) -> None:
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
     found = parser(__doc__.splitlines()[0])
-    found.add_argument("--batch", type=int, default=1, help="pictures at a time (default: 1)")
+    found.add_argument("--batch", type=int, default=1, help="images at a time (default: 1)")
     found.add_argument("--side", type=int, action="append", help="resolution; repeatable")
     found.add_argument("--dtype", choices=[*DTYPES, "int8"], action="append", help="precision; repeatable")
     found.add_argument("--only", choices=["nano", "ConvNeXt-L"], help="one of the encoders")

@@ -1,11 +1,11 @@
 """The paper's findings as they show in a small model, each a number with its command.
 
-python benchmarks/findings.py native        a picture's own shape against a padded square, on elongated documents
+python benchmarks/findings.py native        an image's own shape against a padded square, on elongated documents
 python benchmarks/findings.py resolution    more pixels than trained with: documents, and scenes beside them (Table 7)
-python benchmarks/findings.py budget        pictures of 1536 x 1536 pixels under budgets of visual tokens
+python benchmarks/findings.py budget        images of 1536 x 1536 pixels under budgets of visual tokens
 python benchmarks/findings.py               all of them
 
-Pictures are held-out ones of the generator (words, type faces and seeds that training never draws). What is answered is
+Images are held-out ones of the generator (words, type faces and seeds that training never draws). What is answered is
 kept below --out, so a run that was stopped goes on; there also lie tables and plots.
 """
 
@@ -33,12 +33,12 @@ Size = list[int]
 
 @dataclass(frozen=True)
 class Question:
-    """Held-out pictures under several settings.
+    """Held-out images under several settings.
 
     Attributes:
         like: The benchmark whose answers are counted in the same way.
         changes: Options of the generator that differ from that benchmark's.
-        settings: How pictures are shown; the first is what the others are compared with.
+        settings: How images are shown; the first is what the others are compared with.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Question:
 
 
 def native(resolution: int | None = None, budget: int | None = None) -> ImageOptions:
-    """Show pictures in their own shape, at their own size or with the short side at ``resolution``."""
+    """Show images in their own shape, at their own size or with the short side at ``resolution``."""
     return ImageOptions("native", resolution, budget)
 
 
 def pad(side: int) -> ImageOptions:
-    """Show pictures on a padded square."""
+    """Show images on a padded square."""
     return ImageOptions("pad", side)
 
 
@@ -79,7 +79,7 @@ FINDINGS: dict[str, tuple[Question, ...]] = {
         ),
     ),
     "resolution": (
-        # Pictures twice as large as any trained with; the first setting shows them at the size of those.
+        # Images twice as large as any trained with; the first setting shows them at the size of those.
         Question(
             "blocks-of-four-lines",
             "synthetic-lines",
@@ -213,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("findings", nargs="*", metavar="FINDING", help=f"{', '.join(FINDINGS)}; all by default")
     parser.add_argument("--model", default="nano", help="nano, a directory or a hub id")
-    parser.add_argument("--samples", type=int, default=100, help="pictures of each kind, at most 500")
+    parser.add_argument("--samples", type=int, default=100, help="images of each kind, at most 500")
     parser.add_argument("--batch-size", type=int, default=8, help="answers at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/findings"), help="folder for answers, tables and plots")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The published 7B size on this machine: made with random weights, loaded, asked, quantised, converted.
+"""The published 7B size on this machine: made with random weights, loaded, asked, quantized, converted.
 
     python benchmarks/full_size.py make full/ours                 # 14.8 GB of random bfloat16; takes minutes
     python benchmarks/full_size.py run full/ours --json plain.json
@@ -32,10 +32,10 @@ from convllava.convert.shards import Piece, parse_size, write_weights
 from convllava.inference import Generator, Request, load_pretrained
 from convllava.model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, build_nano_processor, preset
 
-QUESTION = "Describe this picture in detail."
+QUESTION = "Describe this image in detail."
 
 COMPARED_AT = 384
-"""Side in pixels at which logits are compared: the whole picture would be read a second time for one figure."""
+"""Side in pixels at which logits are compared: the whole image would be read a second time for one figure."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ def make(folder: Path, *, reduced: bool) -> dict[str, Any]:
 
 
 def run(folder: Path, *, quantize: str | None, reference: Path | None, out: Path | None, tokens: int) -> dict[str, Any]:
-    """Load the model, ask it once about one picture at its resolution, and measure."""
+    """Load the model, ask it once about one image at its resolution, and measure."""
     start = time.perf_counter()
     model, processor = load_pretrained(folder, dtype="bfloat16", device="cpu", quantize=quantize)
     loaded = time.perf_counter() - start
     side = model.config.resolution
-    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    request = Request.of_question(QUESTION, [picture], max_new_tokens=tokens)
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    request = Request.of_question(QUESTION, [image], max_new_tokens=tokens)
     (answer,) = Generator(model, processor).generate([request])
     timings = answer.timings
     written = len(answer.token_ids)
@@ -130,16 +130,16 @@ def run(folder: Path, *, quantize: str | None, reference: Path | None, out: Path
         "new_tokens": written,
     }
     if reference is not None:
-        figures |= error_against(torch.load(reference, weights_only=True), first_logits(model, processor, picture))
+        figures |= error_against(torch.load(reference, weights_only=True), first_logits(model, processor, image))
     elif out is not None:
-        torch.save(first_logits(model, processor, picture), f"{out}.logits")
+        torch.save(first_logits(model, processor, image), f"{out}.logits")
     return figures
 
 
 @torch.no_grad()
-def first_logits(model: Any, processor: Any, picture: np.ndarray) -> torch.Tensor:
-    """Return the logits of the answer's first token, the picture shown small."""
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+def first_logits(model: Any, processor: Any, image: np.ndarray) -> torch.Tensor:
+    """Return the logits of the answer's first token, the image shown small."""
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
     batch = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -153,7 +153,7 @@ def first_logits(model: Any, processor: Any, picture: np.ndarray) -> torch.Tenso
 
 
 def error_against(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
-    """Return how far logits lie from those of the unquantised model."""
+    """Return how far logits lie from those of the unquantized model."""
     difference = (logits - reference).norm() / reference.norm()
     divergence = torch.nn.functional.kl_div(
         logits.log_softmax(0), reference.log_softmax(0), log_target=True, reduction="sum"
@@ -186,7 +186,7 @@ def main() -> None:
     options.add_argument("destination", type=Path, nargs="?", help="of convert")
     options.add_argument("--reduced", action="store_true", help="make a model of a few megabytes")
     options.add_argument("--quantize", choices=("int8", "nf4"))
-    options.add_argument("--reference", type=Path, help="logits of an unquantised run, to compare with")
+    options.add_argument("--reference", type=Path, help="logits of an unquantized run, to compare with")
     options.add_argument("--to", default="convllava", help="layout to convert to")
     options.add_argument("--tokens", type=int, default=16, help="length of the answer")
     options.add_argument("--threads", type=int, help="of torch")

@@ -1,4 +1,4 @@
-"""Loss curves of a chain of training runs on one picture, one behind the other along the samples seen.
+"""Loss curves of a chain of training runs on one image, one behind the other along the samples seen.
 
 python benchmarks/learning_curves.py runs/nano/* --out learning_curves.png    # or .svg
 
@@ -81,13 +81,13 @@ def draw(curves: Sequence[Curve], out: Path) -> None:
     height = max(4.2, 0.19 * (len(curves) + 2))  # inches, so that the legend has room
     figure = Figure(figsize=(10, height), layout="constrained")
     axes = figure.subplots()
-    colours = colormaps["tab10"].colors  # type: ignore[attr-defined]
+    colors = colormaps["tab10"].colors  # type: ignore[attr-defined]
     start = 0
     for number, curve in enumerate(curves):
         along = [(start + seen) / PER_THOUSAND for seen in curve.samples]
         unit = "character" if curve.stage == "encoder" else "token"
         label = f"{curve.name} ({curve.stage}): {curve.losses[-1]:.2f} a {unit}"
-        axes.plot(along, curve.losses, color=colours[number % len(colours)], label=label, linewidth=1.4)
+        axes.plot(along, curve.losses, color=colors[number % len(colors)], label=label, linewidth=1.4)
         start += curve.samples[-1]
         if number + 1 < len(curves):
             axes.axvline(start / PER_THOUSAND, color="0.8", linewidth=0.8, zorder=0)

@@ -1,10 +1,10 @@
-"""200 pictures of natural shapes: encoded one by one, and bucketed by shape.
+"""200 images of natural shapes: encoded one by one, and bucketed by shape.
 
 Receipts, screenshots and photographs (synthetic pixels, shapes as they occur), each shown at its own aspect ratio
 within a budget of visual tokens: such shapes are multiples of 64 and fall into few buckets. At their own size
 ("native") they rarely coincide, which the row without a budget shows.
 
-Goal: at least 1.5x the pictures a second, results equal within rounding.
+Goal: at least 1.5x the images a second, results equal within rounding.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SCREENS = [(1080, 1920), (900, 1440), (2532, 1170), (1600, 2560)]
 
 
 def natural_sizes(number: int) -> list[tuple[int, int]]:
-    """Return (height, width) of pictures as people take them, the same every time."""
+    """Return (height, width) of images as people take them, the same every time."""
     rng = np.random.default_rng(0)
     found: list[tuple[int, int]] = []
     for _ in range(number):
@@ -39,31 +39,31 @@ def natural_sizes(number: int) -> list[tuple[int, int]]:
 
 
 def shapes(sizes: list[tuple[int, int]], budget: int | None, largest: int) -> list[tuple[int, int]]:
-    """Return the shapes shown; without a budget pictures are scaled to have at most `largest` pixels a side."""
+    """Return the shapes shown; without a budget images are scaled to have at most `largest` pixels a side."""
     options = {"image_aspect_ratio": "native", "resolution": None, "output_stride": 64, "max_visual_tokens": budget}
     if budget is not None:
         return [resized_shape(*size, **options) for size in sizes]
     return [(max(64, h * largest // max(h, w)), max(64, w * largest // max(h, w))) for h, w in sizes]
 
 
-def one_by_one(model: ConvLlavaForConditionalGeneration, pictures: list[Tensor]) -> list[Tensor]:
-    """Encode every picture by itself."""
-    return [model.get_image_features(picture[None]).pooler_output[0] for picture in pictures]
+def one_by_one(model: ConvLlavaForConditionalGeneration, images: list[Tensor]) -> list[Tensor]:
+    """Encode every image by itself."""
+    return [model.get_image_features(image[None]).pooler_output[0] for image in images]
 
 
-def bucketed(model: ConvLlavaForConditionalGeneration, pictures: list[Tensor], pixels: int) -> list[Tensor]:
-    """Encode pictures of equal shape together, up to so many pixels at a time."""
+def bucketed(model: ConvLlavaForConditionalGeneration, images: list[Tensor], pixels: int) -> list[Tensor]:
+    """Encode images of equal shape together, up to so many pixels at a time."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, picture in enumerate(pictures):
-        groups[tuple(picture.shape)].append(index)
+    for index, image in enumerate(images):
+        groups[tuple(image.shape)].append(index)
     found: dict[int, Tensor] = {}
     for (_, height, width), members in groups.items():
         most = max(1, pixels // (height * width))
         for first in range(0, len(members), most):
             part = members[first : first + most]
-            stacked = torch.stack([pictures[index] for index in part])
+            stacked = torch.stack([images[index] for index in part])
             found.update(zip(part, model.get_image_features(stacked).pooler_output, strict=True))
-    return [found[index] for index in range(len(pictures))]
+    return [found[index] for index in range(len(images))]
 
 
 @torch.inference_mode()
@@ -74,19 +74,19 @@ def run(report: Report) -> None:
     sizes = natural_sizes(12 if arguments.quick else 200)
     for budget in [4, None] if arguments.quick else [16, 36, 64, None]:
         shown = shapes(sizes, budget, largest=192 if arguments.quick else 512)
-        pictures = [torch.randn(3, *shape, device=arguments.device) for shape in shown]
+        images = [torch.randn(3, *shape, device=arguments.device) for shape in shown]
         runs: dict[str, Run] = {
-            "one by one": lambda pictures=pictures: one_by_one(model, pictures),
-            "bucketed": lambda pictures=pictures: bucketed(model, pictures, arguments.pixels),
+            "one by one": lambda images=images: one_by_one(model, images),
+            "bucketed": lambda images=images: bucketed(model, images, arguments.pixels),
         }
         timings = paired(runs, rounds_of(arguments), arguments.device)
-        alone, together = one_by_one(model, pictures), bucketed(model, pictures, arguments.pixels)
+        alone, together = one_by_one(model, images), bucketed(model, images, arguments.pixels)
         report.add(
             budget=budget or "own size",
-            pictures=len(pictures),
+            images=len(images),
             shapes=len(Counter(shown)),
-            alone_per_second=len(pictures) / timings.median("one by one"),
-            bucketed_per_second=len(pictures) / timings.median("bucketed"),
+            alone_per_second=len(images) / timings.median("one by one"),
+            bucketed_per_second=len(images) / timings.median("bucketed"),
             times=timings.ratio("one by one", "bucketed"),
             relative_difference=max(float((a - b).norm() / a.norm()) for a, b in zip(alone, together, strict=True)),
         )

@@ -1,7 +1,7 @@
-"""The second question about one picture against the first: seconds to the first token.
+"""The second question about one image against the first: seconds to the first token.
 
-A fresh Generator for every round, so that the first question always pays for the picture. The second one continues the
-dialogue: the picture's features and the keys and values of what was said are there already, if they are kept.
+A fresh Generator for every round, so that the first question always pays for the image. The second one continues the
+dialogue: the image's features and the keys and values of what was said are there already, if they are kept.
 
 Goal: the second at least 5x sooner than the first, at 1536 x 1536.
 """
@@ -22,7 +22,7 @@ CACHE = 8 << 30
 def random_model(
     name: str, device: str, dtype: torch.dtype, resolution: int | None, layers: int | None
 ) -> tuple[ConvLlavaForConditionalGeneration, object]:
-    """Return a model of a preset's size with random weights, and a processor that fits its pictures."""
+    """Return a model of a preset's size with random weights, and a processor that fits its images."""
     config = preset(name)
     if layers is not None:
         config.text_config.num_hidden_layers = layers
@@ -34,13 +34,13 @@ def random_model(
     return model, processor
 
 
-def dialogue(generator: Generator, picture: Image.Image, tokens: int) -> list[float]:
+def dialogue(generator: Generator, image: Image.Image, tokens: int) -> list[float]:
     """Ask three questions and return the seconds to each first token."""
     messages: list[dict[str, object]] = []
     found = []
     for question in ("What is shown here?", "And what is on the left?", "How many are there?"):
         messages.append(question_message(question, num_images=0 if messages else 1))
-        (answer,) = generator.generate([Request(messages=messages, images=[picture], max_new_tokens=tokens)])
+        (answer,) = generator.generate([Request(messages=messages, images=[image], max_new_tokens=tokens)])
         found.append(answer.timings.first_token_seconds)
         messages.append({"role": "assistant", "content": answer.text or "?"})
     return found
@@ -57,10 +57,10 @@ def run(report: Report) -> None:
     else:
         loaded = load_pretrained("nano", device=arguments.device)
     for side in sides:
-        picture = Image.effect_noise((side, side), 60).convert("RGB")
+        image = Image.effect_noise((side, side), 60).convert("RGB")
         for kept in (0, CACHE):
             turns = [
-                dialogue(Generator(*loaded, max_batch=1, prefix_cache_bytes=kept), picture, arguments.tokens)
+                dialogue(Generator(*loaded, max_batch=1, prefix_cache_bytes=kept), image, arguments.tokens)
                 for _ in range(rounds_of(arguments) + 1)
             ][1:]  # the first is a warm-up
             first, second, third = (median(times) for times in zip(*turns, strict=True))
@@ -82,7 +82,7 @@ def options() -> argparse.ArgumentParser:
     found.add_argument("--preset", help="random weights of this size, for example convllava-7b-1536, instead of nano")
     found.add_argument("--layers", type=int, help="of --preset's language model, where all do not fit into memory")
     found.add_argument("--dtype", default="bfloat16", help="of --preset (default: bfloat16)")
-    found.add_argument("--side", type=int, action="append", help="of the picture; repeatable")
+    found.add_argument("--side", type=int, action="append", help="of the image; repeatable")
     found.add_argument("--tokens", type=int, default=8, help="of each answer (default: 8)")
     return found
 

@@ -18,7 +18,7 @@ from convllava.inference import Generator, load_pretrained, open_image
 from convllava.model import ConvLlavaForConditionalGeneration
 
 PRECISIONS = ("plain", "float32", "bfloat16", "int8")
-PICTURES = 8
+IMAGES = 8
 
 
 def documents(processor: object, number: int) -> list[Tensor]:
@@ -38,9 +38,9 @@ def switch(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
 
 
 @torch.inference_mode()
-def features(model: ConvLlavaForConditionalGeneration, pictures: list[Tensor]) -> list[Tensor]:
-    """Encode pictures one by one."""
-    return [model.model.vision_tower(pixels).last_hidden_state for pixels in pictures]
+def features(model: ConvLlavaForConditionalGeneration, images: list[Tensor]) -> list[Tensor]:
+    """Encode images one by one."""
+    return [model.model.vision_tower(pixels).last_hidden_state for pixels in images]
 
 
 def run(report: Report) -> None:
@@ -48,12 +48,12 @@ def run(report: Report) -> None:
     arguments = report.arguments
     model, processor = load_pretrained(arguments.model, device="cpu")
     generator_options = {"max_batch": 8}
-    pictures = documents(processor, 2 if arguments.quick else PICTURES)
-    exact = features(model, pictures)
+    images = documents(processor, 2 if arguments.quick else IMAGES)
+    exact = features(model, images)
     limit = 8 if arguments.quick else arguments.limit
     for precision in PRECISIONS:
         switch(model, precision)
-        found = features(model, pictures)
+        found = features(model, images)
         errors = [float((ours - plain).norm() / plain.norm()) for ours, plain in zip(found, exact, strict=True)]
         scores = {}
         with tempfile.TemporaryDirectory() as folder:

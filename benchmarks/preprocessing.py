@@ -1,7 +1,7 @@
-"""Decode, resize and normalise a JPEG: the fast and the exact way against transformers' CLIPImageProcessor.
+"""Decode, resize and normalize a JPEG: the fast and the exact way against transformers' CLIPImageProcessor.
 
-One JPEG of 3000 x 4000 pixels, from the file to a tensor: the picture on a square of 1536 and, for the project's own
-two ways, at its own aspect ratio too. Then the same pictures with a model working meanwhile. Differences in levels of 8
+One JPEG of 3000 x 4000 pixels, from the file to a tensor: the image on a square of 1536 and, for the project's own
+two ways, at its own aspect ratio too. Then the same images with a model working meanwhile. Differences in levels of 8
 bits are those of the fast way to the exact one, which equals CLIP's.
 
 Goal: the fast way at least 2x CLIPImageProcessor.
@@ -33,7 +33,7 @@ def clip(side: int) -> Any:
 
 
 def by_clip(processor: Any, path: Path) -> Tensor:
-    """Open, pad and process a picture as LLaVA's own code does."""
+    """Open, pad and process an image as LLaVA's own code does."""
     with Image.open(path) as image:
         square = pad_to_square(image.convert("RGB"), (122, 116, 104))
     return processor(square, return_tensors="pt")["pixel_values"]
@@ -72,7 +72,7 @@ def squares(report: Report, path: Path, side: int) -> None:
 
 
 def natives(report: Report, path: Path, short_side: int) -> None:
-    """Compare our two ways at the picture's own aspect ratio."""
+    """Compare our two ways at the image's own aspect ratio."""
     ways = own_ways(image_aspect_ratio="native", resolution=short_side)
     timings = paired(
         {way: lambda own=own: own(str(path), return_tensors="pt") for way, own in ways.items()},
@@ -89,7 +89,7 @@ def natives(report: Report, path: Path, short_side: int) -> None:
 
 
 def overlapped(report: Report, path: Path, number: int, budget: int) -> None:
-    """Encode several pictures with nano: prepared one by one before, and by threads meanwhile."""
+    """Encode several images with nano: prepared one by one before, and by threads meanwhile."""
     model, _ = load_pretrained("nano", device=report.arguments.device)
     fast = own_ways(max_visual_tokens=budget)["fast"]
     sources = [str(path)] * number
@@ -105,7 +105,7 @@ def overlapped(report: Report, path: Path, number: int, budget: int) -> None:
     }
     timings = paired(runs, rounds_of(report.arguments))
     report.add(
-        shown=f"{number} pictures of {budget} tokens, encoded",
+        shown=f"{number} images of {budget} tokens, encoded",
         in_turns_per_second=number / timings.median("in turns"),
         ahead_per_second=number / timings.median("ahead"),
         times=timings.ratio("in turns", "ahead"),

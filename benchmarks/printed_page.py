@@ -2,13 +2,13 @@
 
 python benchmarks/printed_page.py                                  # two texts in three faces of fonts-dejavu-core
 python benchmarks/printed_page.py --text my.txt --font MyFace.ttf  # one's own
-python benchmarks/printed_page.py --save runs/printed              # keeps the pictures and what was read
+python benchmarks/printed_page.py --save runs/printed              # keeps the images and what was read
 
 The built-in texts share no word with the lists that the generator draws from, and no face is among the bundled ones.
 The photograph: slight blur, light that falls off to one corner, noise of the sensor, JPEG. Pages are the same every
 time. Each is read in three ways, and the character error rate (edits per true character, white space as one blank) of
 each is printed: the page at once, row by row, and in pieces of a few cells, cut at blanks, which is what a model reads
-best that was trained on short lines. Rows and pieces are found from the picture alone.
+best that was trained on short lines. Rows and pieces are found from the image alone.
 """
 
 import argparse
@@ -57,7 +57,7 @@ Span = tuple[int, int]
 """First pixel and the one after the last."""
 
 Read = Callable[[Sequence[Image.Image], str], list[str]]
-"""Pictures and the question about each of them, to the answers."""
+"""Images and the question about each of them, to the answers."""
 
 
 def print_page(text: str, face: str, font_size: int) -> Image.Image:
@@ -89,9 +89,9 @@ def photograph(page: Image.Image) -> Image.Image:
     return Image.open(stream).convert("RGB")
 
 
-def ink_of(picture: Image.Image) -> np.ndarray:
+def ink_of(image: Image.Image) -> np.ndarray:
     """Return (height, width) booleans: darker than three quarters of what surrounds it."""
-    grey = picture.convert("L")
+    grey = image.convert("L")
     around = np.asarray(grey.filter(ImageFilter.GaussianBlur(24)), dtype=np.float32)
     return np.asarray(grey, dtype=np.float32) < 0.75 * around
 
@@ -123,25 +123,25 @@ def cut_row(letters: list[Span], most: float) -> list[list[Span]]:
     return [letters[:place], *cut_row(letters[place:], most)]
 
 
-def pieces_of(picture: Image.Image, cells: int | None) -> list[list[Image.Image]]:
-    """Return each row as pictures 64 pixels high: one, or several of at most ``cells`` times 64 pixels.
+def pieces_of(image: Image.Image, cells: int | None) -> list[list[Image.Image]]:
+    """Return each row as images 64 pixels high: one, or several of at most ``cells`` times 64 pixels.
 
     A piece may be wider than that before it is shrunk to fit, so that cuts fall between words rather than in them.
     """
-    ink = ink_of(picture)
+    ink = ink_of(image)
     rows = []
     for top, bottom in rows_of(ink):
         margin = 0.35 * (bottom - top)  # ink is three fifths of the height
         most = cells * _SHRUNK * (bottom - top + 2 * margin) - 2 * margin if cells else math.inf
         parts = cut_row(spans_of(ink[top:bottom].any(axis=0), gap=1), most)
-        lefts = [part[0][0] for part in parts] + [picture.width]
+        lefts = [part[0][0] for part in parts] + [image.width]
         rights = [0] + [part[-1][1] for part in parts]
         boxes = []
-        for number in range(len(parts)):  # no letter of a neighbour comes along
+        for number in range(len(parts)):  # no letter of a neighbor comes along
             left = max(lefts[number] - margin, (rights[number] + lefts[number]) / 2)
             right = min(rights[number + 1] + margin, (rights[number + 1] + lefts[number + 1]) / 2)
             boxes.append((round(left), max(0, round(top - margin)), round(right), round(bottom + margin)))
-        rows.append([fit(picture.crop(box), cells) for box in boxes])
+        rows.append([fit(image.crop(box), cells) for box in boxes])
     return rows
 
 
@@ -169,12 +169,12 @@ class Reading:
     characters: int
 
 
-def read_page(picture: Image.Image, read: Read, cells: int) -> dict[str, str]:
+def read_page(image: Image.Image, read: Read, cells: int) -> dict[str, str]:
     """Read a page in each way."""
-    (whole,) = read([picture], "Transcribe the page.")
+    (whole,) = read([image], "Transcribe the page.")
     found = {"page": whole}
     for way, most in (("rows", None), ("pieces", cells)):
-        rows = pieces_of(picture, most)
+        rows = pieces_of(image, most)
         answers = iter(read([piece for row in rows for piece in row], "Read the text."))
         found[way] = "\n".join(" ".join(next(answers) for _ in row) for row in rows)
     return found
@@ -195,8 +195,8 @@ def reader(model: str, batch_size: int) -> Read:
 
     generator = Generator(*load_pretrained(model), max_batch=batch_size)
 
-    def read(pictures: Sequence[Image.Image], question: str) -> list[str]:
-        answers = generator.generate([Request.of_question(question, (picture,)) for picture in pictures])
+    def read(images: Sequence[Image.Image], question: str) -> list[str]:
+        answers = generator.generate([Request.of_question(question, (image,)) for image in images])
         return [answer.text for answer in answers]
 
     return read
@@ -242,11 +242,11 @@ def run(arguments: argparse.Namespace) -> list[Reading]:
     }
     read = reader(arguments.model, arguments.batch_size)
     readings: list[Reading] = []
-    for (name, face), picture in pages.items():
-        readings += judge(name, Path(face).stem, texts[name], read_page(picture, read, arguments.cells))
+    for (name, face), image in pages.items():
+        readings += judge(name, Path(face).stem, texts[name], read_page(image, read, arguments.cells))
         if arguments.save:
             arguments.save.mkdir(parents=True, exist_ok=True)
-            picture.save(arguments.save / f"{name}-{Path(face).stem}.png")
+            image.save(arguments.save / f"{name}-{Path(face).stem}.png")
     if arguments.save:
         content: list[dict[str, Any]] = [asdict(own) for own in readings]
         (arguments.save / "read.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=36, help="of the type, in pixels per em (default: 36)")
     parser.add_argument("--cells", type=int, default=3, help="widest piece, in cells of 64 pixels (default: 3)")
     parser.add_argument("--batch-size", type=int, default=16, help="answers at a time")
-    parser.add_argument("--save", type=Path, help="folder for the pictures and what was read")
+    parser.add_argument("--save", type=Path, help="folder for the images and what was read")
     arguments = parser.parse_args()
     if arguments.size < 8 or arguments.cells < 1:
         parser.error("--size is at least 8 and --cells at least 1")

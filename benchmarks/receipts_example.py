@@ -95,7 +95,7 @@ def summary() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run what is left to do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="folder with SROIE's pictures, boxes and keys, or a JSONL file")
+    parser.add_argument("source", help="folder with SROIE's images, boxes and keys, or a JSONL file")
     parser.add_argument("--processes", type=int, default=2, help="that train side by side (default: 2)")
     parser.add_argument("--limit", type=int, help="only the first questions of each benchmark: for a try")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")

@@ -1,4 +1,4 @@
-"""Draws the example pictures of the page that `convllava serve` shows: held-out samples.
+"""Draws the example images of the page that `convllava serve` shows: held-out samples.
 
 The receipt is the first whose total is asked, counting seeds from that of the others, that nano answers rightly; it
 answers about six in ten of them so. Nobody has chosen the others.
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convllava.data.synthetic import SyntheticDataset
+from convllava.synthetic import SyntheticDataset
 
 FOLDER = Path(__file__).parents[1] / "src" / "convllava" / "serve" / "static" / "examples"
 
@@ -25,7 +25,7 @@ EXAMPLES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("receipt", "A receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
     ("form", "A printed page", "document", {"sizes": [[256, 320]], **PAGE}),
     ("line", "A line of text", "line", {"sizes": [[64, 192]], "cap": [0.4, 0.75], "noise": 0.3}),
-    ("where", "Coloured shapes", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
+    ("where", "Colored shapes", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
     ("count", "Shapes to count", "scene", {"sizes": [[128, 128]], "tasks": ["count"]}),
     ("caption", "Shapes to describe", "scene", {"sizes": [[192, 128]], "tasks": ["caption"], "most": 3}),
 )

@@ -4,9 +4,9 @@
     python benchmarks/serve_load.py --url http://127.0.0.1:8001/v1 --name NAME    # another server, for example vLLM
 
 Clients are threads of this process and share the cores with the server. Each sends its next request when it has its
-answer: pictures of mixed shapes up to 512 pixels a side, answers of 64 to 128 tokens whether or not the model would
+answer: images of mixed shapes up to 512 pixels a side, answers of 64 to 128 tokens whether or not the model would
 stop earlier (a copy of the checkpoint without end tokens is served, so that every server does equal work). Every
-request has a picture of its own, so that nothing is reused; otherwise throughput would be that of a cache. It is
+request has an image of its own, so that nothing is reused; otherwise throughput would be that of a cache. It is
 compared with that of one client who asks one request after the other, and a part of the greedy answers with those
 given alone.
 """
@@ -52,7 +52,7 @@ class Reply:
 
 
 def request_bodies(start: int, number: int, name: str | None) -> list[bytes]:
-    """Draw pictures and write the requests, always the same."""
+    """Draw images and write the requests, always the same."""
     bodies = []
     for index in range(start, start + number):
         rng = random.Random(index)

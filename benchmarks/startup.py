@@ -37,9 +37,9 @@ def slowest_imports(report_of_python: str, number: int = SHOWN) -> list[tuple[st
 def run(report: Report) -> None:
     """Time both and profile the second."""
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "picture.png"
-        Image.effect_noise((192, 128), 60).convert("RGB").save(picture)
-        ask = ("ask", str(picture), "What does it say?", "--max-new-tokens", "8", "--device", "cpu")
+        image = Path(folder) / "image.png"
+        Image.effect_noise((192, 128), 60).convert("RGB").save(image)
+        ask = ("ask", str(image), "What does it say?", "--max-new-tokens", "8", "--device", "cpu")
         runs = {
             "python": lambda: subprocess.run([sys.executable, "-c", "pass"], check=True),
             "help": lambda: convllava("--help"),

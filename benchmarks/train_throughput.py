@@ -1,7 +1,7 @@
 """Training updates a minute on a nano recipe, against what one writes with transformers alone.
 
 The other side is the same model and data under a plain `Trainer`: `ConvNextModel` as the encoder, batches without
-bucketing, pictures padded to the largest of their batch. Samples, trained parameters and batch size are the same.
+bucketing, images padded to the largest of their batch. Samples, trained parameters and batch size are the same.
 Both run as one process on all cores and, under `torchrun`, as one process for each core; each is judged by its better
 way.
 """
@@ -45,7 +45,7 @@ WARM_UP = 2
 
 
 class PaddedConvNext(nn.Module):
-    """transformers' encoder in the place of ours: all pictures of a batch at the size of the largest."""
+    """transformers' encoder in the place of ours: all images of a batch at the size of the largest."""
 
     def __init__(self, tower: ConvLlavaVisionModel) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class PaddedConvNext(nn.Module):
         self.stride = config.output_stride
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> BaseModelOutputWithNoAttention:
-        """Encode padding and all, and keep the cells of each picture."""
+        """Encode padding and all, and keep the cells of each image."""
         maps = self.encoder(pixel_values).last_hidden_state.permute(0, 2, 3, 1)
         grids = (image_sizes // self.stride).tolist()
         kept = [one[:height, :width].flatten(0, 1) for one, (height, width) in zip(maps, grids, strict=True)]

@@ -4,7 +4,7 @@
     python benchmarks/vllm_compare.py --vllm DIRECTORY/bin/python --work WORK
 
 Serves the checkpoint in vLLM (transformers backend, on the CPU unless the environment has another vLLM) and asks both
-for: pictures of mixed aspect ratios, two pictures in one question, text alone, and one of them as a stream. vLLM and
+for: images of mixed aspect ratios, two images in one question, text alone, and one of them as a stream. vLLM and
 ours run in processes of their own. Everything is float32, so that only ties could differ.
 """
 
@@ -31,18 +31,18 @@ START_SECONDS = 900.0
 
 
 def requests() -> dict[str, tuple[list[str], str]]:
-    """Return pictures and question by the name of the case."""
+    """Return images and question by the name of the case."""
     entries = json.loads((EXAMPLES / "examples.json").read_text(encoding="utf-8"))
     cases = {entry["title"]: ([entry["file"]], entry["question"]) for entry in entries}
-    cases["two pictures"] = (["receipt.png", "line.png"], "What is written in the second picture?")
+    cases["two images"] = (["receipt.png", "line.png"], "What is written in the second image?")
     cases["text alone"] = ([], "What is the capital of France?")
     return cases
 
 
-def body(pictures: list[str], question: str, **options: Any) -> bytes:
+def body(images: list[str], question: str, **options: Any) -> bytes:
     """Return a request in OpenAI's format."""
     parts: list[dict[str, Any]] = []
-    for name in pictures:
+    for name in images:
         data = base64.b64encode((EXAMPLES / name).read_bytes()).decode()
         parts.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
     content = [*parts, {"type": "text", "text": question}]
@@ -135,16 +135,16 @@ def own_checkpoint(model: str, folder: Path) -> Path:
 def compare(ours: str, theirs: str) -> int:
     """Print both answers to everything; return how many differ."""
     different = 0
-    for name, (pictures, question) in requests().items():
-        expected, got = ask(ours, body(pictures, question)), ask(theirs, body(pictures, question))
+    for name, (images, question) in requests().items():
+        expected, got = ask(ours, body(images, question)), ask(theirs, body(images, question))
         different += expected != got
-        sizes = ", ".join("x".join(map(str, Image.open(BytesIO((EXAMPLES / p).read_bytes())).size)) for p in pictures)
+        sizes = ", ".join("x".join(map(str, Image.open(BytesIO((EXAMPLES / p).read_bytes())).size)) for p in images)
         print(f"{'equal    ' if expected == got else 'DIFFERENT'} {name} ({sizes}): {expected!r}", flush=True)
         if expected != got:
             print(f"          vLLM: {got!r}", flush=True)
-    pictures, question = next(iter(requests().values()))
-    streamed = ask_streaming(theirs, body(pictures, question, stream=True))
-    same = streamed == ask(ours, body(pictures, question))
+    images, question = next(iter(requests().values()))
+    streamed = ask_streaming(theirs, body(images, question, stream=True))
+    same = streamed == ask(ours, body(images, question))
     print(f"{'equal    ' if same else 'DIFFERENT'} streamed: {streamed!r}", flush=True)
     return different + (not same)
 

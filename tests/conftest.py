@@ -51,7 +51,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             depths=[1] * 5,
             hidden_sizes=[8, 8, 16, 16, 32],
             layer_scale_init_value=0.1,
-            initializer_range=0.1,  # far from 0, so that pictures and words make a difference
+            initializer_range=0.1,  # far from 0, so that images and words make a difference
         ),
         text_config={
             "model_type": "llama",

@@ -10,14 +10,14 @@ from typing import Any
 from PIL import Image
 
 
-def picture_bytes(colour: str = "red", size: tuple[int, int] = (96, 64), kind: str = "PNG") -> bytes:
+def image_bytes(color: str = "red", size: tuple[int, int] = (96, 64), kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, kind)
+    Image.new("RGB", size, color).save(stream, kind)
     return stream.getvalue()
 
 
-def picture_text(colour: str = "red", size: tuple[int, int] = (96, 64)) -> str:
-    return base64.b64encode(picture_bytes(colour, size)).decode()
+def image_text(color: str = "red", size: tuple[int, int] = (96, 64)) -> str:
+    return base64.b64encode(image_bytes(color, size)).decode()
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -31,14 +31,14 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def yes_no_rows(count: int) -> list[dict[str, Any]]:
-    """MME-like rows: two questions a picture, pictures of two shapes."""
+    """MME-like rows: two questions an image, images of two shapes."""
     rows = []
     for number in range(count):
         size = ((96, 64), (64, 96))[number // 2 % 2]
         rows.append(
             {
                 "index": number,
-                "image": picture_text("red", size) if number % 2 == 0 else str(number - 1),
+                "image": image_text("red", size) if number % 2 == 0 else str(number - 1),
                 "image_path": f"count/{number // 2}.png",
                 "question": f"Is there number {number}? Please answer yes or no.",
                 "answer": ("Yes", "No")[number % 2],

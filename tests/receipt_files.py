@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from convllava.data.synthetic import Example, SyntheticDataset
+from convllava.synthetic import Example, SyntheticDataset
 
 KEYS = {"the name of the shop": "company", "the date": "date", "the street": "address", "the total": "total"}
 
@@ -29,14 +29,14 @@ def keys(example: Example) -> dict[str, str]:
 
 
 def write_sroie(folder: Path, count: int, names: tuple[str, str, str] = ("img", "box", "key")) -> list[Example]:
-    """Write receipts as pictures, boxes and keys in three folders; return them in the order of their names."""
-    pictures, boxes, fields = (folder / name for name in names)
-    for own in (pictures, boxes, fields):
+    """Write receipts as images, boxes and keys in three folders; return them in the order of their names."""
+    images, boxes, fields = (folder / name for name in names)
+    for own in (images, boxes, fields):
         own.mkdir(parents=True, exist_ok=True)
     examples = draw_receipts(count)
     for number, example in enumerate(examples):
         name = f"{number:03d}"
-        example.image.save(pictures / f"{name}.jpg", quality=95)
+        example.image.save(images / f"{name}.jpg", quality=95)
         (boxes / f"{name}.csv").write_text("\r\n".join(box_lines(example)) + "\r\n", encoding="utf-8")
         (fields / f"{name}.json").write_text(json.dumps(keys(example)), encoding="utf-8")
     return examples

@@ -10,21 +10,21 @@ from PIL import Image
 
 
 def encoded_image(number: int, kind: str = "PNG") -> bytes:
-    """Return the file of a small picture whose size tells its number."""
+    """Return the file of a small image whose size tells its number."""
     stream = io.BytesIO()
     Image.new("RGB", (16 + number, 20), (number, 0, 0)).save(stream, kind)
     return stream.getvalue()
 
 
-def record(number: int, pictures: int = 1) -> dict[str, Any]:
-    """Return a LLaVA record without its pictures' names."""
-    question = "<image>\n" * pictures + f"What is {number}?"
+def record(number: int, images: int = 1) -> dict[str, Any]:
+    """Return a LLaVA record without its images' names."""
+    question = "<image>\n" * images + f"What is {number}?"
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": f"it is {number}"}]
     return {"id": f"s{number}", "conversations": turns}
 
 
 def write_parquet(path: Path, numbers: list[int], **columns: list[Any]) -> Path:
-    """Write records as one shard, with pictures as ``datasets`` stores them."""
+    """Write records as one shard, with images as ``datasets`` stores them."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -50,7 +50,7 @@ def write_tar(path: Path, files: dict[str, bytes | str | dict[str, Any]]) -> Pat
 
 
 def tar_files(numbers: list[int]) -> dict[str, bytes | str | dict[str, Any]]:
-    """Return the files of records, every third with a JPEG, every fifth with two pictures."""
+    """Return the files of records, every third with a JPEG, every fifth with two images."""
     files: dict[str, bytes | str | dict[str, Any]] = {}
     for number in numbers:
         two = number % 5 == 0

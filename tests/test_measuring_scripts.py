@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convllava.data.synthetic import names, words
-from convllava.data.synthetic.fonts import FACES, FONT_DIRECTORY
+from convllava.synthetic import names, words
+from convllava.synthetic.fonts import FACES, FONT_DIRECTORY
 
 
 def load(repository: Path, name: str) -> ModuleType:
@@ -44,8 +44,8 @@ FACE = str(FONT_DIRECTORY / "work-sans-regular.ttf")  # here only the cutting ma
 
 
 def photographed(printed_page: Any, text: str) -> Image.Image:
-    picture: Image.Image = printed_page.photograph(printed_page.print_page(text, FACE, 36))
-    return picture
+    image: Image.Image = printed_page.photograph(printed_page.print_page(text, FACE, 36))
+    return image
 
 
 def listed_words() -> set[str]:
@@ -71,14 +71,14 @@ def test_built_in_pages_share_nothing_with_the_generator(printed_page: Any) -> N
 @pytest.mark.parametrize("name", ["minerals", "orchestra"])
 def test_rows_and_pieces_are_found_in_the_photograph(printed_page: Any, name: str) -> None:
     text = printed_page.TEXTS[name]
-    picture = photographed(printed_page, text)
-    spans = printed_page.rows_of(printed_page.ink_of(picture))
+    image = photographed(printed_page, text)
+    spans = printed_page.rows_of(printed_page.ink_of(image))
     first, leading = 2 * 36, round(1.6 * 36)
     assert [(top + bottom) // 2 // leading for top, bottom in spans] == [
         (first + round((number + 0.5) * leading)) // leading for number in range(len(text.splitlines()))
     ]
-    assert [len(row) for row in printed_page.pieces_of(picture, None)] == [1] * len(spans)
-    pieces = printed_page.pieces_of(picture, 3)
+    assert [len(row) for row in printed_page.pieces_of(image, None)] == [1] * len(spans)
+    pieces = printed_page.pieces_of(image, 3)
     assert all(piece.size[1] == 64 and piece.width <= 3 * 64 for row in pieces for piece in row)
     words_of_row = [len(line.split()) for line in text.splitlines()]
     assert all(2 <= len(row) <= 2 * most for row, most in zip(pieces, words_of_row, strict=True))

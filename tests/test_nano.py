@@ -72,7 +72,7 @@ def test_it_is_as_good_as_its_card_says(generator: Generator, benchmark: str, bo
     assert score.value >= bound if score.higher_is_better else score.value <= bound
 
 
-def test_the_demo_shows_pictures_that_it_is_right_about(generator: Generator, tmp_path: Path) -> None:
+def test_the_demo_shows_images_that_it_is_right_about(generator: Generator, tmp_path: Path) -> None:
     loaded = generator.model, generator.processor
     console = Console(file=StringIO())
     assert all(demo.show_case(console, loaded, tmp_path, index) for index in range(len(demo.CASES)))

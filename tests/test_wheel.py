@@ -66,7 +66,7 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path, repository: Path) ->
     assert packed == expected
     assert "convllava/py.typed" in packed
     assert "convllava/assets/nano/config.json" in packed
-    for folder, suffix in (("assets/nano", ".safetensors"), ("data/synthetic/fonts", ".ttf")):
+    for folder, suffix in (("assets/nano", ".safetensors"), ("synthetic/fonts", ".ttf")):
         assert any(name.startswith(f"convllava/{folder}/") and name.endswith(suffix) for name in packed)
 
 
@@ -82,10 +82,10 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
 
 
 def test_installed_program_answers(installed: Path, tmp_path: Path) -> None:
-    from convllava.data.synthetic import SyntheticDataset
+    from convllava.synthetic import SyntheticDataset
 
-    picture = tmp_path / "line.png"
-    SyntheticDataset("line", count=1, seed=0)[0].images[0].save(picture)
+    image = tmp_path / "line.png"
+    SyntheticDataset("line", count=1, seed=0)[0].images[0].save(image)
     environment = elsewhere(installed)
 
     code = "import convllava; print(convllava.__file__)"
@@ -93,7 +93,7 @@ def test_installed_program_answers(installed: Path, tmp_path: Path) -> None:
     assert Path(where.stdout.strip()).is_relative_to(installed)
 
     program = installed / "bin" / "convllava"
-    answer = run(sys.executable, program, "ask", picture, "Read the text.", env=environment, cwd=tmp_path)
+    answer = run(sys.executable, program, "ask", image, "Read the text.", env=environment, cwd=tmp_path)
     assert answer.stdout.strip()
     assert answer.stderr == ""
 

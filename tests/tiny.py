@@ -34,7 +34,7 @@ def tiny_model(
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
-            "initializer_range": 0.2,  # answers that differ from picture to picture
+            "initializer_range": 0.2,  # answers that differ from image to image
         },
         image_aspect_ratio="native",
         resolution=None,

@@ -20,14 +20,14 @@ PATIENCE = 600
 """Seconds for anything that another process does, on a machine that has much else to do."""
 
 SHAPES = [(64, 64), (128, 64), (64, 128), (192, 128), None, None]
-"""(width, height) of the pictures of successive samples; None is a sample of text alone."""
+"""(width, height) of the images of successive samples; None is a sample of text alone."""
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["convllava.train", "convllava.cli.main"])  # imported once, for all the processes below
 
 
 def write_data(folder: Path, count: int = 48) -> Path:
-    """Write a LLaVA data file with noise as pictures, several shapes among them, and answers of several lengths."""
+    """Write a LLaVA data file with noise as images, several shapes among them, and answers of several lengths."""
     rng = np.random.default_rng(0)
     records = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Find, for each picture of `convllava demo`, the first series whose sample a model answers rightly.
+"""Find, for each image of `convllava demo`, the first series whose sample a model answers rightly.
 
 Pages that hold nothing but a number, because nothing else fitted, are passed over too.
 

@@ -18,7 +18,7 @@ from convllava.model import ConvLlavaForConditionalGeneration
 
 COORDINATE = r"[\[ ][01]\.\d\d[,\]]"
 WAVES = 12
-"""The shortest wave is a sixth of the picture's side: shorter ones would set neighbours apart again."""
+"""The shortest wave is a sixth of the image's side: shorter ones would set neighbors apart again."""
 
 
 def main() -> None:

@@ -18,15 +18,15 @@ import torch
 from folders import read_folders
 
 from convllava import load_pretrained
-from convllava.data.synthetic import SyntheticDataset
 from convllava.model import ConvLlavaForConditionalGeneration
+from convllava.synthetic import SyntheticDataset
 
 WORD = r" ?[A-Za-z]+"
 SAMPLES_PER_SOURCE = 3000
 LEAST_SHARE = 0.002
 """Words of fewer samples than this are left to their characters: names and goods, not the language of questions."""
 
-# Kind, its options, and whether its answers are language (true) or text read off the picture.
+# Kind, its options, and whether its answers are language (true) or text read off the image.
 SOURCES: tuple[tuple[str, dict[str, Any], bool], ...] = (
     ("line", {}, False),
     ("scene", {"sizes": [[128, 128]]}, True),

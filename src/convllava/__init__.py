@@ -1,4 +1,4 @@
-"""ConvLLaVA: pictures of any size and shape, compressed by a five-stage ConvNeXt, for a language model."""
+"""ConvLLaVA: images of any size and shape, compressed by a five-stage ConvNeXt, for a language model."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,7 @@
 """Boxes and the virtual padded square: pure functions on numbers.
 
-A box is ``(x0, y0, x1, y1)``. In pixels it refers to the original picture. In text it is written with two
-decimals on the *virtual padded square*: the picture centred in a square as wide as its longer side, whatever the
+A box is ``(x0, y0, x1, y1)``. In pixels it refers to the original image. In text it is written with two
+decimals on the *virtual padded square*: the image centerd in a square as wide as its longer side, whatever the
 aspect policy the model was given (the convention of the LLaVA-1.5 grounding data).
 """
 
@@ -16,7 +16,7 @@ _BOX_IN_TEXT = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
 
 class SquarePadding(NamedTuple):
-    """Where a picture lies on its padded square, in pixels."""
+    """Where an image lies on its padded square, in pixels."""
 
     side: int
     left: int
@@ -24,29 +24,29 @@ class SquarePadding(NamedTuple):
 
 
 def square_padding(width: int, height: int) -> SquarePadding:
-    """Return the side of the padded square and the integer offsets of the picture on it."""
+    """Return the side of the padded square and the integer offsets of the image on it."""
     if width < 1 or height < 1:
-        raise ValueError(f"a picture has at least one pixel a side, got {width}x{height}")
+        raise ValueError(f"an image has at least one pixel a side, got {width}x{height}")
     side = max(width, height)
     return SquarePadding(side, (side - width) // 2, (side - height) // 2)
 
 
 def box_to_square(box: Sequence[float], width: int, height: int) -> Box:
-    """Map a box from pixels of a ``width`` x ``height`` picture to fractions of its padded square."""
+    """Map a box from pixels of a ``width`` x ``height`` image to fractions of its padded square."""
     x0, y0, x1, y1 = box
     side, left, top = square_padding(width, height)
     return ((x0 + left) / side, (y0 + top) / side, (x1 + left) / side, (y1 + top) / side)
 
 
 def box_from_square(box: Sequence[float], width: int, height: int) -> Box:
-    """Map a box from fractions of the padded square back to pixels of the picture; not clipped to it."""
+    """Map a box from fractions of the padded square back to pixels of the image; not clipped to it."""
     x0, y0, x1, y1 = box
     side, left, top = square_padding(width, height)
     return (x0 * side - left, y0 * side - top, x1 * side - left, y1 * side - top)
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> Box:
-    """Cut a pixel box at the picture's edges."""
+    """Cut a pixel box at the image's edges."""
     x0, y0, x1, y1 = box
     return (
         min(max(x0, 0.0), width),

@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig
 
 from convllava.analysis import load_calibration, save_calibration
 from convllava.analysis.calibration import Calibration, calibration_folder, calibration_key, fit, prefill_terms
-from convllava.analysis.measure import QUICK, busy, calibrate, jpeg, prepare_picture
+from convllava.analysis.measure import QUICK, busy, calibrate, jpeg, prepare_image
 from convllava.model import ConvLlavaConfig, nano, preset
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_seconds_add_up() -> None:
     alone = (1 + 2 * 2 + 3 * 1) + (4 + 5)
     once = known.first_token_seconds(source, shown, visual_tokens=900, text_tokens=100)
     assert once == pytest.approx(alone + 6 + 7 + 8)
-    twice = known.first_token_seconds(source, shown, visual_tokens=900, text_tokens=200, pictures=2)
+    twice = known.first_token_seconds(source, shown, visual_tokens=900, text_tokens=200, images=2)
     assert twice == pytest.approx(2 * alone + 6 + 14 + 32)
 
 
@@ -116,8 +116,8 @@ def test_a_busy_machine_is_told() -> None:
     assert "load 3.0 on 2 cores" in busy(3.0, cores=2)
 
 
-def test_the_picture_that_is_measured_is_a_real_one() -> None:
+def test_the_image_that_is_measured_is_a_real_one() -> None:
     data = jpeg(90, 130)
     assert data[:3] == b"\xff\xd8\xff"
-    pixels = prepare_picture(data, (64, 128))
+    pixels = prepare_image(data, (64, 128))
     assert pixels.shape == (1, 3, 64, 128) and pixels.std() > 0.1

@@ -1,4 +1,4 @@
-"""Which shape to choose, and what a choice keeps to, for pictures of any size."""
+"""Which shape to choose, and what a choice keeps to, for images of any size."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class TestChoose:
         assert choice.options == {"image_aspect_ratio": "native"} and choice.shapes == ((1920, 768),)
         assert choice.visual_tokens == 30 * 12 and not choice.shrunk
 
-    def test_one_elongated_picture_of_several_decides(self) -> None:
+    def test_one_elongated_image_of_several_decides(self) -> None:
         choice = choose([(500, 500), (300, 900)], RELEASED)
         assert choice.options == {"image_aspect_ratio": "native"} and len(choice.shapes) == 2
 
@@ -62,7 +62,7 @@ class TestChoose:
         within = choose([(height, width)], config, max_visual_tokens=most)
         try:
             free = choose([(height, width)], config)
-        except ValueError as error:  # so thin that it would become an enormous picture
+        except ValueError as error:  # so thin that it would become an enormous image
             assert "set max_visual_tokens" in str(error) and within.shrunk and within.visual_tokens <= most
             return
         assert within.visual_tokens <= min(most, free.visual_tokens)
@@ -71,7 +71,7 @@ class TestChoose:
             assert within.shapes == free.shapes and within.options == free.options
 
     @given(st.integers(600, 3000), st.integers(600, 3000), st.integers(60, 400))
-    def test_a_shrunk_picture_uses_its_budget_and_keeps_its_shape(self, height: int, width: int, most: int) -> None:
+    def test_a_shrunk_image_uses_its_budget_and_keeps_its_shape(self, height: int, width: int, most: int) -> None:
         choice = choose([(height, width)], NANO, max_visual_tokens=most)
         if choice.shrunk:
             ((rows, columns),) = [(h // 64, w // 64) for h, w in choice.shapes]
@@ -79,8 +79,8 @@ class TestChoose:
             assert (rows + 1) * (columns + 1) > most
             assert 0.5 < (rows / columns) / (height / width) < 2
 
-    def test_no_picture(self) -> None:
-        with pytest.raises(ValueError, match="no picture"):
+    def test_no_image(self) -> None:
+        with pytest.raises(ValueError, match="no image"):
             choose([], NANO)
 
 
@@ -106,19 +106,19 @@ class TestBudgets:
     def test_context(self) -> None:
         assert context_of(NANO) == 2048
         assert tokens_in_context(NANO, text_tokens=48, reserved=500) == 1500
-        assert tokens_in_context(NANO, text_tokens=48, reserved=500, pictures=4) == 375
+        assert tokens_in_context(NANO, text_tokens=48, reserved=500, images=4) == 375
         assert tokens_in_context(NANO, text_tokens=3000, reserved=500) == 1
 
     @given(st.floats(0.1, 3), st.integers(1, 3), SIDES, SIDES)
-    def test_the_most_tokens_in_time_are_the_most(self, seconds: float, pictures: int, height: int, width: int) -> None:
+    def test_the_most_tokens_in_time_are_the_most(self, seconds: float, images: int, height: int, width: int) -> None:
         known = calibration(prepare=(0.0, 1e-4, 1e-4))
 
         def estimate(tokens: int) -> float:
             return known.first_token_seconds(
-                (height, width), (64, 64 * tokens), visual_tokens=tokens, text_tokens=9, pictures=pictures
+                (height, width), (64, 64 * tokens), visual_tokens=tokens, text_tokens=9, images=images
             )
 
-        most = tokens_in_time(known, seconds, source_size=(height, width), stride=64, text_tokens=9, pictures=pictures)
+        most = tokens_in_time(known, seconds, source_size=(height, width), stride=64, text_tokens=9, images=images)
         assert estimate(most) <= seconds < estimate(most + 1)
 
     def test_a_time_that_cannot_be_kept_names_both(self) -> None:
@@ -167,7 +167,7 @@ class TestComparison:
         assert own.visual_tokens == sum(row.cost.visual_tokens for row in rows if row.cost)
         assert own.seconds == pytest.approx(sum(row.seconds or 0 for row in rows))
         unusable = next(total for total in totals if total.policy == "pad 4096")
-        assert unusable.not_usable == 3 and unusable.pictures == 0
+        assert unusable.not_usable == 3 and unusable.images == 0
 
     def test_a_time_needs_a_calibration(self) -> None:
         with pytest.raises(ValueError, match="calibration"):

@@ -132,6 +132,6 @@ def test_figure_2_files(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(figure_2_rows()) == 12
     assert [row["visual_tokens"] for row in rows if row["resolution"] == "1536"] == ["11881", "2304", "576"]
-    with Image.open(png) as picture:
-        assert min(picture.size) > 600
+    with Image.open(png) as image:
+        assert min(image.size) > 600
     assert xml.etree.ElementTree.parse(svg).getroot().tag.endswith("svg")

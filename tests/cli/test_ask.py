@@ -17,7 +17,7 @@ QUESTION = "What is it?"
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     Image.new("RGB", (192, 64), "teal").save(tmp_path / "p.png")
     return str(tmp_path / "p.png")
 
@@ -37,7 +37,7 @@ def ask(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture
 def answer_with_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the model find something in the left half of the picture."""
+    """Let the model find something in the left half of the image."""
     answer = Answer(
         text="[0.00, 0.00, 0.50, 1.00]",
         token_ids=(1,),
@@ -52,15 +52,15 @@ def answer_with_box(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "ask", lambda *args, **kwargs: answer)
 
 
-def test_answer_is_streamed(ask: Any, picture: str, tiny_checkpoint: Path) -> None:
-    out, err = ask(picture, QUESTION)
+def test_answer_is_streamed(ask: Any, image: str, tiny_checkpoint: Path) -> None:
+    out, err = ask(image, QUESTION)
     loaded = inference.load_pretrained(tiny_checkpoint)
-    assert out == printable(inference.ask(*loaded, picture, QUESTION, max_new_tokens=6).text) + "\n"
+    assert out == printable(inference.ask(*loaded, image, QUESTION, max_new_tokens=6).text) + "\n"
     assert err == "the answer was cut at 6 tokens (--max-new-tokens)\n"
 
 
-def test_json(ask: Any, picture: str, tiny_checkpoint: Path) -> None:
-    out, _ = ask(picture, QUESTION, "--json", "--image-aspect-ratio", "pad", "--resolution", "192")
+def test_json(ask: Any, image: str, tiny_checkpoint: Path) -> None:
+    out, _ = ask(image, QUESTION, "--json", "--image-aspect-ratio", "pad", "--resolution", "192")
     report = json.loads(out)
     assert report["model"] == str(tiny_checkpoint) and report["question"] == QUESTION
     assert report["grids"] == [[3, 3]] and report["num_image_tokens"] == 9
@@ -71,30 +71,30 @@ def test_json(ask: Any, picture: str, tiny_checkpoint: Path) -> None:
     assert out.count("\n") == 1
 
 
-def test_several_pictures_and_a_budget(ask: Any, picture: str) -> None:
-    out, _ = ask(picture, picture, QUESTION, "--json", "--max-visual-tokens", "2")
+def test_several_images_and_a_budget(ask: Any, image: str) -> None:
+    out, _ = ask(image, image, QUESTION, "--json", "--max-visual-tokens", "2")
     assert json.loads(out)["grids"] == [[1, 2], [1, 2]]
 
 
-def test_standard_input_and_a_page(ask: Any, picture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_and_a_page(ask: Any, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (64, 32)).save(tmp_path / "p.pdf", save_all=True, append_images=[Image.new("RGB", (32, 96))])
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(picture).read_bytes())))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(image).read_bytes())))
     out, _ = ask("-", str(tmp_path / "p.pdf"), QUESTION, "--page", "2", "--json")
     assert json.loads(out)["grids"] == [[1, 3], [3, 1]]
 
 
-def test_boxes_are_drawn_on_a_copy(answer_with_box: None, ask: Any, picture: str, tmp_path: Path) -> None:
-    before = Path(picture).read_bytes()
-    out, err = ask(picture, QUESTION, "--json", "--draw", str(tmp_path / "out.png"))
+def test_boxes_are_drawn_on_a_copy(answer_with_box: None, ask: Any, image: str, tmp_path: Path) -> None:
+    before = Path(image).read_bytes()
+    out, err = ask(image, QUESTION, "--json", "--draw", str(tmp_path / "out.png"))
     assert json.loads(out)["boxes"] == [[0.0, 0.0, 96.0, 64.0]] and err == ""
     drawn = Image.open(tmp_path / "out.png")
     assert drawn.getpixel((0, 0)) == (0xE6, 0x19, 0x4B) and drawn.getpixel((100, 30)) == (0, 128, 128)
-    assert Path(picture).read_bytes() == before
+    assert Path(image).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "p.png"]
 
 
-def test_an_answer_without_a_box_is_not_drawn(ask: Any, picture: str, tmp_path: Path) -> None:
-    _, err = ask(picture, QUESTION, "--draw", str(tmp_path / "out.png"))
+def test_an_answer_without_a_box_is_not_drawn(ask: Any, image: str, tmp_path: Path) -> None:
+    _, err = ask(image, QUESTION, "--draw", str(tmp_path / "out.png"))
     assert err.endswith(f"the answer has no box: {tmp_path / 'out.png'} was not written\n")
     assert not (tmp_path / "out.png").exists()
 
@@ -103,7 +103,7 @@ def test_an_answer_cannot_drive_the_terminal() -> None:
     assert printable("a\x1b[2Jb\r\x07\n\té漢🎉\u202e") == "a\ufffd[2Jb\ufffd\ufffd\n\té漢🎉\ufffd"
 
 
-def test_the_fast_ways_give_an_answer_about_the_same_picture(ask: Any, tmp_path: Path) -> None:
+def test_the_fast_ways_give_an_answer_about_the_same_image(ask: Any, tmp_path: Path) -> None:
     path = str(tmp_path / "p.jpg")
     Image.effect_noise((1000, 400), 90).convert("RGB").save(path)
     options = ("--json", "--resolution", "128")
@@ -114,7 +114,7 @@ def test_the_fast_ways_give_an_answer_about_the_same_picture(ask: Any, tmp_path:
     assert fast["num_prompt_tokens"] == exact["num_prompt_tokens"]
 
 
-def test_boxes_are_in_pixels_of_the_whole_picture_however_it_is_decoded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_boxes_are_in_pixels_of_the_whole_image_however_it_is_decoded(tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.jpg"
     Image.effect_noise((1000, 400), 90).convert("RGB").save(path)
     _, processor = inference.load_pretrained(tiny_checkpoint)
@@ -123,12 +123,12 @@ def test_boxes_are_in_pixels_of_the_whole_picture_however_it_is_decoded(tiny_che
     assert getattr(lazy, "tile", None)  # nothing was decoded
     request = inference.Request.of_question(QUESTION, [lazy], resolution=128)
     prompt = inference.prepare(request, processor, 512)
-    assert prompt.picture_size == (1000, 400)
+    assert prompt.image_size == (1000, 400)
     assert lazy.size == (500, 200)  # a half is enough for 128 pixels and a margin
     assert prompt.image_sizes == ((128, 320),)
 
 
-def test_an_unknown_preprocessing_is_named(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ask", picture, QUESTION, "--preprocessing", "quick"]) == 2
+def test_an_unknown_preprocessing_is_named(image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", image, QUESTION, "--preprocessing", "quick"]) == 2
     error = capsys.readouterr().err
     assert "--preprocessing" in error and "'exact', 'fast'" in error

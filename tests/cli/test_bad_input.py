@@ -18,7 +18,7 @@ QUESTION = "What is it?"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a good picture in it."""
+    """The current directory, with a good image in it."""
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((96, 64), 80).convert("RGB").save("good.jpg")
     return tmp_path
@@ -53,8 +53,8 @@ def test_directory(fails: Callable[..., None], folder: Path) -> None:
 
 
 def test_not_an_image(fails: Callable[..., None], folder: Path) -> None:
-    (folder / "notes.png").write_text("no picture")
-    fails("ask", "notes.png", QUESTION, words=("notes.png is not a picture", "PNG, JPEG"))
+    (folder / "notes.png").write_text("no image")
+    fails("ask", "notes.png", QUESTION, words=("notes.png is not an image", "PNG, JPEG"))
 
 
 def test_truncated_jpeg(fails: Callable[..., None], folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_no_question(fails: Callable[..., None]) -> None:
     fails("ask", "good.jpg", "good.jpg", words=("no question",))
     fails("ask", "good.jpg", "http://example.org/p.png", words=("no question",))
     fails("ask", "good.jpg", " ", words=("question is empty",))
-    fails("ask", QUESTION, words=("a picture or a question is missing", QUESTION))
+    fails("ask", QUESTION, words=("an image or a question is missing", QUESTION))
 
 
 def test_missing_page(fails: Callable[..., None], folder: Path) -> None:
@@ -147,8 +147,8 @@ def test_drawing_that_cannot_be_written(fails: Callable[..., None], folder: Path
     (folder / "folder.png").mkdir()
     (folder / "link.png").symlink_to("good.jpg")
     for name, word in {
-        "good.jpg": "would overwrite the picture itself",
-        "link.png": "would overwrite the picture itself",
+        "good.jpg": "would overwrite the image itself",
+        "link.png": "would overwrite the image itself",
         "out.txt": "must end in .png",
         "no/out.png": "no must be a directory",
         "folder.png": "cannot be written",

@@ -14,7 +14,7 @@ from convllava.cli.chat import questions
 from convllava.cli.chat_commands import Dialogue
 from convllava.cli.main import main
 from convllava.cli.options import printable
-from convllava.cli.terminal_pictures import escape_sequence, protocol_of, show_picture
+from convllava.cli.terminal_images import escape_sequence, protocol_of, show_image
 
 
 class Terminal(io.StringIO):
@@ -25,31 +25,31 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
+def image(tmp_path: Path) -> str:
     Image.new("RGB", (192, 64), "teal").save(tmp_path / "p.png")
     return str(tmp_path / "p.png")
 
 
 @pytest.fixture
-def chat(tiny_checkpoint: Path, picture: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def chat(tiny_checkpoint: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(typed: str, *options: str) -> int:
         monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-        return main(["chat", picture, "--model", str(tiny_checkpoint), "--device", "cpu", *options])
+        return main(["chat", image, "--model", str(tiny_checkpoint), "--device", "cpu", *options])
 
     return run
 
 
-def test_history_is_kept(chat: Any, picture: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_history_is_kept(chat: Any, image: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert chat("What is it?\n\n And then? \n/quit\nnever asked\n", "--max-new-tokens", "6") == 0
     generator = inference.Generator(*inference.load_pretrained(tiny_checkpoint))
-    first = inference.Request.of_question("What is it?", [picture], max_new_tokens=6)
+    first = inference.Request.of_question("What is it?", [image], max_new_tokens=6)
     answers = [generator.generate([first])[0].text]
     messages = [
         *first.messages,
         {"role": "assistant", "content": answers[0]},
         {"role": "user", "content": "And then?"},
     ]
-    second = inference.Request(messages=messages, images=[picture], max_new_tokens=6)
+    second = inference.Request(messages=messages, images=[image], max_new_tokens=6)
     answers.append(generator.generate([second])[0].text)
     assert capsys.readouterr().out == "".join(printable(answer) + "\n" for answer in answers)
 
@@ -78,15 +78,15 @@ def said(chat: Any, capsys: pytest.CaptureFixture[str], typed: str) -> tuple[lis
     return captured.out.splitlines(), captured.err
 
 
-def test_a_picture_is_added(chat: Any, picture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_image_is_added(chat: Any, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     another = tmp_path / "another one.png"
     Image.new("RGB", (64, 64), "red").save(another)
     saved = tmp_path / "dialogue.json"
     lines, error = said(chat, capsys, f"What?\n/image {another}\nAnd this?\n/save {saved}\n/save {saved}\n")
-    assert lines[1] == "picture 2, 64x64 pixels, goes with the next question" and lines[-1] == f"written to {saved}"
+    assert lines[1] == "image 2, 64x64 pixels, goes with the next question" and lines[-1] == f"written to {saved}"
     assert error == f"error: {saved} exists already: give another name\n"
     content = json.loads(saved.read_text())
-    assert content["images"] == [picture, str(another)]
+    assert content["images"] == [image, str(another)]
     kinds = [[part["type"] for part in m["content"]] for m in content["messages"] if m["role"] == "user"]
     assert kinds == [["image", "text"], ["image", "text"]]
     assert [m["role"] for m in content["messages"]] == ["user", "assistant"] * 2
@@ -103,7 +103,7 @@ def test_a_dialogue_begins_anew(chat: Any, tmp_path: Path, capsys: pytest.Captur
 def test_a_budget(chat: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = tmp_path / "dialogue.json"
     lines, error = said(chat, capsys, f"/budget 2\nWhat?\n/budget many\n/save {saved}\n/budget off\n")
-    assert lines[0] == "from now on a picture has at most 2 visual tokens"
+    assert lines[0] == "from now on an image has at most 2 visual tokens"
     assert "got 'many'" in error
     assert json.loads(saved.read_text())["options"]["max_visual_tokens"] == 2
 
@@ -131,7 +131,7 @@ def test_lines_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     readline.clear_history()
 
 
-def test_terminals_that_show_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminals_that_show_images(monkeypatch: pytest.MonkeyPatch) -> None:
     assert protocol_of({"TERM": "xterm-kitty"}) == "kitty" and protocol_of({"TERM_PROGRAM": "WezTerm"}) == "iterm2"
     assert (
         protocol_of({"TERM": "xterm-256color"}) is None and protocol_of({"KITTY_WINDOW_ID": "1", "TMUX": "x"}) is None
@@ -141,18 +141,18 @@ def test_terminals_that_show_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parts[0].startswith("\x1b_Ga=T,f=100,m=1;") and parts[1].startswith("\x1b_Gm=0;")
     data = "".join(part.partition(";")[2] for part in parts)
     assert base64.b64decode(data) == bytes(5000)
-    picture = Image.new("RGB", (2000, 1000))
-    assert not show_picture(picture)
+    image = Image.new("RGB", (2000, 1000))
+    assert not show_image(image)
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setenv("TERM", "xterm-kitty")
     for name in ("TMUX", "STY"):
         monkeypatch.delenv(name, raising=False)
-    assert show_picture(picture) and terminal.getvalue().startswith("\x1b_G") and picture.size == (2000, 1000)
+    assert show_image(image) and terminal.getvalue().startswith("\x1b_G") and image.size == (2000, 1000)
 
 
-def test_new_pictures_go_with_the_next_question_only() -> None:
-    dialogue = Dialogue(["a"], ["picture a"], {})
+def test_new_images_go_with_the_next_question_only() -> None:
+    dialogue = Dialogue(["a"], ["image a"], {})
     first = dialogue.with_question("What?")
     assert [part["type"] for part in first[0]["content"]] == ["image", "text"]
     dialogue.answered(first, "This.")

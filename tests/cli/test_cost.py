@@ -10,7 +10,7 @@ from PIL import Image
 
 from convllava.analysis import measure, save_calibration
 from convllava.analysis.calibration import Calibration, HeldOut, calibration_key
-from convllava.cli.cost import picture_sizes, read_config
+from convllava.cli.cost import image_sizes, read_config
 from convllava.cli.main import main
 from convllava.inference.loading import load_pretrained
 
@@ -112,10 +112,10 @@ def test_table_1_and_figure_2(cost: Any, tmp_path: Path) -> None:
     assert "LLaVA-NeXT" in cost("--table1")
 
 
-def test_a_picture_under_every_policy(cost: Any, album: Path, tiny_checkpoint: Path) -> None:
+def test_a_image_under_every_policy(cost: Any, album: Path, tiny_checkpoint: Path) -> None:
     found = cost(album / "page.jpg", "--model", tiny_checkpoint, "--resolution", "256", "--budget", "20", "--json")
-    (picture,) = found["pictures"]
-    tokens = {row["policy"]: row["visual_tokens"] for row in picture["policies"]}
+    (image,) = found["images"]
+    tokens = {row["policy"]: row["visual_tokens"] for row in image["policies"]}
     assert tokens == {
         "as trained (native, own size)": 88,
         "pad 256": 16,
@@ -123,7 +123,7 @@ def test_a_picture_under_every_policy(cost: Any, album: Path, tiny_checkpoint: P
         "native, own size": 88,
         "native, 20 tokens": 20,
     }
-    assert picture["picked"]["options"] == {} and "any shape" in picture["picked"]["reason"]
+    assert image["picked"]["options"] == {} and "any shape" in image["picked"]["reason"]
 
 
 def test_a_folder_and_a_data_set(cost: Any, album: Path, tiny_checkpoint: Path) -> None:
@@ -136,16 +136,16 @@ def test_a_folder_and_a_data_set(cost: Any, album: Path, tiny_checkpoint: Path) 
     of_data = cost(album / "data.json", "--model", tiny_checkpoint, "--json")
     assert of_data["totals"] == of_folder["totals"]
     picked = of_folder["totals"][-1]
-    assert picked["policy"] == "picked" and picked["pictures"] == 3
+    assert picked["policy"] == "picked" and picked["images"] == 3
     assert picked["visual_tokens"] == 2 * 10 + 8 * 11 + 4 * 4
-    assert "all pictures" in cost(album, "--model", tiny_checkpoint)
+    assert "all images" in cost(album, "--model", tiny_checkpoint)
 
 
 def test_budgets_shrink_the_pick(cost: Any, album: Path, calibrated: Path) -> None:
     arguments = (album / "page.jpg", "--model", calibrated, "--device", "cpu", "--json")
-    few = cost(*arguments, "--max-visual-tokens", "12")["pictures"][0]["picked"]
+    few = cost(*arguments, "--max-visual-tokens", "12")["images"][0]["picked"]
     assert few["visual_tokens"] == 12
-    fast = cost(*arguments, "--max-ttft-ms", "100")["pictures"][0]["picked"]
+    fast = cost(*arguments, "--max-ttft-ms", "100")["images"][0]["picked"]
     assert 0.08 < fast["first_token_seconds"] <= 0.1
     assert fast["visual_tokens"] <= (0.1 - 0.011) * 1e6 / 64**2
     assert "shrunk from 88" in fast["reason"]
@@ -153,7 +153,7 @@ def test_budgets_shrink_the_pick(cost: Any, album: Path, calibrated: Path) -> No
 
 def test_times_come_with_their_error(cost: Any, album: Path, calibrated: Path) -> None:
     printed = cost(album / "square.png", "--model", calibrated, "--device", "cpu")
-    assert "error on held-out pictures 50%" in printed
+    assert "error on held-out images 50%" in printed
     assert "76.5 ms" in printed  # 10 + 65.536 + 1, for 256x256
 
 
@@ -176,9 +176,9 @@ def test_names_of_models(tiny_checkpoint: Path) -> None:
         read_config("nanoo")
 
 
-def test_pictures_of_all_kinds(album: Path, tmp_path: Path) -> None:
+def test_images_of_all_kinds(album: Path, tmp_path: Path) -> None:
     Image.new("RGB", (72, 36)).save(tmp_path / "p.pdf", resolution=72)
-    found = dict(picture_sizes([str(album / "wide.png"), str(tmp_path / "p.pdf"), str(album)]))
+    found = dict(image_sizes([str(album / "wide.png"), str(tmp_path / "p.pdf"), str(album)]))
     assert found[str(album / "wide.png")] == (128, 640) and len(found) == 4
     assert found[str(tmp_path / "p.pdf")] == (72, 144)
 
@@ -193,8 +193,8 @@ def test_bad_input(fails: Any, album: Path, tmp_path: Path, tiny_checkpoint: Pat
     assert "takes one model, got 2" in fails("--calibrate", "nano", "nano")
     assert "unknown model 'nanoo'" in fails(album / "page.jpg", "--model", "nanoo")
     (tmp_path / "empty").mkdir()
-    assert "holds no pictures" in fails(tmp_path / "empty")
-    (album / "broken.png").write_text("no picture")
-    assert "broken.png is not a picture" in fails(album)
+    assert "holds no images" in fails(tmp_path / "empty")
+    (album / "broken.png").write_text("no image")
+    assert "broken.png is not an image" in fails(album)
     (tmp_path / "bad.json").write_text("[{}]")
     assert "bad.json, record 0" in fails(tmp_path / "bad.json")

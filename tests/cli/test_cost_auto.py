@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def large(tmp_path: Path) -> str:
-    """A picture of 40 x 30 cells, more than the tiny model's context of 512 holds."""
+    """An image of 40 x 30 cells, more than the tiny model's context of 512 holds."""
     Image.new("RGB", (1920, 2560), "teal").save(tmp_path / "large.png")
     return str(tmp_path / "large.png")
 
@@ -59,7 +59,7 @@ def calibrate(checkpoint: Path, seconds_per_megapixel: float) -> None:
     save_calibration(calibration)
 
 
-def test_a_picture_too_large_for_the_context_is_shrunk_and_told(ask: Any, large: str) -> None:
+def test_a_image_too_large_for_the_context_is_shrunk_and_told(ask: Any, large: str) -> None:
     report, err = ask(large, QUESTION)
     text = report["num_prompt_tokens"] - report["num_image_tokens"]
     assert 400 < report["num_image_tokens"] <= 512 - 3 - text
@@ -67,14 +67,14 @@ def test_a_picture_too_large_for_the_context_is_shrunk_and_told(ask: Any, large:
     assert report["auto"]["options"] == {"max_visual_tokens": 512 - 3 - text}
 
 
-def test_a_picture_that_fits_is_shown_as_trained_without_a_word(ask: Any, tmp_path: Path) -> None:
+def test_a_image_that_fits_is_shown_as_trained_without_a_word(ask: Any, tmp_path: Path) -> None:
     Image.new("RGB", (200, 130)).save(tmp_path / "p.png")
     report, err = ask(str(tmp_path / "p.png"), QUESTION)
     assert report["grids"] == [[2, 3]] and report["auto"]["options"] == {}
     assert "shown at" not in err
 
 
-def test_several_pictures_share_the_context(ask: Any, large: str) -> None:
+def test_several_images_share_the_context(ask: Any, large: str) -> None:
     report, _ = ask(large, large, large, QUESTION)
     assert report["num_prompt_tokens"] + 3 <= 512
     assert len({tuple(grid) for grid in report["grids"]}) == 1
@@ -129,9 +129,9 @@ def test_a_released_model_keeps_its_setting_unless_asked() -> None:
 def test_a_model_of_padded_squares_asked_for_auto() -> None:
     model, processor = tiny_model()
     model.config.image_aspect_ratio, model.config.resolution = "pad", 256
-    pictures = [Image.new("RGB", (200, 900))]
-    showing = decide(Wish(resolution="auto"), (model, processor), pictures, QUESTION, reserved=9, model_name="m")
+    images = [Image.new("RGB", (200, 900))]
+    showing = decide(Wish(resolution="auto"), (model, processor), images, QUESTION, reserved=9, model_name="m")
     assert showing.options == {"image_aspect_ratio": "native"} and showing.remark == ""
     assert showing.choice is not None and showing.choice.shapes == ((1152, 256),)
-    untouched = decide(Wish(), (model, processor), pictures, QUESTION, reserved=9, model_name="m")
+    untouched = decide(Wish(), (model, processor), images, QUESTION, reserved=9, model_name="m")
     assert untouched.options == {} and untouched.report() is None

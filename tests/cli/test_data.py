@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convllava.cli.data_report import coloured
+from convllava.cli.data_report import colored
 from convllava.cli.main import main
 from convllava.data import listing
 from convllava.data.check.preview import Piece
@@ -44,7 +44,7 @@ def test_exit_codes_and_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "⟦a [bold] answer</s>⟧" in printed and "0 errors and 0 warnings in 1 records" in printed
     assert main(["data", "check", "data.json", "--jobs", "1", "--report", "r.json", "--clean", "c.json"]) == 1
     printed = capsys.readouterr().out
-    assert "picture that is not there" in printed and "c.json: 1 records kept, 1 left out" in printed
+    assert "image that is not there" in printed and "c.json: 1 records kept, 1 left out" in printed
     report = json.loads(Path("r.json").read_text())
     assert [fault["sample_id"] for fault in report["faults"]] == ["2"]
     assert len(json.loads(Path("c.json").read_text())) == 1
@@ -98,9 +98,9 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments:
     assert sorted(Path().iterdir()) == before
 
 
-def test_preview_is_coloured_on_a_terminal_and_harmless() -> None:
-    pieces = [Piece("shown", "a\x1b[31m"), Piece("picture", "4 visual tokens"), Piece("supervised", "yes")]
-    text = coloured(pieces, marked=False)
+def test_preview_is_colored_on_a_terminal_and_harmless() -> None:
+    pieces = [Piece("shown", "a\x1b[31m"), Piece("image", "4 visual tokens"), Piece("supervised", "yes")]
+    text = colored(pieces, marked=False)
     assert text.plain == "a\ufffd[31m[4 visual tokens]yes"
     assert [str(span.style) for span in text.spans] == ["dim", "cyan", "bold green"]
 

@@ -25,7 +25,7 @@ ANSWER = Answer(
 GROUNDING = [case.name for case in demo.CASES].index("grounding")
 
 
-def test_pictures_of_several_shapes() -> None:
+def test_images_of_several_shapes() -> None:
     sizes = [demo.draw_case(index).image.size for index in range(len(demo.CASES))]
     ratios = {width / height for width, height in sizes}
     assert len(sizes) >= 6 and len(ratios) >= 5 and min(ratios) < 1 < max(ratios)
@@ -71,7 +71,7 @@ def test_the_box_is_drawn(tmp_path: Path) -> None:
         assert drawn.tobytes() != example.image.tobytes()
 
 
-def test_another_series_shows_other_pictures_and_says_nothing_of_picking(
+def test_another_series_shows_other_images_and_says_nothing_of_picking(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "LONGEST_ANSWER", 1)
@@ -84,7 +84,7 @@ def test_another_series_shows_other_pictures_and_says_nothing_of_picking(
         assert first.tobytes() != second.tobytes()
 
 
-def test_the_picture_called_larger_is_larger_than_any_in_the_recipes(repository: Path) -> None:
+def test_the_image_called_larger_is_larger_than_any_in_the_recipes(repository: Path) -> None:
     recipes = [yaml.safe_load(path.read_text()) for path in (repository / "recipes" / "nano").glob("*.yaml")]
     trained = [size for recipe in recipes for entry in recipe.get("data", ()) for size in entry["options"]["sizes"]]
     (shown,) = next(case for case in demo.CASES if case.name == "larger_than_trained").options["sizes"]

@@ -27,7 +27,7 @@ def test_run_prints_a_figure_and_its_warnings(scores: Path, tiny_checkpoint: Pat
     assert main(["eval", "run", str(tiny_checkpoint), *words, *shown]) == 0
     (score,) = json.loads(capsys.readouterr().out)
     assert score["run"]["protocol"]["image"]["resolution"] == 128
-    assert (score["samples"], score["units"]) == (8, {"kind": "pictures", "number": 4})
+    assert (score["samples"], score["units"]) == (8, {"kind": "images", "number": 4})
 
 
 def test_score_compare_table_report(scores: Path, capsys: Any) -> None:

@@ -14,7 +14,7 @@ import typer
 import convllava
 from convllava.cli import main as program
 
-PICTURE = Path("photo.png")
+IMAGE = Path("photo.png")
 
 
 def in_a_new_process(code: str) -> subprocess.CompletedProcess[str]:
@@ -100,7 +100,7 @@ def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "line"),
     [
         (ValueError("2 images,\n  1 placeholder"), "error: 2 images, 1 placeholder"),
-        (FileNotFoundError(2, "No such file", PICTURE), "error: photo.png: No such file"),
+        (FileNotFoundError(2, "No such file", IMAGE), "error: photo.png: No such file"),
         (OSError("no model `x`"), "error: no model `x`"),
         (ImportError("needs peft: pip install 'convllava[train]'"), None),
         (ValueError(), "error: ValueError"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 SPLIT, CONSOLIDATED = "official-split-tiny", "official-consolidated-tiny"
 RESOLUTIONS = {SPLIT: None, CONSOLIDATED: 256}
-"""Only the split layout says at which resolution its pictures are shown."""
+"""Only the split layout says at which resolution its images are shown."""
 
 HAS_SENTENCEPIECE = all(importlib.util.find_spec(name) for name in ("sentencepiece", "google.protobuf"))
 

@@ -31,8 +31,8 @@ def read(path: Path) -> Any:
 @torch.no_grad()
 def logits(folder: Path, resolution: int | None = None) -> torch.Tensor:
     model, processor = load_pretrained(folder, device="cpu", resolution=resolution)
-    picture = torch.arange(90 * 70 * 3, dtype=torch.uint8).reshape(90, 70, 3).numpy()
-    return model(**processor(images=picture, text="<image>\nWhat is it?", return_tensors="pt")).logits
+    image = torch.arange(90 * 70 * 3, dtype=torch.uint8).reshape(90, 70, 3).numpy()
+    return model(**processor(images=image, text="<image>\nWhat is it?", return_tensors="pt")).logits
 
 
 @pytest.mark.parametrize("name", [SPLIT, CONSOLIDATED])

@@ -31,8 +31,8 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 folder, out = sys.argv[1:]
 model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-picture = torch.arange(70 * 140 * 3, dtype=torch.uint8).reshape(70, 140, 3).numpy()
-messages = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]
+image = torch.arange(70 * 140 * 3, dtype=torch.uint8).reshape(70, 140, 3).numpy()
+messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]}]
 batch = processor.apply_chat_template(
     messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
 )
@@ -65,8 +65,8 @@ def test_a_checkpoint_with_its_own_code(tiny_checkpoint: Path, tmp_path: Path) -
     export_with_code(tiny_checkpoint, tmp_path / "model")
     theirs = run_elsewhere(WHOLE_MODEL, tmp_path / "model", tmp_path / "out.safetensors")
     model, processor = load_pretrained(tmp_path / "model", device="cpu")  # and here as any other
-    picture = torch.arange(70 * 140 * 3, dtype=torch.uint8).reshape(70, 140, 3).numpy()
-    messages = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]}]
+    image = torch.arange(70 * 140 * 3, dtype=torch.uint8).reshape(70, 140, 3).numpy()
+    messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]}]
     batch = processor.apply_chat_template(
         messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
     )

@@ -18,7 +18,7 @@ def step(repository: Path, *arguments: str | Path) -> str:
 
 
 @pytest.mark.slow
-def test_made_loaded_asked_quantised_and_converted(repository: Path, tmp_path: Path) -> None:
+def test_made_loaded_asked_quantized_and_converted(repository: Path, tmp_path: Path) -> None:
     folder, plain = tmp_path / "model", tmp_path / "plain.json"
     assert "parameters" in step(repository, "make", folder, "--reduced")
     assert len(list(folder.glob("model-*.safetensors"))) > 1

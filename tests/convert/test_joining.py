@@ -85,7 +85,7 @@ def test_text_gives_the_language_models_own_logits(tower: Path, tmp_path: Path, 
         model.model.vision_tower(pixels).last_hidden_state, features(embeddings(pixels)).last_hidden_state
     )
     assert tuple(processor.image_processor.image_mean) == (0.5, 0.4, 0.3)
-    assert "preprocessor_config.json" in parts.notes["normalised_by"]
+    assert "preprocessor_config.json" in parts.notes["normalized_by"]
     (answer,) = Generator(model, processor).generate(
         [Request.of_question("What?", [(pixels[0] * 99).byte().permute(1, 2, 0).numpy()], max_new_tokens=2)]
     )
@@ -173,7 +173,7 @@ def test_a_clip_vit_and_the_parts_of_whole_models(tower: Path, tiny_checkpoint: 
     CLIPVisionModel(clip).save_pretrained(tmp_path / "clip")
     _, parts = join(tmp_path / "clip", tiny_checkpoint, tmp_path / "control")
     assert (parts.config.resolution, parts.config.output_stride) == (28, 14)
-    assert "CLIP" in parts.notes["normalised_by"]
+    assert "CLIP" in parts.notes["normalized_by"]
     with pytest.raises(ValueError, match="takes squares of 28 pixels only"):
         join(tmp_path / "clip", tiny_checkpoint, tmp_path / "never", resolution=64)
     join(tiny_checkpoint, tmp_path / "control", tmp_path / "again", image_aspect_ratio="native")
@@ -219,7 +219,7 @@ def test_what_cannot_be_joined(tower: Path, tmp_path: Path) -> None:
     refused(tmp_path, "describes no causal language model that transformers knows", tower, tower)
     refused(tmp_path, "is no language model: it has no config", tower, tmp_path)
     source = language_model(tmp_path / "lm")
-    refused(tmp_path, "nobody says how large pictures are to be shown", tower, source, resolution=None)
+    refused(tmp_path, "nobody says how large images are to be shown", tower, source, resolution=None)
     refused(tmp_path, "holds no ConvNeXt", source, source)
     state = load_file(source / "model.safetensors")
     norm = state.pop("model.norm.weight")

@@ -12,8 +12,8 @@ from PIL import Image
 from convllava.data.batching import Collator, EncodedDataset, ShapeGroupedBatches, encode_sample
 from convllava.data.mixture import Mixture
 from convllava.data.samples import Sample, assistant_message, user_message
-from convllava.data.synthetic import SyntheticDataset
 from convllava.model import build_nano_processor
+from convllava.synthetic import SyntheticDataset
 
 PROCESSOR = build_nano_processor()
 
@@ -31,17 +31,17 @@ def _supervised_text(sample: Sample) -> str:
     return PROCESSOR.tokenizer.decode(labels[labels != -100])
 
 
-PICTURE = Image.new("RGB", (128, 64))
+IMAGE = Image.new("RGB", (128, 64))
 
 
 def test_exactly_the_answers_and_their_ends_are_supervised() -> None:
-    assert _supervised_text(_sample("What?", "12.50", images=(PICTURE,))) == "12.50</s>"
+    assert _supervised_text(_sample("What?", "12.50", images=(IMAGE,))) == "12.50</s>"
     assert _supervised_text(_sample("a", "bc", "d", "ef g")) == "bc</s>ef g</s>"
     assert _supervised_text(_sample("<|assistant|>", "é漢</s>")) == "é漢</s></s>"
 
 
 def test_labels_stand_on_their_own_tokens() -> None:
-    row = encode_sample(_sample("What?", "yes", images=(PICTURE,)), PROCESSOR, 512)
+    row = encode_sample(_sample("What?", "yes", images=(IMAGE,)), PROCESSOR, 512)
     kept = row["labels"] != -100
     assert torch.equal(row["labels"][kept], row["input_ids"][kept])
     assert int((row["input_ids"] == PROCESSOR.image_token_id).sum()) == 2
@@ -50,18 +50,18 @@ def test_labels_stand_on_their_own_tokens() -> None:
 
 def test_too_long_is_an_error_that_names_the_sample() -> None:
     with pytest.raises(ValueError, match=r"sample s1: \d+ tokens, more than max_length 10"):
-        encode_sample(_sample("What is it?", "a picture"), PROCESSOR, 10)
+        encode_sample(_sample("What is it?", "an image"), PROCESSOR, 10)
 
 
-def test_an_unreadable_picture_names_file_and_sample(tmp_path: Path) -> None:
+def test_an_unreadable_image_names_file_and_sample(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
-    path.write_bytes(b"not a picture")
+    path.write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"sample s1: cannot read image .*broken\.jpg"):
         encode_sample(_sample("What?", "x", images=(path,)), PROCESSOR, 512)
 
 
-def test_collator_pads_rows_and_pictures() -> None:
-    samples = [_sample("A?", "b", images=(PICTURE,)), _sample("No picture here", "right"), _sample("C?", "d")]
+def test_collator_pads_rows_and_images() -> None:
+    samples = [_sample("A?", "b", images=(IMAGE,)), _sample("No image here", "right"), _sample("C?", "d")]
     wide = Image.new("RGB", (64, 192), "white")
     samples[2] = _sample("C?", "d", images=(wide,))
     batch = Collator(0)([encode_sample(sample, PROCESSOR, 512) for sample in samples])
@@ -73,7 +73,7 @@ def test_collator_pads_rows_and_pictures() -> None:
     assert bool((batch["labels"][batch["attention_mask"] == 0] == -100).all())
 
 
-def test_a_batch_of_text_has_no_pictures() -> None:
+def test_a_batch_of_text_has_no_images() -> None:
     batch = Collator(0)([encode_sample(_sample("Hi", "Hello"), PROCESSOR, 512)])
     assert "pixel_values" not in batch and "image_sizes" not in batch
 

@@ -56,7 +56,7 @@ def _cases(folder: Path) -> list[tuple[dict[str, Any], str]]:
     Image.new("P", (64, 64)).save(folder / "gif.jpg", "GIF")
     Image.effect_noise((200, 200), 50).save(folder / "whole.jpg")
     (folder / "half.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:3000])
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "bomb.ppm").write_text("P6 60000 60000 255\n")
     Image.new("L", (320, 320)).save(folder / "large.png")
     return [
@@ -96,7 +96,7 @@ def test_each_fault_is_found_once_and_named(folder: Path, jobs: int) -> None:
         "file": str(path),
         "record": 2,
         "sample_id": "r2",
-        "message": f"no image {folder / 'gone.png'}; set image_folder to where the pictures lie",
+        "message": f"no image {folder / 'gone.png'}; set image_folder to where the images lie",
     }
 
 
@@ -117,7 +117,7 @@ def test_token_counts_are_those_of_training(folder: Path) -> None:
     records = [
         _own("<image>\nWhat?", "this", "that"),
         _own(image=["c.png", "a.png"], question="First <image> then <image>?"),
-        _own("No picture", "right", image=None),
+        _own("No image", "right", image=None),
     ]
     dataset = ConversationDataset(_write(folder, records))
     rows = [encode_sample(dataset[index], PROCESSOR, 2048) for index in range(3)]
@@ -134,7 +134,7 @@ def test_the_preview_is_what_is_learnt(folder: Path) -> None:
     [(place, pieces)] = _check(path, previewed=1).sources[0].previews
     assert place.endswith("record 0 (id r0)")
     assert [piece.text for piece in pieces if piece.kind == "supervised"] == ["this</s>", "é!</s>"]
-    assert [piece.text for piece in pieces if piece.kind == "picture"] == ["2 visual tokens"]
+    assert [piece.text for piece in pieces if piece.kind == "image"] == ["2 visual tokens"]
     assert "What?" in "".join(piece.text for piece in pieces if piece.kind == "shown")
 
 

@@ -45,7 +45,7 @@ def _open(folder: Path, *records: Any, name: str = "data.json") -> ConversationD
         ("Look: <image> What?", ["a.png"], [IMAGE, _text("Look:  What?")]),
         ("<image>\n<image>\nSame?", ["a.png", "b.png"], [IMAGE, IMAGE, _text("Same?")]),
         ("First <image> then\n<image>", ["a.png", "b.png"], [_text("First "), IMAGE, _text(" then\n"), IMAGE]),
-        ("No picture", [], [_text("No picture")]),
+        ("No image", [], [_text("No image")]),
     ],
 )
 def test_placeholders_become_image_parts(
@@ -123,7 +123,7 @@ def test_a_list_is_read_piece_by_piece(folder: Path, chunk: int, indent: int | N
         ConversationDataset(folder / "data.json")
 
 
-def test_a_folder_of_many_pictures_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_many_images_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     is_file = os.path.isfile
     monkeypatch.setattr(os.path, "isfile", lambda path: asked.append(str(path)) or is_file(path))

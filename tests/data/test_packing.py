@@ -53,7 +53,7 @@ def test_packed_loss_and_gradients_equal_unpacked() -> None:
 
 
 def test_a_sample_does_not_see_the_one_before_it() -> None:
-    """Another neighbour leaves every logit of a sample as it was."""
+    """Another neighbor leaves every logit of a sample as it was."""
 
     def logits_of_last(first: dict[str, Any]) -> torch.Tensor:
         batch = PackingCollator(Collator(0))([first, ROWS[1], long])

@@ -35,7 +35,7 @@ def text_line(x: int, y: int, text: str, width: int = 30, height: int = 20) -> T
 
 
 def different(count: int) -> list[Receipt]:
-    """Receipts named 001, 002 and so on, of different pictures."""
+    """Receipts named 001, 002 and so on, of different images."""
     names = [f"{number + 1:03d}" for number in range(count)]
     return [Receipt(name, Path(name), (1, 1), {}, (), fingerprint=name) for name in names]
 
@@ -55,9 +55,9 @@ def test_every_layout_is_read_alike(tmp_path: Path) -> None:
     listed = tmp_path / "github" / "all.jsonl"
     lines = []
     for number, example in enumerate(examples):
-        picture = tmp_path / "github" / "img" / f"{number:03d}.jpg"
+        image = tmp_path / "github" / "img" / f"{number:03d}.jpg"
         for folder in (kaggle / "img", boxes, fields):
-            shutil.copy(picture, folder)
+            shutil.copy(image, folder)
         for folder in (kaggle / "box", boxes):
             text = "\n".join(box_lines(example))
             (folder / f"{number:03d}.txt").write_bytes(text.encode("cp1252"))  # a pound sign is not UTF-8 then
@@ -155,11 +155,11 @@ def test_a_split_of_the_data_is_kept(tmp_path: Path) -> None:
     receipts, problems = read_receipts(tmp_path / "data")
     assert problems == []
     trained, tested, _ = split_receipts(receipts, None, 2, 0)
-    assert [own.name for own in trained] == ["train-002"], "the other two have the pictures of the test"
+    assert [own.name for own in trained] == ["train-002"], "the other two have the images of the test"
     assert sorted(own.name for own in tested) == ["test-000", "test-001"]
 
 
-def test_no_picture_is_trained_on_and_tested_with(sroie: Path, tmp_path: Path) -> None:
+def test_no_image_is_trained_on_and_tested_with(sroie: Path, tmp_path: Path) -> None:
     """Each receipt has a twin: those of the test are left out and told, those of training stay."""
     for path in sorted(sroie.rglob("00?.*")):
         shutil.copy(path, path.with_stem(f"{path.stem}(1)"))
@@ -235,8 +235,8 @@ def test_a_narrow_crop_is_filled_with_paper() -> None:
         ("key/002.json", "{", r"key/002.json: not valid JSON"),
         ("key/002.json", '{"totl": "1"}', r"key/002.json: unknown key field 'totl'; known: company, date"),
         ("key/002.json", '{"total": 1.5}', r"key/002.json: the field 'total' must be text, got 1.5"),
-        ("img/002.jpg", "no picture", r"img/002.jpg is not a picture that can be read"),
-        ("box/017.csv", "1,1,9,1,9,9,1,9,X", r"box/017.csv: there is no picture of this name"),
+        ("img/002.jpg", "no image", r"img/002.jpg is not an image that can be read"),
+        ("box/017.csv", "1,1,9,1,9,9,1,9,X", r"box/017.csv: there is no image of this name"),
     ],
 )
 def test_what_cannot_be_used_is_named_or_left_out(
@@ -251,7 +251,7 @@ def test_what_cannot_be_used_is_named_or_left_out(
     assert len(report["train"]) + len(report["test"]) == (6 if "017" in file else 5)
 
 
-def test_pictures_cut_short_or_to_be_turned_are_named(sroie: Path, tmp_path: Path) -> None:
+def test_images_cut_short_or_to_be_turned_are_named(sroie: Path, tmp_path: Path) -> None:
     first, second = sroie / "img" / "000.jpg", sroie / "img" / "001.jpg"
     first.write_bytes(first.read_bytes()[:2000])
     with Image.open(second) as image:
@@ -261,7 +261,7 @@ def test_pictures_cut_short_or_to_be_turned_are_named(sroie: Path, tmp_path: Pat
     (sroie / "img" / "._002.jpg").write_text("left by another system")
     messages = [own.message for own in read_receipts(sroie)[1]]
     assert len(messages) == 2
-    assert "000.jpg is not a picture that can be read (image file is truncated" in messages[0]
+    assert "000.jpg is not an image that can be read (image file is truncated" in messages[0]
     assert "001.jpg is to be shown turned (EXIF)" in messages[1]
 
 
@@ -273,7 +273,7 @@ def test_command(sroie: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["data", "import-sroie", str(sroie), out]) == 2
     assert "exists and is not empty" in capsys.readouterr().err
     assert main(["data", "import-sroie", str(tmp_path / "none"), str(tmp_path / "x")]) == 2
-    assert "give the folder with SROIE's pictures" in capsys.readouterr().err
+    assert "give the folder with SROIE's images" in capsys.readouterr().err
     assert main(["data", "import-sroie", str(sroie), str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
     assert "100 receipts are wanted for the test but there are 6: ask for fewer" in error

@@ -11,8 +11,8 @@ from convllava.data import sharded
 from convllava.data.conversations import ConversationDataset
 from convllava.data.faults import BadSampleError
 from convllava.data.files import open_file
+from convllava.data.images import decode_image
 from convllava.data.mixture import Mixture
-from convllava.data.pictures import decode_picture
 from convllava.data.samples import Sample
 from convllava.data.shard_files import shard_files
 from convllava.data.sharded import ShardedDataset
@@ -40,8 +40,8 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def _facts(sample: Sample) -> tuple[object, ...]:
-    pictures = [(decode_picture(image).size, decode_picture(image).getpixel((0, 0))) for image in sample.images]
-    return (sample.sample_id, sample.origin, sample.messages, pictures)
+    images = [(decode_image(image).size, decode_image(image).getpixel((0, 0))) for image in sample.images]
+    return (sample.sample_id, sample.origin, sample.messages, images)
 
 
 def _drawn(mixture: Mixture, start: int = 0) -> list[object]:
@@ -105,11 +105,11 @@ def test_epochs_take_everything_as_often_as_told(shards: str) -> None:
     assert sorted(ids) == sorted(2 * [f"s{number}" for number in range(62)])
 
 
-def test_sizes_are_those_of_the_pictures(shards: str) -> None:
+def test_sizes_are_those_of_the_images(shards: str) -> None:
     walk = ShardedDataset(shards, streaming=True).walk([1])
     for index in range(62):
         sample = walk[index]
-        assert walk.image_sizes(index) == [decode_picture(image).size[::-1] for image in sample.images]
+        assert walk.image_sizes(index) == [decode_image(image).size[::-1] for image in sample.images]
         assert walk.text_length(index) == len(f"What is ?it is {sample.sample_id[1:] * 2}")
 
 
@@ -148,7 +148,9 @@ def test_a_faulty_row_is_named_or_left_in_its_place(tmp_path: Path, streaming: b
 
 
 def test_captions_and_rows_of_other_shapes(tmp_path: Path) -> None:
-    tar = write_tar(tmp_path / "c.tar", {"d/7.jpg": encoded_image(7, "JPEG"), "d/7.txt": "a red square", "d/7.cls": "3"})
+    tar = write_tar(
+        tmp_path / "c.tar", {"d/7.jpg": encoded_image(7, "JPEG"), "d/7.txt": "a red square", "d/7.cls": "3"}
+    )
     sample = ShardedDataset(tar, streaming=True)[0]
     assert sample.sample_id == "d/7"
     assert [part["type"] for part in sample.messages[0]["content"]] == ["image"]

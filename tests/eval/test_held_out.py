@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from convllava.data.synthetic import SyntheticDataset
 from convllava.eval import held_out
 from convllava.eval.benchmarks import LoadOptions, find_benchmark
 from convllava.eval.synthetic import BENCHMARKS, HELD_OUT_COUNT
+from convllava.synthetic import SyntheticDataset
 
 SOME = (0, 1, 2, 137, 250, 383, 499)
 

@@ -57,7 +57,7 @@ def test_only_unresolved_choices_are_asked_about() -> None:
     endpoint = Scripted(["I think B"])
     records = [Record("0", MCQ, "A"), Record("1", MCQ, "the canine"), Record("2", MCQ, "", error="too long")]
     judged, said = Judge(endpoint, "m").judge(find_benchmark("seedbench"), records, Scoring())
-    assert [record.judgement for record in judged] == [None, "B", None]
+    assert [record.judgment for record in judged] == [None, "B", None]
     assert "A. cat\nB. dog\nAnswer: the canine\nYour output: " in endpoint.asked[0][0]
     assert (said["requests"], said["prompt_tokens"], said["judged"]) == (1, 10, 1)
     outcome = find_benchmark("seedbench").outcome(judged, Scoring())
@@ -67,7 +67,7 @@ def test_only_unresolved_choices_are_asked_about() -> None:
 def test_prose_that_names_no_option_counts_as_a_refusal() -> None:
     endpoint = Scripted(["well", "hard to say", "perhaps"])
     (judged,), _ = Judge(endpoint, "m").judge(find_benchmark("seedbench"), [Record("0", MCQ, "?")], Scoring())
-    assert judged.judgement == "Z"
+    assert judged.judgment == "Z"
     assert len(endpoint.asked) == 3
 
 
@@ -75,7 +75,7 @@ def test_yes_or_no() -> None:
     row = {"question": "Is it red?", "answer": "Yes", "category": "random"}
     endpoint = Scripted(["maybe", "Yes"])
     (judged,), _ = Judge(endpoint, "m").judge(find_benchmark("pope"), [Record("0", row, "It is.")], Scoring())
-    assert judged.judgement == "Yes"
+    assert judged.judgment == "Yes"
     assert find_benchmark("pope").outcome([judged], Scoring()).value == 100
 
 

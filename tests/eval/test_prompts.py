@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convllava.eval.benchmarks import LoadOptions, find_benchmark
-from convllava.eval.prompts import Part, interleaved, pictures_of, user_message
+from convllava.eval.prompts import Part, images_of, interleaved, user_message
 from convllava.model.prompts import PROMPT_FORMATS, plain_messages, render
 
 COLUMN = {"paper": "paper_20240429", "llava": "llava_native_vicuna_v1"}
@@ -37,7 +37,7 @@ def test_whole_prompts(cases: list[dict[str, Any]], prompts: str) -> None:
         messages = plain_messages([user_message(parts)])
         assert render(template, messages, {}, add_generation_prompt=True)[0] == expected["prompt"], case["id"]
         if "images" in expected:
-            assert [case["image_files"][number] for number in pictures_of(parts)] == expected["images"], case["id"]
+            assert [case["image_files"][number] for number in images_of(parts)] == expected["images"], case["id"]
         checked += 1
     assert checked > 10
 
@@ -48,11 +48,11 @@ def test_current_texts_in_their_order(cases: list[dict[str, Any]]) -> None:
         wanted = [own["value"] for own in messages if own["type"] == "text"]
         parts = parts_of(case, "current")
         assert [part for part in parts if isinstance(part, str)] == wanted, case["id"]
-        assert len(pictures_of(parts)) == sum(own["type"] == "image" for own in messages), case["id"]
+        assert len(images_of(parts)) == sum(own["type"] == "image" for own in messages), case["id"]
 
 
-def test_a_picture_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"mentions <image 3> but there are 2 pictures"):
+def test_a_image_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"mentions <image 3> but there are 2 images"):
         interleaved("see <image 1> and <image 3>", 2)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit_files import picture_text, write_tsv
+from kit_files import image_text, write_tsv
 from PIL import Image
 
 from convllava.eval.report import write_report
@@ -18,7 +18,7 @@ def page_path(write_predictions: Any, tmp_path: Path) -> Path:
     """A report of four questions: right, wrong, unresolved, and one that was an error."""
     shown = {"A": "cat", "B": "dog", "answer": "A"}
     rows = [
-        {"index": n, "image": picture_text("red", (200, 100)), "question": f"Which {n}?", **shown, "category": c}
+        {"index": n, "image": image_text("red", (200, 100)), "question": f"Which {n}?", **shown, "category": c}
         for n, c in enumerate(["first", ATTACK, "first", "first"])
     ]
     rows[1]["question"] = ATTACK
@@ -73,7 +73,7 @@ def test_filters_and_escaping(page: Any) -> None:
     page.wait_for_function("document.querySelector('article img').naturalWidth > 0")
 
 
-def test_boxes_are_drawn_on_the_pictures(write_predictions: Any, tmp_path: Path) -> None:
+def test_boxes_are_drawn_on_the_images(write_predictions: Any, tmp_path: Path) -> None:
     from convllava.eval.benchmarks import LoadOptions, find_benchmark
 
     questions = find_benchmark("synthetic-grounding").load(tmp_path, LoadOptions())
@@ -83,14 +83,14 @@ def test_boxes_are_drawn_on_the_pictures(write_predictions: Any, tmp_path: Path)
     path = write_predictions(tmp_path, "synthetic-grounding", answered, **more)
     page = write_report(path)
     with Image.open(tmp_path / "synthetic-grounding.report" / "0-0.jpg") as image:
-        colours = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 20)}
-    assert any(abs(r - 0xB0) + g + abs(b - 0x20) < 90 for r, g, b in colours)
-    assert any(abs(r - 0x14) + abs(g - 0x70) + abs(b - 0x2E) < 90 for r, g, b in colours)
+        colors = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 20)}
+    assert any(abs(r - 0xB0) + g + abs(b - 0x20) < 90 for r, g, b in colors)
+    assert any(abs(r - 0x14) + abs(g - 0x70) + abs(b - 0x2E) < 90 for r, g, b in colors)
     assert "truth" in page.read_text()
 
 
 def test_data_of_another_version_are_refused(page_path: Path, tmp_path: Path) -> None:
-    rows = [{"index": 0, "image": picture_text(), "question": "?", "A": "x", "B": "y", "answer": "A"}]
+    rows = [{"index": 0, "image": image_text(), "question": "?", "A": "x", "B": "y", "answer": "A"}]
     write_tsv(tmp_path / "SEEDBench_IMG.tsv", rows)
     with pytest.raises(ValueError, match="are not those of the predictions"):
         write_report(tmp_path / "out" / "seedbench.predictions.jsonl", data=tmp_path)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit_files import picture_text, write_tsv, yes_no_rows
+from kit_files import image_text, write_tsv, yes_no_rows
 from tiny import tiny_model
 
 from convllava.eval import BENCHMARKS, run_benchmark
@@ -182,10 +182,10 @@ def test_a_damaged_line_is_named(generator: Generator, tmp_path: Path) -> None:
 
 
 def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) -> None:
-    """A picture too large for the context and one that is cut off: both stay among the samples."""
+    """An image too large for the context and one that is cut off: both stay among the samples."""
     rows = yes_no_rows(4)
-    rows[0]["image"] = picture_text("red", (64 * 24, 64 * 24))
-    whole = picture_text("blue", (300, 200))
+    rows[0]["image"] = image_text("red", (64 * 24, 64 * 24))
+    whole = image_text("blue", (300, 200))
     rows[2]["image"] = whole[: len(whole) // 4 * 2 // 4 * 4]
     write_tsv(tmp_path / "MME.tsv", rows)
     score = run_benchmark(generator, "mme", out=tmp_path / "out", data=tmp_path)
@@ -199,12 +199,12 @@ def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) 
     assert any("has 4 questions, MME has 2374" in warning for warning in score.warnings)
 
 
-def test_pictures_of_one_shape_stand_together(generator: Generator, tmp_path: Path) -> None:
+def test_images_of_one_shape_stand_together(generator: Generator, tmp_path: Path) -> None:
     write_tsv(tmp_path / "MME.tsv", yes_no_rows(8))
     questions = find_benchmark("mme").load(tmp_path, LoadOptions())
     order = by_shape(questions, range(8), generator.processor.image_processor, {})
     assert sorted(order) == list(range(8))
-    shapes = [questions.picture_sizes(index)[0] for index in order]
+    shapes = [questions.image_sizes(index)[0] for index in order]
     assert len([1 for before, after in pairwise(shapes) if before != after]) == 1
 
 

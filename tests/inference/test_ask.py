@@ -46,7 +46,7 @@ def test_image_options(tiny: Loaded, image_path: Path) -> None:
 
 
 def test_no_question(tiny: Loaded, image_path: Path) -> None:
-    with pytest.raises(ValueError, match="no question about the picture"):
+    with pytest.raises(ValueError, match="no question about the image"):
         ask(*tiny, image_path, "  ")
 
 

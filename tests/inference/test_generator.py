@@ -95,7 +95,7 @@ def test_a_static_cache_gives_the_same_answers_and_is_allocated_once(
     assert len(allocated) <= layers * len(REQUESTS)
 
 
-def test_pictures_make_a_difference(generator: Generator) -> None:
+def test_images_make_a_difference(generator: Generator) -> None:
     answers = [
         generator.generate([Request.of_question("What?", [noise(128, 128, seed)], max_new_tokens=6)])[0]
         for seed in (0, 1)
@@ -235,7 +235,7 @@ def test_cancel(generator: Generator) -> None:
     assert [answers[ids[0]].token_ids, answers[ids[2]].token_ids] == [alone[0].token_ids, alone[2].token_ids]
 
 
-def test_cancelling_all_leaves_nothing(generator: Generator) -> None:
+def test_canceling_all_leaves_nothing(generator: Generator) -> None:
     identity = generator.submit(REQUESTS[0])
     generator.step()
     generator.cancel(identity)
@@ -251,7 +251,7 @@ def test_leaving_a_stream_cancels_it(generator: Generator) -> None:
     assert not generator.is_busy
 
 
-def test_pictures_are_encoded_once(generator: Generator, tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_encoded_once(generator: Generator, tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, ...]] = []
     encode = tiny[0].get_image_features
 
@@ -266,7 +266,7 @@ def test_pictures_are_encoded_once(generator: Generator, tiny: Loaded, monkeypat
     assert len(shapes) == 3
 
 
-def test_pictures_of_one_shape_are_encoded_together(
+def test_images_of_one_shape_are_encoded_together(
     generator: Generator, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
@@ -311,16 +311,16 @@ def test_a_bad_request_leaves_the_generator_idle(generator: Generator) -> None:
     assert not generator.is_busy
 
 
-def test_pictures_within_messages(generator: Generator, tmp_path: Any) -> None:
-    picture = noise(192, 70)
-    picture.save(tmp_path / "p.png")
+def test_images_within_messages(generator: Generator, tmp_path: Any) -> None:
+    image = noise(192, 70)
+    image.save(tmp_path / "p.png")
     content = [{"type": "image", "path": tmp_path / "p.png"}, {"type": "text", "text": "Read this."}]
     own = Request(messages=[{"role": "user", "content": content}], max_new_tokens=10)
     assert own.sources == [tmp_path / "p.png"]
     assert generator.generate([own])[0].token_ids == generator.generate(REQUESTS[:1])[0].token_ids
 
 
-def test_placeholders_and_pictures_disagree(generator: Generator) -> None:
+def test_placeholders_and_images_disagree(generator: Generator) -> None:
     with pytest.raises(ValueError, match="1 <image> placeholder but 2 images"):
         generator.submit(Request(messages=DIALOGUE, images=[noise(64, 64), noise(64, 64)]))
 

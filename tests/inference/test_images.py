@@ -1,4 +1,4 @@
-"""Pictures from anywhere, and one clear line for what is not one."""
+"""Images from anywhere, and one clear line for what is not one."""
 
 import gc
 import io
@@ -64,7 +64,7 @@ def test_files(tmp_path: Path, name: str) -> None:
         assert np.abs(np.asarray(opened)[15, 20].astype(int) - RED).max() < 8
 
 
-def test_loaded_pictures() -> None:
+def test_loaded_images() -> None:
     pixels = np.asarray(draw_image())
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     for source in (draw_image(), pixels, tensor):
@@ -100,9 +100,9 @@ def test_url(tmp_path: Path, server: str) -> None:
         open_image(f"{server}/nope.png")
 
 
-def test_url_that_is_no_picture(tmp_path: Path, server: str) -> None:
+def test_url_that_is_no_image(tmp_path: Path, server: str) -> None:
     (tmp_path / "page.html").write_text("<html>")
-    with pytest.raises(ValueError, match=r"page.html is not a picture that can be read"):
+    with pytest.raises(ValueError, match=r"page.html is not an image that can be read"):
         open_image(f"{server}/page.html")
 
 
@@ -134,8 +134,8 @@ def test_standard_input(standard_input: Any) -> None:
     assert open_image("-").size == (40, 30)
     with pytest.raises(ValueError, match="standard input is empty"):
         open_image("-")  # it can be read once
-    standard_input(b"no picture")
-    with pytest.raises(ValueError, match="standard input is not a picture"):
+    standard_input(b"no image")
+    with pytest.raises(ValueError, match="standard input is not an image"):
         open_image("-")
 
 
@@ -229,9 +229,9 @@ def test_empty_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"some text", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>", b"\0"])
-def test_not_a_picture(tmp_path: Path, content: bytes) -> None:
+def test_not_a_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"p.png is not a picture that can be read \(PNG, JPEG"):
+    with pytest.raises(ValueError, match=r"p.png is not an image that can be read \(PNG, JPEG"):
         open_image(tmp_path / "p.png")
 
 
@@ -261,7 +261,7 @@ def test_a_jpeg_that_lies_on_its_side_is_not_left_open(tmp_path: Path) -> None:
     assert caught == []
 
 
-def test_an_undecoded_picture_may_not_be_too_large_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undecoded_image_may_not_be_too_large_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_image(400, 300).save(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     with pytest.raises(ValueError, match=r"a\.jpg is too large to open safely: 400x300"):

@@ -15,14 +15,14 @@ Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 def test_answers_of_a_fast_encoder(
     fast: bool | str, precision: str | None, tiny_checkpoint: Path, tiny: Loaded
 ) -> None:
-    picture = Image.effect_noise((192, 128), 80).convert("RGB")
+    image = Image.effect_noise((192, 128), 80).convert("RGB")
     model, processor = load_pretrained(tiny_checkpoint, device="cpu", fast=fast)
     form = model.model.vision_tower._fast
     assert form is not None
     assert precision is None or form.precision == precision  # type: ignore[attr-defined]
-    answer = ask(model, processor, picture, "What is it?", max_new_tokens=6)
+    answer = ask(model, processor, image, "What is it?", max_new_tokens=6)
     if precision == "float32":
-        assert answer.token_ids == ask(*tiny, picture, "What is it?", max_new_tokens=6).token_ids
+        assert answer.token_ids == ask(*tiny, image, "What is it?", max_new_tokens=6).token_ids
 
 
 def test_an_unknown_precision_is_named(tiny_checkpoint: Path) -> None:

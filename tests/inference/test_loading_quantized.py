@@ -38,7 +38,7 @@ def logits(model: Any) -> torch.Tensor:
 
 
 def kinds(model: Any, prefix: str) -> set[str]:
-    """Kinds of the matrices below a module: plain parameters or some quantised sort."""
+    """Kinds of the matrices below a module: plain parameters or some quantized sort."""
     parameters = model.get_submodule(prefix).named_parameters()
     return {type(value).__name__ for name, value in parameters if name.endswith("weight") and "norm" not in name}
 
@@ -65,7 +65,7 @@ def test_the_vision_encoder_too_if_asked(tiny_checkpoint: Path, method: str) -> 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_adapter_on_quantised_weights(tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
+def test_an_adapter_on_quantized_weights(tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
     pytest.importorskip("peft")
     from convllava.inference.adapters import add_adapter, lora_config, save_adapter
 
@@ -100,18 +100,18 @@ def test_saved_and_loaded_again(tiny_checkpoint: Path, tmp_path: Path, method: s
     assert kinds(again, "model.vision_tower") == kinds(again, "model.multi_modal_projector") == {"Parameter"}
     (answer,) = Generator(again, processor).generate([Request.of_question("What?", [], max_new_tokens=3)])
     assert answer.token_ids
-    with pytest.raises(ValueError, match=r"is quantised already .*: leave quantize out"):
+    with pytest.raises(ValueError, match=r"is quantized already .*: leave quantize out"):
         load_pretrained(tmp_path / "small", quantize=method)
-    with pytest.raises(ValueError, match=r"is quantised .* and cannot be converted: take the checkpoint"):
+    with pytest.raises(ValueError, match=r"is quantized .* and cannot be converted: take the checkpoint"):
         convert(tmp_path / "small", tmp_path / "never")
     (finding,) = inspect_checkpoint(tmp_path / "small")["findings"]
-    assert finding.startswith(f"quantised with {PACKAGES[method]}")
+    assert finding.startswith(f"quantized with {PACKAGES[method]}")
     assert main(["convert", str(tiny_checkpoint), str(tmp_path / "command"), "--quantize", method]) == 0
     assert torch.equal(logits(load_pretrained(tmp_path / "command", device="cpu")[0]), logits(model))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_damaged_quantised_checkpoints(tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
+def test_damaged_quantized_checkpoints(tiny_checkpoint: Path, tmp_path: Path, method: str) -> None:
     saved(tiny_checkpoint, tmp_path, method)
     path = tmp_path / "model.safetensors"
     with safe_open(path, framework="pt") as file:
@@ -135,7 +135,7 @@ def test_damaged_quantised_checkpoints(tiny_checkpoint: Path, tmp_path: Path, me
     refused(r"1 not finite: model\.language_model\.norm\.weight", **{norm: state[norm] * torch.nan})
 
 
-def test_a_quantised_checkpoint_without_its_package(
+def test_a_quantized_checkpoint_without_its_package(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_checkpoint, tmp_path, dirs_exist_ok=True)
@@ -149,10 +149,10 @@ def test_a_quantised_checkpoint_without_its_package(
         importlib.util, "find_spec", lambda name, *a: None if name in PACKAGES.values() else found(name)
     )
     with_settings(quant_method="bitsandbytes", load_in_4bit=True)
-    with pytest.raises(ValueError, match=r"is quantised and needs bitsandbytes: pip install 'convllava\[quant\]'"):
+    with pytest.raises(ValueError, match=r"is quantized and needs bitsandbytes: pip install 'convllava\[quant\]'"):
         load_pretrained(tmp_path)
     with_settings(quant_method="gptq", bits=4)
-    with pytest.raises(ValueError, match="was quantised with 'gptq' in a way that cannot be read here"):
+    with pytest.raises(ValueError, match="was quantized with 'gptq' in a way that cannot be read here"):
         load_pretrained(tmp_path)
 
 

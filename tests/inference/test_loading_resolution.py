@@ -1,4 +1,4 @@
-"""A checkpoint that does not say at which resolution its pictures are shown is told so by whoever uses it."""
+"""A checkpoint that does not say at which resolution its images are shown is told so by whoever uses it."""
 
 import io
 import json
@@ -22,13 +22,13 @@ def silent(shared_dir: Path) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> str:
-    Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "picture.png")
-    return str(tmp_path / "picture.png")
+def image(tmp_path: Path) -> str:
+    Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "image.png")
+    return str(tmp_path / "image.png")
 
 
-def test_ask(silent: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["ask", picture, "What?", "--model", str(silent), "--max-new-tokens", "2", "--json", "--device", "cpu"]
+def test_ask(silent: Path, image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["ask", image, "What?", "--model", str(silent), "--max-new-tokens", "2", "--json", "--device", "cpu"]
     assert main(arguments) == 2
     told = capsys.readouterr().err
     assert "does not say at which resolution" in told
@@ -40,9 +40,9 @@ def test_ask(silent: Path, picture: str, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out)["num_image_tokens"] == 4
 
 
-def test_chat(silent: Path, picture: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chat(silent: Path, image: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("What?\n"))
-    arguments = ["chat", picture, "--model", str(silent), "--max-new-tokens", "2", "--device", "cpu"]
+    arguments = ["chat", image, "--model", str(silent), "--max-new-tokens", "2", "--device", "cpu"]
     assert main([*arguments, "--resolution", "256"]) == 0
     assert main(arguments) == 2
     assert "(--resolution)" in capsys.readouterr().err

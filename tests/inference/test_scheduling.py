@@ -49,7 +49,7 @@ def finished(events: list[Any]) -> dict[int, Answer]:
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     arrivals=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=9),
-    cancelled=st.sets(st.integers(0, 8), max_size=3),
+    canceled=st.sets(st.integers(0, 8), max_size=3),
     max_batch=st.integers(1, 4),
     prefix_cache_bytes=st.sampled_from([0, 100_000, 10_000_000]),
 )
@@ -57,7 +57,7 @@ def test_whoever_comes_and_goes_answers_stay_the_same(
     tiny: Loaded,
     alone: list[tuple[int, ...]],
     arrivals: list[tuple[int, int]],
-    cancelled: set[int],
+    canceled: set[int],
     max_batch: int,
     prefix_cache_bytes: int,
 ) -> None:
@@ -70,7 +70,7 @@ def test_whoever_comes_and_goes_answers_stay_the_same(
         for _ in range(steps):
             events += generator.step()
             assert generator.num_running <= max_batch
-        if number in cancelled:
+        if number in canceled:
             generator.cancel(identity)
             if identity not in finished(events):
                 del requests[identity]
@@ -110,7 +110,7 @@ def test_first_come_first_served(tiny: Loaded) -> None:
     assert all(later - earlier > -0.01 for earlier, later in itertools.pairwise(admitted)), admitted
 
 
-def test_cancelling_frees_the_slot_for_the_next_step(tiny: Loaded) -> None:
+def test_canceling_frees_the_slot_for_the_next_step(tiny: Loaded) -> None:
     generator = Generator(*tiny, max_batch=1)
     first, second = generator.submit(REQUESTS[2]), generator.submit(REQUESTS[0])
     generator.step()
@@ -120,7 +120,7 @@ def test_cancelling_frees_the_slot_for_the_next_step(tiny: Loaded) -> None:
     assert (generator.num_running, generator.num_waiting) == (1, 0)
 
 
-def test_large_pictures_join_one_by_one_beside_others(tiny: Loaded) -> None:
+def test_large_images_join_one_by_one_beside_others(tiny: Loaded) -> None:
     side = 832
     assert PIXELS_BESIDE_OTHERS < 2 * side**2 < 2 * PIXELS_BESIDE_OTHERS
     large = [Request.of_question("?", [noise(side, side, seed)], max_new_tokens=9) for seed in range(3)]
@@ -161,8 +161,8 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> Loaded:
 def test_a_further_turn_reads_only_what_is_new(talkative: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = talkative
     generator = Generator(*talkative, prefix_cache_bytes=1 << 24)
-    picture, another = noise(192, 130), noise(130, 130, 1)
-    first = generator.generate([Request(messages=DIALOGUE, images=[picture], max_new_tokens=12)])[0]
+    image, another = noise(192, 130), noise(130, 130, 1)
+    first = generator.generate([Request(messages=DIALOGUE, images=[image], max_new_tokens=12)])[0]
     assert first.num_cached_tokens == 0
     encoded: list[Any] = []
     read: list[int] = []
@@ -172,13 +172,13 @@ def test_a_further_turn_reads_only_what_is_new(talkative: Loaded, monkeypatch: p
         model, "forward", lambda **inputs: read.append(inputs["input_ids"].shape[1]) or forward(**inputs)
     )
 
-    second = Request(messages=continued(first.text), images=[picture], max_new_tokens=12)
+    second = Request(messages=continued(first.text), images=[image], max_new_tokens=12)
     answer = generator.generate([second])[0]
     assert encoded == []
     assert answer.num_cached_tokens == first.num_prompt_tokens + 11  # the twelfth token was never read
     assert read[0] == answer.num_prompt_tokens - answer.num_cached_tokens
 
-    third = Request(messages=continued(first.text, {"type": "image"}), images=[picture, another], max_new_tokens=12)
+    third = Request(messages=continued(first.text, {"type": "image"}), images=[image, another], max_new_tokens=12)
     with_another = generator.generate([third])[0]
     assert [tuple(pixels.shape) for pixels in encoded] == [(1, 3, 128, 128)]
     monkeypatch.undo()
@@ -187,7 +187,7 @@ def test_a_further_turn_reads_only_what_is_new(talkative: Loaded, monkeypatch: p
     assert [own.num_cached_tokens for own in plain] == [0, 0]
 
 
-def test_the_same_words_about_another_picture_share_nothing(talkative: Loaded) -> None:
+def test_the_same_words_about_another_image_share_nothing(talkative: Loaded) -> None:
     generator = Generator(*talkative, prefix_cache_bytes=1 << 24)
     requests = [Request(messages=DIALOGUE, images=[noise(192, 130, seed)], max_new_tokens=6) for seed in (0, 1)]
     answers = [generator.generate([request])[0] for request in requests]
@@ -230,7 +230,7 @@ def test_recurrent_language_models_are_refused(tiny: Loaded, monkeypatch: pytest
         Generator(*tiny)
 
 
-def test_only_the_picture_that_fails_fails(
+def test_only_the_image_that_fails_fails(
     tiny: Loaded, alone: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = tiny[0].get_image_features
@@ -353,7 +353,7 @@ def test_recently_used() -> None:
     assert kept.num_bytes == 5
 
 
-def test_signatures_tell_pictures_apart(tiny: Loaded) -> None:
+def test_signatures_tell_images_apart(tiny: Loaded) -> None:
     prompts = [prepare(Request.of_question("Why?", [noise(192, 64, seed)]), tiny[1], context=512) for seed in (0, 0, 1)]
     first, same, other = map(signature, prompts)
     assert torch.equal(first, same) and common_length(first, other) == 2  # <s> and <|user|>

@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from torch import tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from convllava.inference.sampling import nucleus, penalise, suppressed_tokens
+from convllava.inference.sampling import nucleus, penalize, suppressed_tokens
 from convllava.inference.text_stream import TextStream
 from convllava.model.character_tokenizer import build_character_tokenizer
 
@@ -96,8 +96,8 @@ def test_nucleus_keeps_the_likeliest() -> None:
 
 def test_penalty_makes_seen_tokens_less_likely() -> None:
     logits = tensor([2.0, -2.0, 3.0])
-    assert penalise(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 3.0]
-    assert penalise(logits, [0], 1.0) is logits
+    assert penalize(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 3.0]
+    assert penalize(logits, [0], 1.0) is logits
 
 
 def test_suppressed_tokens() -> None:

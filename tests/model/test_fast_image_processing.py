@@ -12,7 +12,7 @@ from convllava.model.fast_image_processing import decode, open_lazily, prepare_a
 from convllava.model.image_processing_convllava import ConvLlavaImageProcessor
 
 LEVEL = 1 / 255 / 0.26
-"""How much one level of 8 bits is after normalisation, about."""
+"""How much one level of 8 bits is after normalization, about."""
 
 
 def photograph(height: int = 900, width: int = 1300) -> Image.Image:
@@ -40,7 +40,7 @@ OPTIONS = [{"resolution": 256}, {"resolution": 200, "image_aspect_ratio": "pad"}
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_decoded_picture_differs_by_a_level(options: dict[str, Any]) -> None:
+def test_a_decoded_image_differs_by_a_level(options: dict[str, Any]) -> None:
     exact, fast = both(photograph(), **options)
     assert (exact - fast).abs().max() < 1.2 * LEVEL
 
@@ -91,7 +91,7 @@ def test_other_modes_are_read_the_ordinary_way(mode: str, tmp_path: Path) -> Non
     assert (exact - fast).abs().max() < 1.2 * LEVEL
 
 
-def test_several_pictures_of_several_shapes(tmp_path: Path) -> None:
+def test_several_images_of_several_shapes(tmp_path: Path) -> None:
     sources = []
     for number, size in enumerate([(300, 200), (640, 100), (64, 64), (500, 500)]):
         photograph(*size).save(tmp_path / f"{number}.jpg")
@@ -102,7 +102,7 @@ def test_several_pictures_of_several_shapes(tmp_path: Path) -> None:
 
 
 def test_errors_are_those_of_the_exact_way(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_text("no picture")
+    (tmp_path / "broken.jpg").write_text("no image")
     photograph().save(tmp_path / "whole.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:5000])
     for name in ("broken.jpg", "half.jpg", "nowhere.jpg"):
@@ -119,21 +119,21 @@ def test_exact_is_the_default_and_the_choice_is_kept(tmp_path: Path) -> None:
 
 
 def test_resizing_rounds_like_pillow() -> None:
-    picture = photograph(333, 555)
+    image = photograph(333, 555)
     for height, width in [(128, 192), (333, 555), (512, 640)]:
-        expected = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
-        own = resize(picture, height, width).permute(1, 2, 0).numpy().astype(int)
+        expected = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
+        own = resize(image, height, width).permute(1, 2, 0).numpy().astype(int)
         assert np.abs(own - expected).max() <= 1
 
 
 class TestPrepareAhead:
     def test_order_and_values(self, tmp_path: Path) -> None:
         processor = ConvLlavaImageProcessor(image_aspect_ratio="native")
-        pictures = [photograph(64 * number, 128) for number in range(1, 6)]
-        found = list(prepare_ahead(processor, iter(pictures), ahead=2))
+        images = [photograph(64 * number, 128) for number in range(1, 6)]
+        found = list(prepare_ahead(processor, iter(images), ahead=2))
         assert [sizes.tolist() for _, sizes in found] == [[[64 * number, 128]] for number in range(1, 6)]
-        for picture, (pixels, _) in zip(pictures, found, strict=True):
-            assert torch.equal(pixels, processor.prepare([picture])[0])
+        for image, (pixels, _) in zip(images, found, strict=True):
+            assert torch.equal(pixels, processor.prepare([image])[0])
 
     def test_it_reads_no_further_than_asked(self) -> None:
         read: list[int] = []

@@ -67,9 +67,9 @@ def test_fused_kernels_give_the_same_gradients() -> None:
 @torch.no_grad()
 def test_features_equal_the_plain_encoders(activation: str) -> None:
     tower = _tower(hidden_act=activation).cuda()
-    pictures = torch.randn(4, 2, 3, 64, 96, device="cuda")
-    exact = [tower(pixels).last_hidden_state for pixels in pictures]
+    images = torch.randn(4, 2, 3, 64, 96, device="cuda")
+    exact = [tower(pixels).last_hidden_state for pixels in images]
     tower.optimize_for_inference()
-    found = [tower(pixels).last_hidden_state for pixels in pictures]  # run, recorded, replayed twice
+    found = [tower(pixels).last_hidden_state for pixels in images]  # run, recorded, replayed twice
     for ours, plain in zip(found, exact, strict=True):
         assert (ours - plain).abs().max() < 2e-3 * plain.abs().max()

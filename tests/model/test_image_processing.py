@@ -1,4 +1,4 @@
-"""Shapes, colours and the padded batch."""
+"""Shapes, colors and the padded batch."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def shape(height: int, width: int, **options: Any) -> tuple[int, int]:
 
 
 def gradient(height: int = 40, width: int = 60) -> Image.Image:
-    """A picture in which every pixel, row and column differ."""
+    """An image in which every pixel, row and column differ."""
     y, x = np.mgrid[0:height, 0:width]
     levels = np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) * 2 % 256], axis=-1)
     return Image.fromarray(levels.astype(np.uint8))
@@ -81,7 +81,7 @@ class TestShapes:
     def test_a_budget_under_pad_gives_the_largest_square(self) -> None:
         assert shape(10, 20, image_aspect_ratio="pad", resolution=1536, max_visual_tokens=143) == (704, 704)
 
-    def test_elongated_pictures_keep_one_cell_a_side(self) -> None:
+    def test_elongated_images_keep_one_cell_a_side(self) -> None:
         assert shape(1, 4000, resolution=64, max_visual_tokens=10) == (64, 640)
         assert shape(4000, 1, max_visual_tokens=1) == (64, 64)
 
@@ -98,7 +98,7 @@ class TestShapes:
         with pytest.raises(ValueError, match=message):
             shape(100, 100, **options)
 
-    def test_a_thin_picture_is_not_blown_up_to_gigabytes(self) -> None:
+    def test_a_thin_image_is_not_blown_up_to_gigabytes(self) -> None:
         with pytest.raises(ValueError, match=r"4000x1 .*max_visual_tokens"):
             shape(1, 4000, resolution=512)
 
@@ -111,7 +111,7 @@ class TestShapes:
         budget=st.integers(1, 400),
         stride=st.sampled_from([16, 32, 64]),
     )
-    def test_any_picture_fits_any_budget(
+    def test_any_image_fits_any_budget(
         self, height: int, width: int, policy: str, resolution: int | None, budget: int, stride: int
     ) -> None:
         if policy == "pad" and resolution is None:
@@ -148,9 +148,9 @@ class TestShapes:
         assert shape(1019, 1010, resolution=1280, max_visual_tokens=120) == (704, 640)
 
 
-class TestColours:
+class TestColors:
     @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "RGBX"])
-    def test_modes_keep_their_colours(self, mode: str) -> None:
+    def test_modes_keep_their_colors(self, mode: str) -> None:
         original = gradient().convert(mode)
         tolerance = 4 if mode in ("YCbCr", "HSV") else 0
         assert same(to_rgb(original), original.convert("RGB"), tolerance)
@@ -180,7 +180,7 @@ class TestColours:
     def test_half_transparent_red_is_pink(self) -> None:
         assert to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 128))).getpixel((0, 0)) == (255, 127, 127)
 
-    def test_a_palette_with_a_transparent_colour(self, tmp_path: Path) -> None:
+    def test_a_palette_with_a_transparent_color(self, tmp_path: Path) -> None:
         image = Image.new("P", (2, 1))
         image.putpalette([0, 0, 0, 200, 0, 0])
         image.putpixel((1, 0), 1)
@@ -189,7 +189,7 @@ class TestColours:
         assert [shown.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (200, 0, 0)]
 
     @pytest.mark.parametrize(("mode", "black"), [("L", 0), ("RGB", (0, 0, 0))])
-    def test_a_transparent_colour_without_alpha(self, tmp_path: Path, mode: str, black: Any) -> None:
+    def test_a_transparent_color_without_alpha(self, tmp_path: Path, mode: str, black: Any) -> None:
         Image.new(mode, (2, 2), black).save(tmp_path / "keyed.png", transparency=black)
         assert to_rgb(open_image(tmp_path / "keyed.png")).getpixel((0, 0)) == (255, 255, 255)
 
@@ -205,12 +205,12 @@ class TestColours:
         original.save(tmp_path / "turned.png", exif=exif)
         assert same(to_rgb(open_image(tmp_path / "turned.png")), original.transpose(Image.Transpose.ROTATE_270))
 
-    def test_animated_pictures_show_their_first_frame(self, tmp_path: Path) -> None:
-        first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    def test_animated_images_show_their_first_frame(self, tmp_path: Path) -> None:
+        first, second = (Image.new("RGB", (8, 8), color) for color in ("red", "blue"))
         first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
         assert to_rgb(open_image(tmp_path / "moving.gif")).getpixel((0, 0)) == (255, 0, 0)
 
-    def test_a_mode_without_colours_says_so(self) -> None:
+    def test_a_mode_without_colors_says_so(self) -> None:
         with pytest.raises(ValueError, match="mode La: save it as RGB"):
             to_rgb(Image.new("La", (2, 2)))
 
@@ -251,7 +251,7 @@ class TestArrays:
             ("cat.png", "got str"),
         ],
     )
-    def test_what_is_no_picture(self, value: Any, message: str) -> None:
+    def test_what_is_no_image(self, value: Any, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             to_rgb(to_pil(value))
 
@@ -269,7 +269,7 @@ class TestSources:
         with pytest.raises(ValueError, match=r"no image file nowhere\.png"):
             open_image("nowhere.png")
 
-    @pytest.mark.parametrize("content", [b"", b"not a picture"])
+    @pytest.mark.parametrize("content", [b"", b"not an image"])
     def test_not_an_image(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "note.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"note\.png is not an image"):
@@ -282,11 +282,11 @@ class TestSources:
         with pytest.raises(ValueError, match=r"cut\.jpg is not an image that can be read: .*truncated"):
             ConvLlavaImageProcessor()(str(path))
 
-    def test_truncated_picture_that_was_opened_elsewhere(self, tmp_path: Path) -> None:
+    def test_truncated_image_that_was_opened_elsewhere(self, tmp_path: Path) -> None:
         path = tmp_path / "cut.jpg"
         gradient(300, 400).save(path)
         path.write_bytes(path.read_bytes()[:2000])
-        with Image.open(path) as image, pytest.raises(ValueError, match=r"picture of 400x300 .*truncated"):
+        with Image.open(path) as image, pytest.raises(ValueError, match=r"image of 400x300 .*truncated"):
             ConvLlavaImageProcessor()(image)
 
     def test_decompression_bomb(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,16 +306,16 @@ class TestBatch:
         assert not batch["pixel_values"][0, :, 64:].any()
         assert not batch["pixel_values"][1, :, :, 64:].any()
 
-    def test_each_picture_is_prepared_as_if_alone(self) -> None:
+    def test_each_image_is_prepared_as_if_alone(self) -> None:
         processor = ConvLlavaImageProcessor(resolution=80)
-        pictures = [gradient(70, 200), gradient(130, 60)]
-        together = processor(pictures)
-        for index, picture in enumerate(pictures):
+        images = [gradient(70, 200), gradient(130, 60)]
+        together = processor(images)
+        for index, image in enumerate(images):
             height, width = together["image_sizes"][index].tolist()
-            alone = processor(picture)["pixel_values"][0]
+            alone = processor(image)["pixel_values"][0]
             assert alone.equal(together["pixel_values"][index, :, :height, :width])
 
-    def test_values_are_clip_normalised(self) -> None:
+    def test_values_are_clip_normalized(self) -> None:
         values = ConvLlavaImageProcessor()(Image.new("RGB", (64, 64), (255, 0, 128)))["pixel_values"]
         expected = [
             (1 - 0.48145466) / 0.26862954,
@@ -324,7 +324,7 @@ class TestBatch:
         ]
         torch.testing.assert_close(values[0, :, 5, 5], torch.tensor(expected))
 
-    def test_padded_square_has_the_mean_colour_at_integer_offsets(self) -> None:
+    def test_padded_square_has_the_mean_color_at_integer_offsets(self) -> None:
         square = pad_to_square(Image.new("RGB", (10, 7), "red"), (122, 116, 104))
         levels = np.asarray(square)
         assert square.size == (10, 10)
@@ -334,14 +334,14 @@ class TestBatch:
 
     def test_options_of_a_call(self) -> None:
         processor = ConvLlavaImageProcessor(image_aspect_ratio="pad", resolution=128)
-        picture = gradient(70, 200)
-        assert processor(picture)["image_sizes"].tolist() == [[128, 128]]
-        assert processor(picture, image_aspect_ratio="native")["image_sizes"].tolist() == [[128, 365]]
-        own = processor(picture, image_aspect_ratio="native", resolution=None, max_visual_tokens=2)
+        image = gradient(70, 200)
+        assert processor(image)["image_sizes"].tolist() == [[128, 128]]
+        assert processor(image, image_aspect_ratio="native")["image_sizes"].tolist() == [[128, 365]]
+        own = processor(image, image_aspect_ratio="native", resolution=None, max_visual_tokens=2)
         assert own["image_sizes"].tolist() == [[64, 128]]
-        assert processor(picture)["image_sizes"].tolist() == [[128, 128]]
+        assert processor(image)["image_sizes"].tolist() == [[128, 128]]
 
-    def test_misspelt_option(self) -> None:
+    def test_misspelled_option(self) -> None:
         with pytest.raises(ValueError, match="'resoluton': did you mean 'resolution'"):
             ConvLlavaImageProcessor()(gradient(), resoluton=128)
 
@@ -349,7 +349,7 @@ class TestBatch:
         with pytest.raises(ValueError, match="'anyres'"):
             ConvLlavaImageProcessor(image_aspect_ratio="anyres")
 
-    def test_no_pictures(self) -> None:
+    def test_no_images(self) -> None:
         pixel_values, image_sizes = ConvLlavaImageProcessor().prepare([])
         assert pixel_values.shape == (0, 3, 0, 0)
         assert image_sizes.shape == (0, 2)
@@ -363,5 +363,5 @@ class TestBatch:
         processor.save_pretrained(tmp_path)
         loaded = ConvLlavaImageProcessor.from_pretrained(tmp_path)
         assert loaded.to_dict() == processor.to_dict()
-        picture = gradient(70, 200)
-        assert loaded(picture)["pixel_values"].equal(processor(picture)["pixel_values"])
+        image = gradient(70, 200)
+        assert loaded(image)["pixel_values"].equal(processor(image)["pixel_values"])

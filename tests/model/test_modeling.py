@@ -1,4 +1,4 @@
-"""The whole model: pictures of mixed shapes in a batch, interleaving, generation, saving, the Hugging Face roads."""
+"""The whole model: images of mixed shapes in a batch, interleaving, generation, saving, the Hugging Face roads."""
 
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,21 @@ from convllava.model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, 
 Shape = tuple[int, int]
 
 
-def _picture(shape: Shape, seed: int = 0) -> Image.Image:
+def _image(shape: Shape, seed: int = 0) -> Image.Image:
     noise = torch.randint(0, 256, (*shape, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return Image.fromarray(noise.numpy())
 
 
 def _row(processor: ConvLlavaProcessor, question: str, answer: str, shapes: list[Shape]) -> dict[str, Any]:
     messages = [user_message(question, len(shapes)), assistant_message(answer)]
-    row = processor.encode(messages, [_picture(shape, seed) for seed, shape in enumerate(shapes)])
+    row = processor.encode(messages, [_image(shape, seed) for seed, shape in enumerate(shapes)])
     labels = torch.where(row.pop("labels_mask"), row["input_ids"], -100)
     return {**row, "labels": labels, "sample_id": question}
 
 
 ROWS: list[tuple[str, str, list[Shape]]] = [
     ("What?", "a long enough answer", [(64, 192)]),
-    ("No picture here.", "none", []),
+    ("No image here.", "none", []),
     ("Two of them?", "yes", [(128, 64), (64, 64)]),
     ("And this?", "12.50", [(130, 200)]),
 ]
@@ -70,18 +70,18 @@ def test_text_alone_costs_no_image_work(monkeypatch: pytest.MonkeyPatch) -> None
     assert torch.isfinite(model(**_batch(processor, [ROWS[1]])).loss)
 
 
-def test_the_pictures_matter_and_in_order() -> None:
+def test_the_images_matter_and_in_order() -> None:
     model, processor = tiny_model()
     batch = _batch(processor, [ROWS[2]])
     swapped = {**batch, "pixel_values": batch["pixel_values"].flip(-1)}
     assert not torch.allclose(model(**batch).logits, model(**swapped).logits)
 
 
-def test_placeholders_and_pictures_must_agree() -> None:
+def test_placeholders_and_images_must_agree() -> None:
     model, processor = tiny_model()
     batch = _batch(processor, [ROWS[0]])
     batch["input_ids"][0, batch["input_ids"][0].tolist().index(processor.image_token_id)] = 5
-    with pytest.raises(ValueError, match="2 image tokens but the pictures give 3 visual tokens"):
+    with pytest.raises(ValueError, match="2 image tokens but the images give 3 visual tokens"):
         model(**batch)
 
 
@@ -110,7 +110,7 @@ def test_generate_equals_stepping_without_a_cache() -> None:
     model, processor = tiny_model()
     messages = [user_message("What?", 1)]
     text = processor.render(messages, add_generation_prompt=True)
-    inputs = processor(images=[_picture((64, 192))], text=text, return_tensors="pt")
+    inputs = processor(images=[_image((64, 192))], text=text, return_tensors="pt")
     generated = model.generate(**inputs, max_new_tokens=12, do_sample=False, eos_token_id=None)
     ids = inputs["input_ids"]
     for _ in range(12):
@@ -152,11 +152,11 @@ def test_pipeline_answers(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     ask = pipeline("image-text-to-text", model=str(tmp_path))
-    picture = _picture((64, 128))
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]
+    image = _image((64, 128))
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]
     result = ask([{"role": "user", "content": content}], max_new_tokens=5, return_full_text=False)
     prompt = processor.render([user_message("What?", 1)], add_generation_prompt=True)
-    inputs = processor(images=[picture], text=prompt, return_tensors="pt")
+    inputs = processor(images=[image], text=prompt, return_tensors="pt")
     generated = model.generate(**inputs, max_new_tokens=5, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert result[0]["generated_text"] == processor.tokenizer.decode(generated, skip_special_tokens=True)
 

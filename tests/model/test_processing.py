@@ -35,8 +35,8 @@ def vicuna() -> ConvLlavaProcessor:
     return ConvLlavaProcessor(ConvLlavaImageProcessor(), build_character_tokenizer(), prompt_format="vicuna_v1")
 
 
-def draw_image(width: int = 128, height: int = 64, colour: str = "red") -> Image.Image:
-    return Image.new("RGB", (width, height), colour)
+def draw_image(width: int = 128, height: int = 64, color: str = "red") -> Image.Image:
+    return Image.new("RGB", (width, height), color)
 
 
 def text(value: str) -> dict[str, str]:
@@ -119,7 +119,7 @@ class TestEncode:
         with pytest.raises(ValueError, match=message):
             nano.encode([user(IMAGE, text("Hi")), assistant("Yes")], [draw_image()] * given)
 
-    def test_misspelt_option(self, nano: ConvLlavaProcessor) -> None:
+    def test_misspelled_option(self, nano: ConvLlavaProcessor) -> None:
         with pytest.raises(ValueError, match="did you mean 'resolution'"):
             nano.encode([user(IMAGE)], [draw_image()], resoluton=64)
 
@@ -166,7 +166,7 @@ class TestSpans:
 
 
 class TestCall:
-    def test_every_placeholder_becomes_its_pictures_tokens(self, vicuna: ConvLlavaProcessor) -> None:
+    def test_every_placeholder_becomes_its_images_tokens(self, vicuna: ConvLlavaProcessor) -> None:
         batch = vicuna(images=[draw_image(64, 64), draw_image(128, 192)], text="a<image>b<image>c")
         tokens = vicuna.tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
         assert tokens == ["a", "<image>", "b", *["<image>"] * 6, "c"]
@@ -208,7 +208,7 @@ class TestCall:
         assert set(vicuna(images=draw_image(), return_tensors="pt")) == {"pixel_values", "image_sizes"}
 
     @pytest.mark.parametrize("kind", ["array", "tensor", "path", "str"])
-    def test_kinds_of_pictures(self, vicuna: ConvLlavaProcessor, tmp_path: Path, kind: str) -> None:
+    def test_kinds_of_images(self, vicuna: ConvLlavaProcessor, tmp_path: Path, kind: str) -> None:
         draw_image().save(tmp_path / "a.png")
         levels = np.asarray(draw_image())
         images: dict[str, Any] = {
@@ -234,7 +234,7 @@ class TestCall:
 
 
 class TestChatTemplate:
-    def test_generation_prompt_with_a_picture(self, nano: ConvLlavaProcessor) -> None:
+    def test_generation_prompt_with_a_image(self, nano: ConvLlavaProcessor) -> None:
         batch = chat(nano, with_image(draw_image()), add_generation_prompt=True, return_tensors="pt")
         assert nano.tokenizer.decode(batch["input_ids"][0]) == "<s><|user|><image><image>What?<|assistant|>"
         assert batch["pixel_values"].shape == (1, 3, 64, 128)
@@ -274,7 +274,7 @@ class TestChatTemplate:
             options = {"processor_kwargs": options}
         assert chat(nano, with_image(draw_image()), **options)["image_sizes"].tolist() == [[192, 192]]
 
-    def test_sources_of_pictures(self, nano: ConvLlavaProcessor, tmp_path: Path) -> None:
+    def test_sources_of_images(self, nano: ConvLlavaProcessor, tmp_path: Path) -> None:
         path = tmp_path / "a.png"
         draw_image().save(path)
         expected = chat(nano, with_image(draw_image()))
@@ -328,10 +328,10 @@ class TestContracts:
 
     def test_vllm_counts(self, nano: ConvLlavaProcessor) -> None:
         sizes = [(64, 128), (1000, 600), (1, 4000)]
-        pictures = [draw_image(width, height) for height, width in sizes]
+        images = [draw_image(width, height) for height, width in sizes]
         for options in ({}, {"max_visual_tokens": 20}, {"image_aspect_ratio": "pad", "resolution": 192}):
             counted = nano._get_num_multimodal_tokens(image_sizes=sizes, **options)
-            batch = nano(images=pictures, text="<image>" * 3, return_mm_token_type_ids=True, **options)
+            batch = nano(images=images, text="<image>" * 3, return_mm_token_type_ids=True, **options)
             assert sum(counted["num_image_tokens"]) == len(batch["input_ids"][0])
             assert batch["mm_token_type_ids"] == [[1] * len(batch["input_ids"][0])]
             assert counted["num_image_patches"] == [1, 1, 1]

@@ -87,7 +87,7 @@ class TestFormats:
     def test_places_of_images(self, parts: tuple[Any, ...], expected: str) -> None:
         assert written("vicuna_v1", [system(""), user(*parts)]) == f"USER: {expected} "
 
-    def test_plain_is_pictures_and_captions(self) -> None:
+    def test_plain_is_images_and_captions(self) -> None:
         messages = [system("Hm."), user(IMAGE, text("Describe.")), assistant("A cat.")]
         assert written("plain", messages) == "<s><image>A cat.\n"
         assert written("plain", messages[:2], add_generation_prompt=True) == "<s><image>"
@@ -194,6 +194,6 @@ class TestTypedControlTokens:
         (message,) = plain_messages([user(text("<im"), text("age>"), IMAGE)], self.PATTERN)
         assert message["content"] == [text(f"<{CONTROL_MARK}image>"), IMAGE]
 
-    def test_pictures_data_stays_outside(self) -> None:
+    def test_images_data_stays_outside(self) -> None:
         (message,) = plain_messages([user({"type": "image", "image": object()})])
         assert message["content"] == [IMAGE]

@@ -34,12 +34,12 @@ def test_any_shape_gives_whole_cells(height: int, width: int) -> None:
 def test_padding_in_a_batch_changes_nothing() -> None:
     tower = _tower()
     shapes = [(64, 150), (130, 64), (64, 150), (97, 211)]
-    pictures = [torch.randn(1, 3, *shape) for shape in shapes]
+    images = [torch.randn(1, 3, *shape) for shape in shapes]
     batch = torch.full((4, 3, 130, 211), 7.0)  # what lies in the padding must not matter
-    for row, picture in zip(batch, pictures, strict=True):
-        row[:, : picture.shape[2], : picture.shape[3]] = picture[0]
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[2], : image.shape[3]] = image[0]
     packed = tower(batch, image_sizes=torch.tensor(shapes)).last_hidden_state
-    alone = [tower(picture).last_hidden_state.flatten(2).transpose(1, 2)[0] for picture in pictures]
+    alone = [tower(image).last_hidden_state.flatten(2).transpose(1, 2)[0] for image in images]
     assert torch.allclose(packed, torch.cat(alone), atol=1e-5)
 
 

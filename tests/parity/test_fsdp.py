@@ -1,4 +1,4 @@
-"""FSDP2 over two processes whose pictures differ in number and shape: no hang, and the gradients of one process."""
+"""FSDP2 over two processes whose images differ in number and shape: no hang, and the gradients of one process."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def sample(question, *sizes):
 
 RANKS = [
     [sample("two", (64, 128), (192, 64)), sample("one", (128, 128))],
-    [sample("no pictures here"), sample("none here either")],
+    [sample("no images here"), sample("none here either")],
 ]
 
 def loss_of(model, processor, samples):

@@ -1,6 +1,6 @@
-"""The authors' tiny checkpoints in both layouts, opened as they are: from a picture to the same answer.
+"""The authors' tiny checkpoints in both layouts, opened as they are: from an image to the same answer.
 
-Everything comes from ``load_pretrained``: weights, tokenizer, prompt format, padding colour, generation defaults.
+Everything comes from ``load_pretrained``: weights, tokenizer, prompt format, padding color, generation defaults.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from convllava.inference import Generator, Request, load_pretrained
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 
 FIXTURES = {"official-split-tiny": None, "official-consolidated-tiny": 256}
-"""Only the split layout says at which resolution its pictures are shown."""
+"""Only the split layout says at which resolution its images are shown."""
 
 POLICIES = ("pad", "native")
 AUTHORS_PLACEHOLDER = -200
@@ -65,7 +65,7 @@ def _close(ours: Tensor, expected: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @torch.no_grad()
-def test_from_picture_to_logits(reference: Loaded, policy: str) -> None:
+def test_from_image_to_logits(reference: Loaded, policy: str) -> None:
     golden, model, processor = reference
     image_token_id = model.config.image_token_id
     assert image_token_id == 1000  # the next free id of a vocabulary of 1000
@@ -122,7 +122,7 @@ def test_options_are_those_of_the_authors_inference(reference: Loaded) -> None:
     assert (config.image_aspect_ratio, images.image_aspect_ratio) == ("pad", "pad")
     assert (config.resolution, images.resolution) == (256, 256)
     assert (config.prompt_format, processor.prompt_format) == ("vicuna_v1", "vicuna_v1")
-    assert tuple(int(mean * 255) for mean in images.image_mean) == (122, 116, 104)  # the padding colour
+    assert tuple(int(mean * 255) for mean in images.image_mean) == (122, 116, 104)  # the padding color
     answers = model.generation_config
     assert (answers.bos_token_id, answers.eos_token_id, answers.pad_token_id, answers.max_length) == (1, 2, 0, 4096)
     assert not answers.do_sample

@@ -55,7 +55,7 @@ def question(text: str, image: Image.Image) -> list[dict[str, Any]]:
 
 
 def from_llava(conversations: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Read LLaVA's JSON as its training code does: the picture goes first, texts around it are stripped."""
+    """Read LLaVA's JSON as its training code does: the image goes first, texts around it are stripped."""
     messages = []
     for turn in conversations:
         text = turn["value"]

@@ -88,7 +88,7 @@ def timm_features(state: Mapping[str, Tensor], x: Tensor, epsilon: float) -> Ten
     return x
 
 
-def pictures(height: int = 64, width: int = 96) -> Tensor:
+def images(height: int = 64, width: int = 96) -> Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(5))
 
 
@@ -112,14 +112,14 @@ def test_timm_and_open_clip(tmp_path: Path, place: str, conv_mlp: bool) -> None:
     save_file(stored, tmp_path / "tower.safetensors")
     tower = load_tower(tmp_path / "tower.safetensors")
     assert (tower.config.depths, tower.config.hidden_sizes) == (list(DEPTHS), list(WIDTHS))
-    assert close(features(tower, pictures()), timm_features(state, pictures(), 1e-6))
+    assert close(features(tower, images()), timm_features(state, images(), 1e-6))
 
 
 def test_training_checkpoints_of_open_clip(tmp_path: Path) -> None:
     state = timm_state()
     stored = {f"visual.trunk.{name}": tensor for name, tensor in state.items()}
     torch.save({"state_dict": stored}, tmp_path / "epoch.pt")
-    assert close(features(load_tower(tmp_path / "epoch.pt"), pictures()), timm_features(state, pictures(), 1e-6))
+    assert close(features(load_tower(tmp_path / "epoch.pt"), images()), timm_features(state, images(), 1e-6))
 
 
 def test_the_epsilon_of_xxlarge_is_known_by_its_shape() -> None:
@@ -134,8 +134,8 @@ def test_another_epsilon(tmp_path: Path) -> None:
     state = {name: tensor * (0.02 if "conv_dw" in name else 1.0) for name, tensor in timm_state().items()}
     torch.save(state, tmp_path / "tower.bin")
     tower = load_tower(tmp_path / "tower.bin", layer_norm_eps=1e-2)
-    assert close(features(tower, pictures()), timm_features(state, pictures(), 1e-2))
-    assert not close(features(load_tower(tmp_path / "tower.bin"), pictures()), timm_features(state, pictures(), 1e-2))
+    assert close(features(tower, images()), timm_features(state, images(), 1e-2))
+    assert not close(features(load_tower(tmp_path / "tower.bin"), images()), timm_features(state, images(), 1e-2))
 
 
 def convnext(stages: int = 4) -> ConvNextConfig:
@@ -148,8 +148,8 @@ def test_transformers(tmp_path: Path, stages: int) -> None:
     original = ConvNextModel(convnext(stages)).eval()
     original.save_pretrained(tmp_path)
     with torch.no_grad():
-        expected = original.encoder(original.embeddings(pictures()), output_hidden_states=True).last_hidden_state
-    assert close(features(load_tower(tmp_path), pictures()), expected)
+        expected = original.encoder(original.embeddings(images()), output_hidden_states=True).last_hidden_state
+    assert close(features(load_tower(tmp_path), images()), expected)
 
 
 def test_transformers_classifier(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_transformers_classifier(tmp_path: Path) -> None:
     original.save_pretrained(tmp_path)
     inner = original.convnext
     with torch.no_grad():
-        expected = inner.encoder(inner.embeddings(pictures())).last_hidden_state
-    assert close(features(load_tower(tmp_path), pictures()), expected)
+        expected = inner.encoder(inner.embeddings(images())).last_hidden_state
+    assert close(features(load_tower(tmp_path), images()), expected)
 
 
 def test_the_tower_of_a_whole_model(shared_dir: Path, tiny_checkpoint: Path) -> None:
@@ -167,9 +167,9 @@ def test_the_tower_of_a_whole_model(shared_dir: Path, tiny_checkpoint: Path) -> 
 
     for folder in (tiny_checkpoint, shared_dir / "reference" / "official-split-tiny"):
         model, _ = load_pretrained(folder, device="cpu")
-        assert torch.equal(features(load_tower(folder), pictures()), features(model.model.vision_tower, pictures()))
+        assert torch.equal(features(load_tower(folder), images()), features(model.model.vision_tower, images()))
     tower_folder = shared_dir / "reference" / "official-split-tiny" / "vision_tower"
-    assert torch.equal(features(load_tower(tower_folder), pictures()), features(model.model.vision_tower, pictures()))
+    assert torch.equal(features(load_tower(tower_folder), images()), features(model.model.vision_tower, images()))
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -181,7 +181,7 @@ def test_clip_vit(tmp_path: Path, whole: bool) -> None:
     (original if whole else original.vision_model).save_pretrained(tmp_path)
     tower = load_tower(tmp_path)
     assert isinstance(tower, CLIPVisionModel)
-    pixels = pictures(28, 28)
+    pixels = images(28, 28)
     with torch.no_grad():
         assert torch.equal(tower(pixels).last_hidden_state, original.vision_model(pixels).last_hidden_state)
 
@@ -198,8 +198,8 @@ def test_a_fifth_stage_behind_any_of_them(tmp_path: Path, source: str) -> None:
     assert (grown.config.depths, grown.config.hidden_sizes) == ([*DEPTHS, 6], [*WIDTHS, 48])
     scales = [layer.layer_scale_parameter for layer in grown.encoder.stages[4].layers]
     assert all(torch.equal(scale, torch.full((48,), 1e-6)) for scale in scales)
-    maps = grown(pictures(), output_hidden_states=True).hidden_states
-    assert torch.equal(maps[4], features(tower, pictures()))
+    maps = grown(images(), output_hidden_states=True).hidden_states
+    assert torch.equal(maps[4], features(tower, images()))
     assert maps[5].shape == (2, 48, 1, 1)
 
 

@@ -58,7 +58,7 @@ def text_bomb() -> bytes:
     return encoded(noise(64, 64), "PNG", pnginfo=info)
 
 
-PICTURES = {
+IMAGES = {
     "pixels": lambda: png(60000, 60000, chunk(b"IDAT", zlib.compress(bytes(1000)))),
     "more pixels than Pillow allows": lambda: png(20000, 20000),
     "frames": many_frames,
@@ -76,9 +76,9 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_pictures_that_are_none(server: Running, log: Log, name: str) -> None:
-    reply = server.chat("?", [data_url(PICTURES[name]())])
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_that_are_none(server: Running, log: Log, name: str) -> None:
+    reply = server.chat("?", [data_url(IMAGES[name]())])
     assert reply.status == 400, reply.body
     assert reply.error["param"] == "messages[0].content[0].image_url.url"
     (line,) = log()
@@ -111,13 +111,13 @@ def test_urls_where_none_are_fetched(server: Running, log: Log, url: str) -> Non
 class Site(BaseHTTPRequestHandler):
     """A site on a loopback address that the test calls public."""
 
-    picture = encoded(noise(64, 64))
+    image = encoded(noise(64, 64))
     targets = {
         "/loop": "/loop",
         "/to-loopback": "http://127.0.0.1:{port}/x.png",
         "/to-metadata": "http://169.254.169.254/latest/meta-data/",
         "/to-file": "file:///etc/passwd",
-        "/to-picture": "/x.png",
+        "/to-image": "/x.png",
         "/to-nowhere": "",
     }
 
@@ -130,7 +130,7 @@ class Site(BaseHTTPRequestHandler):
         elif self.path == "/x.png":
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(self.picture)
+            self.wfile.write(self.image)
         elif self.path == "/much":
             self.send_response(200)
             self.end_headers()
@@ -198,16 +198,16 @@ def fetcher(**names: str) -> Fetcher:
         ("gopher://open.test/", "must be an http"),
     ],
 )
-def test_remote_pictures_come_from_public_addresses(site: int, path: str, reason: str) -> None:
+def test_remote_images_come_from_public_addresses(site: int, path: str, reason: str) -> None:
     fetch = fetcher(open_test=PUBLIC, inside_test="10.0.0.7", both_test=f"{PUBLIC},192.168.1.1")
     with pytest.raises(ApiError, match=re.escape(reason)) as refused:
         fetch(path.format(port=site), "url")
     assert refused.value.status == 400
 
 
-def test_a_remote_picture(serve: Serve, site: int, log: Log) -> None:
+def test_a_remote_image(serve: Serve, site: int, log: Log) -> None:
     with serve(fetcher(open_test=PUBLIC), remote_images=True) as server:
-        for path in ("x.png", "to-picture"):
+        for path in ("x.png", "to-image"):
             assert server.chat("?", [f"http://open.test:{site}/{path}"]).status == 200
         log(2)
         refused = server.chat("?", [f"http://open.test:{site}/to-loopback"])
@@ -231,8 +231,8 @@ def test_addresses_that_are_public(address: str) -> None:
 
 
 def test_a_hundred_megabytes(server: Running, log: Log) -> None:
-    picture = base64.b64encode(bytes(75 << 20)).decode()
-    reply = server.chat("?", [f"data:image/png;base64,{picture}"])
+    image = base64.b64encode(bytes(75 << 20)).decode()
+    reply = server.chat("?", [f"data:image/png;base64,{image}"])
     assert reply.status == 413 and reply.error["code"] == "body_too_large"
     assert len(log()) == 1
 
@@ -266,9 +266,9 @@ def test_a_million_characters(server: Running, log: Log) -> None:
     assert len(log()) == 1
 
 
-def test_many_pictures(server: Running) -> None:
+def test_many_images(server: Running) -> None:
     reply = server.chat("?", [noise(8, 8)] * 17)
-    assert reply.status == 400 and "17 pictures, at most 16" in reply.error["message"]
+    assert reply.status == 400 and "17 images, at most 16" in reply.error["message"]
 
 
 def test_other_kinds_of_content_need_a_preflight(server: Running) -> None:

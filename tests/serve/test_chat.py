@@ -21,12 +21,12 @@ def client(server: Running) -> openai.OpenAI:
 
 
 def test_openais_client_gets_the_generators_answer(client: openai.OpenAI, alone: Alone) -> None:
-    picture = noise(192, 130)
-    content: Any = [image_part(picture), {"type": "text", "text": "What is it?"}]
+    image = noise(192, 130)
+    content: Any = [image_part(image), {"type": "text", "text": "What is it?"}]
     messages: Any = [{"role": "user", "content": content}]
     completion = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=6)
     choice = completion.choices[0]
-    assert choice.message.content == alone("What is it?", [picture])
+    assert choice.message.content == alone("What is it?", [image])
     assert (choice.message.role, choice.index, choice.finish_reason) == ("assistant", 0, "length")
     assert completion.object == "chat.completion" and completion.model == MODEL and completion.usage is not None
     usage = completion.usage
@@ -39,14 +39,14 @@ def test_openais_client_gets_the_generators_answer(client: openai.OpenAI, alone:
 
 
 def test_openais_client_streams(client: openai.OpenAI, alone: Alone) -> None:
-    picture = noise(64, 130)
-    messages: Any = [{"role": "user", "content": [image_part(picture), {"type": "text", "text": "And this?"}]}]
+    image = noise(64, 130)
+    messages: Any = [{"role": "user", "content": [image_part(image), {"type": "text", "text": "And this?"}]}]
     stream = client.chat.completions.create(
         model=MODEL, messages=messages, max_completion_tokens=9, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == alone("And this?", [picture], max_new_tokens=9)
+    assert text == alone("And this?", [image], max_new_tokens=9)
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["length"]
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 9 and chunks[-1].choices == []
@@ -94,7 +94,7 @@ def test_curl_as_the_readme_says(server: Running, repository: Path, tmp_path: Pa
     assert json.loads(done.stdout)["usage"]["prompt_tokens_details"]["image_tokens"] == 2, done
 
 
-def test_several_pictures_and_turns(server: Running, loaded: Any) -> None:
+def test_several_images_and_turns(server: Running, loaded: Any) -> None:
     from convllava.inference import Generator, Request
 
     first, second = noise(130, 130, 1), noise(64, 192, 2)
@@ -119,7 +119,7 @@ def test_several_pictures_and_turns(server: Running, loaded: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_kinds_of_pictures(server: Running, kind: str) -> None:
+def test_kinds_of_images(server: Running, kind: str) -> None:
     reply = server.chat("?", [data_url(encoded(noise(128, 64), kind), kind.lower())])
     assert reply.status == 200 and reply.json["convllava"]["images"][0]["grid"] == [1, 2]
 
@@ -153,7 +153,7 @@ def test_detail_is_a_budget(server: Running) -> None:
     assert mixed.status == 400 and "same detail" in mixed.error["message"]
 
 
-def test_a_picture_without_words(server: Running) -> None:
+def test_a_image_without_words(server: Running) -> None:
     assert server.chat([image_part(noise(64, 64))]).status == 200
 
 
@@ -188,8 +188,8 @@ def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
 
 
 def test_a_further_turn_reuses_what_was_computed(server: Running, alone: Alone) -> None:
-    picture = noise(192, 192, 77)
-    question = {"role": "user", "content": [image_part(picture), {"type": "text", "text": "What do you see here?"}]}
+    image = noise(192, 192, 77)
+    question = {"role": "user", "content": [image_part(image), {"type": "text", "text": "What do you see here?"}]}
     body = {"messages": [question], "max_tokens": 6}
     first = server.post("/v1/chat/completions", body).json
     assert first["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
@@ -227,8 +227,8 @@ def test_a_further_turn_reuses_what_was_computed(server: Running, alone: Alone) 
     ],
 )
 def test_refusals_name_the_parameter(server: Running, change: dict[str, Any], param: str | None, message: str) -> None:
-    picture = [] if "messages" in change else [noise(64, 64)]
-    reply = server.chat("?", picture, **change)
+    image = [] if "messages" in change else [noise(64, 64)]
+    reply = server.chat("?", image, **change)
     assert reply.status == 400, reply.body
     assert message in reply.error["message"] and reply.error["type"] == "invalid_request_error"
     if param is None:

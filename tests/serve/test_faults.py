@@ -72,7 +72,7 @@ def test_who_leaves_frees_the_slot(serve: Serve, stream: bool, log: Log) -> None
         assert len(steps) < 400 and server.engine.taken == 0
         assert server.chat("?").status == 200
         assert "client left" in log()[0]
-        assert "convllava_cancelled_requests_total 1.0" in server.get("/metrics").body.decode()
+        assert "convllava_canceled_requests_total 1.0" in server.get("/metrics").body.decode()
 
 
 @pytest.mark.usefixtures("endless")
@@ -80,15 +80,15 @@ def test_the_slot_is_free_within_one_step(serve: Serve) -> None:
     with serve(max_batch=1) as server:
         generator = server.engine.generator
         after: list[bool] = []
-        cancelled = threading.Event()
+        canceled = threading.Event()
         cancel, step = server.engine.cancel, generator.step
 
         def noted(ticket: Any) -> None:
             cancel(ticket)
-            cancelled.set()
+            canceled.set()
 
         def counted() -> Any:
-            was = cancelled.is_set()
+            was = canceled.is_set()
             events = step()
             if was:
                 after.append(generator.is_busy)
@@ -100,7 +100,7 @@ def test_the_slot_is_free_within_one_step(serve: Serve) -> None:
             connection.sendall(request_head(server, len(body)) + body)
             connection.recv(1000)
         server.wait_until_idle()
-        assert cancelled.is_set() and len(after) <= 1
+        assert canceled.is_set() and len(after) <= 1
 
 
 def test_half_a_body_and_gone(server: Running, log: Log) -> None:
@@ -155,7 +155,7 @@ def test_five_hundred_idle_sockets(server: Running, alone: Alone) -> None:
             one.close()
 
 
-def test_a_picture_that_breaks_the_model_breaks_nobody_else(
+def test_a_image_that_breaks_the_model_breaks_nobody_else(
     serve: Serve, alone: Alone, loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = alone("What is it?", [noise(64, 64)], max_new_tokens=30)
@@ -223,7 +223,7 @@ def test_a_full_queue_says_when_to_come_again(serve: Serve) -> None:
 
 
 @pytest.mark.usefixtures("endless")
-def test_pictures_that_wait_take_bounded_memory(serve: Serve) -> None:
+def test_images_that_wait_take_bounded_memory(serve: Serve) -> None:
     with serve(max_batch=1, max_queue_pixels=2 * 64 * 64) as server, ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(server.chat, "?", [noise(64, 64, n)], max_tokens=150) for n in range(2)]
         while server.engine.taken < 2 or server.engine.generator.num_running + server.engine.generator.num_waiting < 2:
@@ -290,10 +290,10 @@ def test_the_fast_ways_of_the_command_answer_the_same(tiny_checkpoint: Path, alo
     try:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         for side in (64, 128):
-            picture = noise(side, 64, side)
-            messages: Any = [{"role": "user", "content": [image_part(picture), {"type": "text", "text": "What?"}]}]
+            image = noise(side, 64, side)
+            messages: Any = [{"role": "user", "content": [image_part(image), {"type": "text", "text": "What?"}]}]
             completion = client.chat.completions.create(model="quick", messages=messages, max_tokens=6)
-            assert completion.choices[0].message.content == alone("What?", [picture])
+            assert completion.choices[0].message.content == alone("What?", [image])
     finally:
         process.kill()
         process.communicate()
@@ -334,10 +334,10 @@ def test_settings_are_checked() -> None:
 
 def test_memory_stays_flat_in_a_short_storm(server: Running) -> None:
     """A little of the storm that benchmarks/serve_load.py makes, and no statuses but 200."""
-    pictures = [image_part(noise(64 * (1 + n % 3), 64 * (1 + n % 2), n)) for n in range(12)]
+    images = [image_part(noise(64 * (1 + n % 3), 64 * (1 + n % 2), n)) for n in range(12)]
 
     def ask(number: int) -> int:
-        content = [pictures[number % 12], {"type": "text", "text": f"{number}?"}]
+        content = [images[number % 12], {"type": "text", "text": f"{number}?"}]
         return server.chat(content, max_tokens=2 + number % 7, stream=number % 2 == 0).status
 
     def resident() -> int:

@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture goes in, an answer streams out, boxes are drawn, errors are told."""
+"""The page in a real browser: an image goes in, an answer streams out, boxes are drawn, errors are told."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def foreign(request: Any, site: Running, troubles: list[str]) -> None:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     (tmp_path / "wide.png").write_bytes(encoded(noise(256, 128)))
     return tmp_path / "wide.png"
 
@@ -95,13 +95,13 @@ def until(page: Any, condition: str) -> None:
 
 
 def screenshot(page: Any, name: str) -> None:
-    """Keep a picture of the page where somebody wants to look at it."""
+    """Keep an image of the page where somebody wants to look at it."""
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_upload_ask_and_see_the_box(page: Any, picture: Path) -> None:
-    page.set_input_files("#file", picture)
+def test_upload_ask_and_see_the_box(page: Any, image: Path) -> None:
+    page.set_input_files("#file", image)
     until(page, "document.querySelector('#estimate').textContent.includes('8 visual tokens of 512')")
     assert "seen at 256 × 128: 2 × 4 = 8 visual tokens" in page.inner_text("#caption")
     page.check("#grid")
@@ -113,18 +113,18 @@ def test_upload_ask_and_see_the_box(page: Any, picture: Path) -> None:
     cost = answer.locator(".cost").inner_text()
     assert "8 visual" in cost and "tokens/s" in cost
     # the box on the padded square, (64, 25.6 - 64 < 0) to (192, 89.6) of 256 x 128 pixels
-    colour = page.evaluate(
+    color = page.evaluate(
         """() => {
             const canvas = document.querySelector('#overlay'), scale = canvas.width / 256;
             return [...canvas.getContext('2d').getImageData(64 * scale, 50 * scale, 1, 1).data];
         }"""
     )
-    assert colour[:3] == [0xE6, 0x19, 0x4B]
+    assert color[:3] == [0xE6, 0x19, 0x4B]
     screenshot(page, "answer")
 
 
-def test_a_further_turn_and_a_new_dialogue(page: Any, picture: Path, site: Running) -> None:
-    page.set_input_files("#file", picture)
+def test_a_further_turn_and_a_new_dialogue(page: Any, image: Path, site: Running) -> None:
+    page.set_input_files("#file", image)
     ask(page, "Where is it?").locator(".cost").wait_for()
     again = ask(page, "And now?")
     again.locator(".cost").wait_for()
@@ -134,10 +134,10 @@ def test_a_further_turn_and_a_new_dialogue(page: Any, picture: Path, site: Runni
     assert page.locator(".messages li").count() == 0 and page.is_visible("#drop")
 
 
-def test_the_answer_streams_and_stops(page: Any, picture: Path, site: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_answer_streams_and_stops(page: Any, image: Path, site: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     step = site.engine.generator.step
     monkeypatch.setattr(site.engine.generator, "step", lambda: time.sleep(0.15) or step())
-    page.set_input_files("#file", picture)
+    page.set_input_files("#file", image)
     answer = ask(page, "Where is it?")
     until(page, "document.querySelector('li.assistant .text')?.textContent.length >= 2")
     shown = answer.locator(".text").inner_text()
@@ -162,17 +162,17 @@ def test_errors_are_shown_and_the_question_stays(page: Any, tmp_path: Path) -> N
     assert "1100x1000 = 1100000 pixels, at most 1000000 are allowed" in alert.inner_text()
     assert page.input_value("#question") == "What is it?"
     screenshot(page, "error")
-    assert alert.inner_text().startswith("The picture has ")
+    assert alert.inner_text().startswith("The image has ")
     page.click("#remove")
     assert page.is_visible("#drop") and page.is_visible("#gallery")
     (tmp_path / "words.txt").write_text("words")
     page.set_input_files("#file", tmp_path / "words.txt")
     until(page, "document.querySelectorAll('[role=alert]').length === 2")
-    assert "is not a picture" in page.locator("[role=alert]").last.inner_text()
+    assert "is not an image" in page.locator("[role=alert]").last.inner_text()
 
 
-def test_options_change_the_estimate(page: Any, picture: Path) -> None:
-    page.set_input_files("#file", picture)
+def test_options_change_the_estimate(page: Any, image: Path) -> None:
+    page.set_input_files("#file", image)
     page.click("#options summary")
     page.fill("#budget", "2")
     until(page, "document.querySelector('#estimate').textContent.startsWith('2 visual tokens')")
@@ -204,8 +204,8 @@ def test_paste_and_drop(page: Any) -> None:
         )
     until(page, "document.querySelectorAll('#thumbnails button').length === 2")
     until(page, "document.querySelector('#estimate').textContent.startsWith('2 visual tokens')")
-    page.get_by_role("button", name="Show picture 1, paste.png").click()
-    assert page.get_attribute("#image", "alt") == "Picture 1: paste.png"
+    page.get_by_role("button", name="Show image 1, paste.png").click()
+    assert page.get_attribute("#image", "alt") == "Image 1: paste.png"
 
 
 def test_camera(page: Any) -> None:
@@ -249,7 +249,7 @@ def test_dark_mode_is_remembered(page: Any) -> None:
     screenshot(page, "dark")
 
 
-def test_a_server_with_a_key(browser: Any, loaded: Any, picture: Path) -> None:
+def test_a_server_with_a_key(browser: Any, loaded: Any, image: Path) -> None:
     with running(Generator(*loaded, 4), api_key="sesame") as server:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
@@ -258,6 +258,6 @@ def test_a_server_with_a_key(browser: Any, loaded: Any, picture: Path) -> None:
         page.fill("#key", "sesame")
         page.press("#key", "Enter")
         until(page, "document.querySelector('#model').textContent === 'tiny'")
-        page.set_input_files("#file", picture)
+        page.set_input_files("#file", image)
         assert ask(page, "What is it?").locator(".cost").inner_text() != ""
         page.close()

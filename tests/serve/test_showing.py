@@ -1,19 +1,19 @@
-"""Sizes that a request leaves open: chosen so that pictures fit the context, the same ones from turn to turn."""
+"""Sizes that a request leaves open: chosen so that images fit the context, the same ones from turn to turn."""
 
 from typing import Any
 
 from serve.conftest import MODEL, Serve, image_part, noise
 
-from convllava.serve.showing import text_before_last_picture
+from convllava.serve.showing import text_before_last_image
 
 
 def _ask(server: Any, messages: list[dict[str, Any]], **options: Any) -> Any:
     return server.post("/v1/chat/completions", {"model": MODEL, "messages": messages, "max_tokens": 4, **options})
 
 
-def test_a_large_picture_is_shown_smaller_and_stays_so(serve: Serve) -> None:
-    picture = noise(1600, 1472)  # 575 visual tokens of a context of 512
-    messages = [{"role": "user", "content": [image_part(picture), {"type": "text", "text": "What is it?"}]}]
+def test_a_large_image_is_shown_smaller_and_stays_so(serve: Serve) -> None:
+    image = noise(1600, 1472)  # 575 visual tokens of a context of 512
+    messages = [{"role": "user", "content": [image_part(image), {"type": "text", "text": "What is it?"}]}]
     with serve(auto_resolution=True) as server:
         first = _ask(server, messages)
         assert first.status == 200, first.body
@@ -29,15 +29,15 @@ def test_a_large_picture_is_shown_smaller_and_stays_so(serve: Serve) -> None:
     assert own.status == 400 and "context" in own.error["message"]  # what a client asks for is not changed
 
 
-def test_small_pictures_keep_their_size_and_budgets_hold(serve: Serve) -> None:
+def test_small_images_keep_their_size_and_budgets_hold(serve: Serve) -> None:
     messages = [{"role": "user", "content": [image_part(noise(256, 192)), {"type": "text", "text": "?"}]}]
     with serve(auto_resolution=True) as server:
         assert _ask(server, messages).json["convllava"]["images"][0]["resolution"] == [192, 256]
         assert _ask(server, messages, max_visual_tokens=6).json["convllava"]["images"][0]["visual_tokens"] <= 6
 
 
-def test_only_what_stands_before_the_last_picture_counts() -> None:
-    pictured = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "two"}]}
-    messages = [{"role": "system", "content": "one"}, pictured, {"role": "user", "content": "three"}]
-    assert text_before_last_picture(messages) == "one\n two"
-    assert text_before_last_picture(messages[2:]) == ""
+def test_only_what_stands_before_the_last_image_counts() -> None:
+    imaged = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "two"}]}
+    messages = [{"role": "system", "content": "one"}, imaged, {"role": "user", "content": "three"}]
+    assert text_before_last_image(messages) == "one\n two"
+    assert text_before_last_image(messages[2:]) == ""

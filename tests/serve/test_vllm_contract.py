@@ -58,7 +58,7 @@ def test_head_sizes_of_our_own_models(name: str) -> None:
     assert (text.head_dim or text.hidden_size // text.num_attention_heads) in HEAD_SIZES
 
 
-def test_every_field_of_a_picture_is_named(tiny_checkpoint: Path) -> None:
+def test_every_field_of_a_image_is_named(tiny_checkpoint: Path) -> None:
     processor = AutoProcessor.from_pretrained(tiny_checkpoint)
     batch = processor(images=[noise(128, 64)], text="<image>?", return_tensors="pt")
     assert set(processor.image_processor.model_input_names) == batch.keys() - {"input_ids", "attention_mask"}
@@ -67,15 +67,15 @@ def test_every_field_of_a_picture_is_named(tiny_checkpoint: Path) -> None:
 def test_placeholders_and_features_agree_for_every_shape(tiny_checkpoint: Path) -> None:
     processor, model = AutoProcessor.from_pretrained(tiny_checkpoint), AutoModel.from_pretrained(tiny_checkpoint)
     shapes = [(64, 64), (300, 90), (90, 300), (128, 192)]
-    pictures: list[Image.Image] = [noise(*shape) for shape in shapes]
+    images: list[Image.Image] = [noise(*shape) for shape in shapes]
     counted = processor._get_num_multimodal_tokens(image_sizes=[(h, w) for w, h in shapes])["num_image_tokens"]
-    batch = processor(images=pictures, text="<image>" * 4, return_tensors="pt", return_mm_token_type_ids=True)
+    batch = processor(images=images, text="<image>" * 4, return_tensors="pt", return_mm_token_type_ids=True)
     assert batch["mm_token_type_ids"].sum() == sum(counted)
     with torch.no_grad():
         together = model.get_image_features(batch["pixel_values"], image_sizes=batch["image_sizes"]).pooler_output
     assert [len(features) for features in together] == counted
-    for picture, features in zip(pictures, together, strict=True):
-        alone: Any = processor(images=[picture], text="<image>", return_tensors="pt")
+    for image, features in zip(images, together, strict=True):
+        alone: Any = processor(images=[image], text="<image>", return_tensors="pt")
         with torch.no_grad():
             expected = model.get_image_features(alone["pixel_values"], image_sizes=alone["image_sizes"])
         torch.testing.assert_close(features, expected.pooler_output[0], atol=1e-5, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Cached encoder features: the same run, the encoder called once a picture, and no more room than was allowed."""
+"""Cached encoder features: the same run, the encoder called once an image, and no more room than was allowed."""
 
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,17 @@ def test_the_run_is_the_same_and_the_encoder_rests(
         return losses, sum(encoded)
 
     cache = f"feature_cache={{folder: {tmp_path / 'cache'}, limit_gb: 1}}"
-    plain, all_pictures = run("plain")
+    plain, all_images = run("plain")
     first, _ = run("first", cache)
-    second, pictures_left = run("second", cache)
+    second, images_left = run("second", cache)
     assert first == pytest.approx(plain, abs=1e-6)
     assert second == pytest.approx(plain, abs=1e-6)
-    assert pictures_left < all_pictures / 4  # those of the model that is read back at the end
+    assert images_left < all_images / 4  # those of the model that is read back at the end
     assert not list((tmp_path / "cache").rglob("*.[0-9]*")), "something half-written is left"
 
 
 def test_the_estimate_is_made_first(recipe: Path, tmp_path: Path) -> None:
-    """8 updates of 4 samples, four pictures in six samples, of 1, 2, 2 and 6 tokens of 32 numbers of 4 bytes."""
+    """8 updates of 4 samples, four images in six samples, of 1, 2, 2 and 6 tokens of 32 numbers of 4 bytes."""
     cache = f"{{folder: {tmp_path / 'cache'}, limit_gb: 1.0e-6}}"
     with pytest.raises(ValueError, match=r"feature_cache would take about 0\.0 GB, more than its limit_gb 1e-06"):
         train(load_recipe(recipe, [f"feature_cache={cache}", f"output_dir={tmp_path / 'run'}"]))

@@ -66,9 +66,9 @@ def test_it_learns_and_the_merged_model_loads_like_any_other(run: Path, tiny_che
 def test_ask_takes_what_was_trained(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (64, 64), "red").save(picture)
-    assert main(["ask", str(picture), "What?", "--model", str(run), "--max-new-tokens", "3", "--json"]) == 0
+    image = tmp_path / "image.png"
+    Image.new("RGB", (64, 64), "red").save(image)
+    assert main(["ask", str(image), "What?", "--model", str(run), "--max-new-tokens", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
 
 
@@ -95,7 +95,7 @@ def test_a_run_that_stands_at_its_early_end_keeps_its_adapters(recipe: Path, tmp
     assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_quantised_base_trains_resumes_and_is_merged_in_full(
+def test_a_quantized_base_trains_resumes_and_is_merged_in_full(
     recipe: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("bitsandbytes")

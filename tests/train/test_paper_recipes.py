@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from convllava.data import catalogue
+from convllava.data import catalog
 from convllava.train import recipe as recipes
 from convllava.train.recipe import Recipe, load_recipe
 
@@ -73,7 +73,7 @@ FULL_COST = {"table5/768": [WHOLE, (6, 8, ["instruct"])], "table5/1536": [(9, 8,
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a results table: its protocol, its pictures, its encoder and what of that is updated."""
+    """A row of a results table: its protocol, its images, its encoder and what of that is updated."""
 
     protocol: list[Stage]
     resolution: int
@@ -211,7 +211,7 @@ def test_different_runs_write_to_different_places(paper: Path) -> None:
 
 def test_the_mixtures_of_table_15_have_the_papers_sizes() -> None:
     """Section 4.1: "approximately 2M" captions, then "2.9M"; and the sizes in the names of the others."""
-    sizes = {name: catalogue.card(name).samples for name in catalogue.names()}
+    sizes = {name: catalog.card(name).samples for name in catalog.names()}
     assert round(sum(sizes[name] for name in CAPTIONS) / 1e6, 1) == 2.0
     assert round(sum(sizes[name] for name in MORE) / 1e6, 1) == 2.9
     assert round(sizes["vision-flan"] / 1e3, -1) == 190

@@ -12,7 +12,7 @@ from tiny import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from convllava.cli.main import main
-from convllava.data import catalogue
+from convllava.data import catalog
 from convllava.model import vision_convllava
 from convllava.train import load_chain, load_recipe, plan, share_of_full_rate
 from convllava.train.plan import Plan
@@ -32,7 +32,7 @@ def paper(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_data_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(catalogue.ROOT_VARIABLE, raising=False)
+    monkeypatch.delenv(catalog.ROOT_VARIABLE, raising=False)
 
 
 def _trained(told: Plan) -> dict[str, int]:
@@ -77,7 +77,7 @@ def test_the_last_training_stage_beside_what_the_paper_reports(paper: Path) -> N
         f"vision_tower stage {stage}" for stage in (3, 4, 5)
     }
     assert 0.1 < share_of_full_rate(plans, chain[-1].reported_costs[0]) < 0.8
-    # 40,688 of the 665,298 records have no picture
+    # 40,688 of the 665,298 records have no image
     assert plans[2].visual_tokens == pytest.approx(144 * (665_298 - 40_688) / 665_298)
 
 

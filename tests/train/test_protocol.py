@@ -23,7 +23,7 @@ SMALL = [
 
 def _shortened(repository: Path, out: Path, name: str, init_from: Path | None) -> Recipe:
     overrides = [*SMALL, f"output_dir={out / name}"]
-    if name in ("4_pretrain", "12_instruct"):  # of all their kinds of pictures twelve steps see too few
+    if name in ("4_pretrain", "12_instruct"):  # of all their kinds of images twelve steps see too few
         overrides.append("data=[{name: synthetic/line, options: {sizes: [[64, 64]]}}]")
     if init_from is not None:
         overrides.append(f"init_from={init_from}")

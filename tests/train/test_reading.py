@@ -1,4 +1,4 @@
-"""The encoder's reading lessons: exact for each picture of a mixed batch, and lines are learnt by heart."""
+"""The encoder's reading lessons: exact for each image of a mixed batch, and lines are learned by heart."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from convllava.data.batching import Collator, EncodedDataset
-from convllava.data.synthetic import SyntheticDataset
+from convllava.synthetic import SyntheticDataset
 from convllava.train.reading import EncoderReader
 from tests.tiny import tiny_model
 
@@ -45,8 +45,8 @@ def _alignments(log_probabilities: Tensor, text: list[int], blank: int) -> float
     """Sum over every path by hand: the definition of the loss, for short texts over few steps."""
     symbols = sorted({*text, blank})
     paths = itertools.product(symbols, repeat=len(log_probabilities))
-    spelt = [path for path in paths if [s for s, _ in itertools.groupby(path) if s != blank] == text]
-    return -math.log(sum(math.exp(sum(log_probabilities[i, s].item() for i, s in enumerate(path))) for path in spelt))
+    spelled = [path for path in paths if [s for s, _ in itertools.groupby(path) if s != blank] == text]
+    return -math.log(sum(math.exp(sum(log_probabilities[i, s].item() for i, s in enumerate(path))) for path in spelled))
 
 
 def test_the_loss_sums_over_all_alignments() -> None:
@@ -60,9 +60,9 @@ def test_the_loss_sums_over_all_alignments() -> None:
     assert reader(pixels, sizes, labels)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_text_too_long_for_its_picture_is_never_passed_over() -> None:
+def test_a_text_too_long_for_its_image_is_never_passed_over() -> None:
     reader, _ = _batch(1)
-    labels = torch.tensor([[20] * 8 + [reader.end]])  # equal neighbours need a blank between them
+    labels = torch.tensor([[20] * 8 + [reader.end]])  # equal neighbors need a blank between them
     assert math.isinf(reader(torch.randn(1, 3, 32, 32), torch.tensor([[32, 32]]), labels)["loss"].item())
 
 
@@ -106,7 +106,7 @@ def test_cells_are_read_one_by_one() -> None:
     assert together.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_texts_of_other_cells_than_the_picture_has_are_refused() -> None:
+def test_texts_of_other_cells_than_the_image_has_are_refused() -> None:
     reader, _ = _batch(1)
     labels = torch.tensor([[20, CELL_END, 30, CELL_END, 40]])
     with pytest.raises(ValueError, match="1x2 cells comes with the texts of 3 cells"):

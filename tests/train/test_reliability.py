@@ -105,7 +105,7 @@ def test_the_last_two_checkpoints_are_kept(whole: Path) -> None:
 
 
 def test_a_batch_that_gives_no_number_is_named(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One picture with a NaN, in the middle of the run: its update is not made, and its ids are told."""
+    """One image with a NaN, in the middle of the run: its update is not made, and its ids are told."""
     encode = EncodedDataset.__getitem__
 
     def poisoned(self: EncodedDataset, index: int) -> dict[str, object]:
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_engine_is_refused(recipe: Path, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
 def test_two_processes_killed_and_resumed_equal_one(recipe: Path, whole: Path, tmp_path: Path, engine: str) -> None:
-    """The pictures of the two differ in number and shape, and now and then one of them has none at all."""
+    """The images of the two differ in number and shape, and now and then one of them has none at all."""
     overrides = [f"engine={engine}", "per_device_batch_size=1"]
     undisturbed = Run(recipe, *overrides, f"output_dir={tmp_path / 'undisturbed'}", processes=2).wait()
     assert logged(undisturbed) == pytest.approx(logged(whole), abs=1e-4)

@@ -25,7 +25,7 @@ def _record(number: int, image: str) -> dict[str, Any]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six good records; one without its picture, one whose picture cannot be decoded."""
+    """Six good records; one without its image, one whose image cannot be decoded."""
     Image.new("RGB", (64, 64), "red").save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     records = [_record(number, "good.png") for number in range(GOOD)]
@@ -58,7 +58,7 @@ def test_training_refuses_faulty_records_before_it_starts(data: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_training_stops_at_an_undecodable_picture(data: Path, num_workers: int) -> None:
+def test_training_stops_at_an_undecodable_image(data: Path, num_workers: int) -> None:
     records = [record for record in json.loads(data.read_text()) if record["id"] != "s7"]
     data.write_text(json.dumps(records))
     with pytest.raises(ValueError, match=r"data\.json, record 3 \(id s8\): cannot read image .*broken\.png") as caught:

@@ -58,12 +58,12 @@ def test_the_same_questions_are_answered_again_and_again(run: Path) -> None:
     questions = [[asked["question"] for asked in entry["answers"]] for entry in rounds]
     assert all(asked == questions[0] for asked in questions) and len(questions[0]) == 2
     assert all(asked["truth"] for asked in rounds[0]["answers"])
-    assert rounds[0]["answers"] != rounds[-1]["answers"], "nothing was learnt, or not seen"
+    assert rounds[0]["answers"] != rounds[-1]["answers"], "nothing was learned, or not seen"
 
 
 def test_prompts_of_ones_own(recipe: Path, tmp_path: Path) -> None:
-    picture = sorted(recipe.parent.glob("*.png"))[0]
-    prompts = f"[{{question: 'What?', image: {picture}}}, {{question: 'And?'}}]"
+    image = sorted(recipe.parent.glob("*.png"))[0]
+    prompts = f"[{{question: 'What?', image: {image}}}, {{question: 'And?'}}]"
     out = tmp_path / "run"
     overrides = [
         f"output_dir={out}",

@@ -1,4 +1,4 @@
-"""What pictures cost: parameters, tokens, FLOPs, memory, time; and which shape to choose for a budget."""
+"""What images cost: parameters, tokens, FLOPs, memory, time; and which shape to choose for a budget."""
 
 from .budget import context_of, tokens_in_context, tokens_in_time
 from .calibration import Calibration, load_calibration, save_calibration

@@ -11,19 +11,19 @@ def context_of(config: ConvLlavaConfig) -> int:
     return int(config.get_text_config(decoder=True).max_position_embeddings)
 
 
-def tokens_in_context(config: ConvLlavaConfig, *, text_tokens: int, reserved: int, pictures: int = 1) -> int:
-    """Return the visual tokens one picture may take so that all pictures, the text and an answer fit.
+def tokens_in_context(config: ConvLlavaConfig, *, text_tokens: int, reserved: int, images: int = 1) -> int:
+    """Return the visual tokens one image may take so that all images, the text and an answer fit.
 
     Args:
         config: Of the model.
-        text_tokens: Of the prompt, pictures aside.
+        text_tokens: Of the prompt, images aside.
         reserved: For the answer and what is said later.
-        pictures: That share what is left.
+        images: That share what is left.
 
     Returns:
         At least 1: where not even that fits, the prompt itself is too long, and whoever runs it says so.
     """
-    return max(1, (context_of(config) - text_tokens - reserved) // pictures)
+    return max(1, (context_of(config) - text_tokens - reserved) // images)
 
 
 def tokens_in_time(
@@ -33,18 +33,18 @@ def tokens_in_time(
     source_size: tuple[int, int],
     stride: int,
     text_tokens: int,
-    pictures: int = 1,
+    images: int = 1,
     most: int = 1 << 16,
 ) -> int:
-    """Return the most visual tokens of one picture with which the first token comes in time.
+    """Return the most visual tokens of one image with which the first token comes in time.
 
     Args:
         calibration: Measured on this device.
         seconds: Time to the first token.
-        source_size: (height, width) of the picture, which has to be decoded whatever it becomes.
+        source_size: (height, width) of the image, which has to be decoded whatever it becomes.
         stride: Pixels per visual token and side.
-        text_tokens: Of the prompt, pictures aside.
-        pictures: As large as this one, in the same request.
+        text_tokens: Of the prompt, images aside.
+        images: As large as this one, in the same request.
         most: Where to stop looking.
 
     Raises:
@@ -54,14 +54,14 @@ def tokens_in_time(
     def estimate(tokens: int) -> float:
         shown = (stride, stride * tokens)
         return calibration.first_token_seconds(
-            source_size, shown, visual_tokens=tokens, text_tokens=text_tokens, pictures=pictures
+            source_size, shown, visual_tokens=tokens, text_tokens=text_tokens, images=images
         )
 
     if estimate(1) > seconds:
         raise ValueError(
             f"a first token in {seconds * 1000:.0f} ms cannot be reached: with one visual token it is estimated at "
             f"{estimate(1) * 1000:.0f} ms here ({calibration.device}, {calibration.dtype}); allow more time or scale "
-            "the picture down"
+            "the image down"
         )
     return _last(lambda tokens: estimate(tokens) <= seconds, most)
 

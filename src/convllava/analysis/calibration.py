@@ -1,6 +1,6 @@
 """Time to first token on this device: measured once, fitted, kept in a file.
 
-Three times add up: preparing a picture (decode, resize, normalise), encoding it (vision encoder and projector) and
+Three times add up: preparing an image (decode, resize, normalize), encoding it (vision encoder and projector) and
 prefill. Each is fitted by a few non-negative terms that the arithmetic suggests: pixels for the first two, tokens and
 their square for the third, and a fixed part. Weights do not matter for time, so random ones are used: a
 configuration is enough.
@@ -28,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A picture that the fit has not seen."""
+    """An image that the fit has not seen."""
 
     source_size: tuple[int, int]
     shown_size: tuple[int, int]
@@ -69,7 +69,7 @@ class Calibration:
     held_out: tuple[HeldOut, ...] = ()
 
     def prepare_seconds(self, source_size: tuple[int, int], shown_size: tuple[int, int]) -> float:
-        """Return the time to decode, resize and normalise a JPEG."""
+        """Return the time to decode, resize and normalize a JPEG."""
         return _apply(self.prepare, prepare_terms(source_size, shown_size))
 
     def encode_seconds(self, shown_size: tuple[int, int]) -> float:
@@ -87,15 +87,15 @@ class Calibration:
         *,
         visual_tokens: int,
         text_tokens: int,
-        pictures: int = 1,
+        images: int = 1,
     ) -> float:
-        """Return the time from a request for equal pictures to the first token of the answer."""
+        """Return the time from a request for equal images to the first token of the answer."""
         alone = self.prepare_seconds(source_size, shown_size) + self.encode_seconds(shown_size)
-        return pictures * alone + self.prefill_seconds(pictures * visual_tokens + text_tokens)
+        return images * alone + self.prefill_seconds(images * visual_tokens + text_tokens)
 
     @property
     def median_error(self) -> float:
-        """Absolute relative error on held-out pictures: half of them are off by less."""
+        """Absolute relative error on held-out images: half of them are off by less."""
         return float(np.median([abs(case.error) for case in self.held_out]))
 
     @property
@@ -105,7 +105,7 @@ class Calibration:
 
 
 def prepare_terms(source_size: tuple[int, int], shown_size: tuple[int, int]) -> tuple[float, ...]:
-    """Return what preparing a picture is proportional to."""
+    """Return what preparing an image is proportional to."""
     return 1.0, source_size[0] * source_size[1] / _MEGA, shown_size[0] * shown_size[1] / _MEGA
 
 

@@ -1,4 +1,4 @@
-"""One picture, or a data set of them, under every policy."""
+"""One image, or a data set of them, under every policy."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ PICKED = "picked"
 
 @dataclass(frozen=True)
 class Row:
-    """What one policy costs one picture.
+    """What one policy costs one image.
 
     Attributes:
         policy: Its name.
-        shape: (height, width) at which the picture is shown; None where the policy refuses it.
+        shape: (height, width) at which the image is shown; None where the policy refuses it.
         cost: Counts; None likewise.
         seconds: Estimated time to the first token; None without a calibration.
         note: Why it cannot be used, or empty.
@@ -39,7 +39,7 @@ class Total:
     """What one policy costs a data set."""
 
     policy: str
-    pictures: int
+    images: int
     visual_tokens: int
     flops: int
     seconds: float | None
@@ -49,7 +49,7 @@ class Total:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits a picture has to keep; None is no limit."""
+    """Limits an image has to keep; None is no limit."""
 
     max_visual_tokens: int | None = None
     max_seconds: float | None = None
@@ -93,16 +93,16 @@ class Comparison:
         )
 
     def rows(self, size: Size) -> list[Row]:
-        """Return every policy's row for a picture of (height, width)."""
+        """Return every policy's row for an image of (height, width)."""
         return [self._row(policy.name, size, policy) for policy in self.policies]
 
     def pick(self, size: Size) -> tuple[Row, Choice]:
-        """Return what to do with a picture within the budget and the context, and why."""
+        """Return what to do with an image within the budget and the context, and why."""
         choice = choose([size], self.config, max_visual_tokens=self._most_tokens(size))
         return self._row(PICKED, size, Policy(PICKED, choice.options)), choice
 
     def totals(self, sizes: Iterable[Size]) -> list[Total]:
-        """Return each policy's total over pictures, that of picking for each one last."""
+        """Return each policy's total over images, that of picking for each one last."""
         sizes = list(sizes)
         columns = [self.rows(size) for size in sizes]
         by_policy = [[rows[index] for rows in columns] for index in range(len(self.policies))]
@@ -148,7 +148,7 @@ def _total(rows: Sequence[Row]) -> Total:
     times = [row.seconds for row in usable if row.seconds is not None]
     return Total(
         policy=rows[0].policy,
-        pictures=len(costs),
+        images=len(costs),
         visual_tokens=sum(cost.visual_tokens for cost in costs),
         flops=sum(cost.first_token.flops for cost in costs),
         seconds=sum(times) if times else None,

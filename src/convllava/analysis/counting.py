@@ -1,6 +1,6 @@
 """What is counted, and the formulas of single layers.
 
-All counts are exact integers for one picture in one row; sources of error are only what the rules leave out.
+All counts are exact integers for one image in one row; sources of error are only what the rules leave out.
 """
 
 from collections.abc import Iterable

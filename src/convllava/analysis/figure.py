@@ -7,7 +7,7 @@ from typing import Any
 
 from .systems import FIGURE_2_LINES, FIGURE_2_RESOLUTIONS, claims
 
-COLOURS = {"ViT-L": "#c0392b", "ConvNeXt-L": "#2c5fa8", "ConvNeXt-L, five stages": "#2e8b57"}
+COLORS = {"ViT-L": "#c0392b", "ConvNeXt-L": "#2c5fa8", "ConvNeXt-L, five stages": "#2e8b57"}
 """Red, blue and green as in the paper."""
 
 
@@ -45,13 +45,13 @@ def write_figure_2(folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     rows = figure_2_rows()
-    table, *pictures = (folder / f"figure2.{ending}" for ending in ("csv", "png", "svg"))
+    table, *images = (folder / f"figure2.{ending}" for ending in ("csv", "png", "svg"))
     write_csv(table, rows)
     with matplotlib.rc_context({"svg.hashsalt": "convllava"}):  # the same file for the same numbers
         drawing = _draw(rows)
-        for path in pictures:
+        for path in images:
             drawing.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
-    return [table, *pictures]
+    return [table, *images]
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -67,10 +67,10 @@ def _draw(rows: list[dict[str, Any]]) -> Any:
 
     drawing = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = drawing.add_subplot()
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         line = [row for row in rows if row["encoder"] == name]
         sides, flops = ([row[key] for row in line] for key in ("resolution", "total_tflops"))
-        axes.plot(sides, flops, "o-", color=colour, label=name)
+        axes.plot(sides, flops, "o-", color=color, label=name)
         for side, value in zip(sides, flops, strict=True):
             axes.annotate(f"{value:.1f}", (side, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yscale("log")

@@ -85,7 +85,7 @@ def calibrate(
         ValueError: The vision encoder takes one shape only (CLIP), so that there is nothing to fit.
     """
     if not hasattr(config.vision_config, "output_stride"):
-        raise ValueError(f"{name} takes pictures of one size only: there is nothing to calibrate")
+        raise ValueError(f"{name} takes images of one size only: there is nothing to calibrate")
     bench = Bench(_build(config, device, dtype), plan, on_progress)
     prepare, encode, prefill = bench.prepare(), bench.encode(), bench.prefill()
     calibration = Calibration(
@@ -137,12 +137,12 @@ class Bench:
         self._context = context_of(model.config)
 
     def prepare(self) -> tuple[float, ...]:
-        """Fit decoding, resizing and normalising a JPEG."""
+        """Fit decoding, resizing and normalizing a JPEG."""
         shapes = [self._shape(grid) for grid in self.plan.grids[:: max(1, len(self.plan.grids) // 4)]]
-        pictures = {source: jpeg(*source) for source in self.plan.sources}
-        cases = [(source, shown) for source in pictures for shown in shapes]
-        seconds = self._best([partial(prepare_picture, pictures[source], shown) for source, shown in cases])
-        self._report(f"prepared {len(cases)} pictures")
+        images = {source: jpeg(*source) for source in self.plan.sources}
+        cases = [(source, shown) for source in images for shown in shapes]
+        seconds = self._best([partial(prepare_image, images[source], shown) for source, shown in cases])
+        self._report(f"prepared {len(cases)} images")
         return fit([prepare_terms(*case) for case in cases], seconds)
 
     def encode(self) -> tuple[float, ...]:
@@ -183,7 +183,7 @@ class Bench:
         return grid[0] * self._stride, grid[1] * self._stride
 
     def _request(self, data: bytes, shown: tuple[int, int], text: int) -> None:
-        features = self._encode(prepare_picture(data, shown))
+        features = self._encode(prepare_image(data, shown))
         image_tokens = torch.full((1, len(features)), self.model.config.image_token_id)
         self._prefill(torch.cat([image_tokens, torch.ones(1, text, dtype=torch.int64)], dim=1), features)
 
@@ -237,9 +237,9 @@ def jpeg(height: int, width: int) -> bytes:
     return stream.getvalue()
 
 
-def prepare_picture(data: bytes, shown: tuple[int, int]) -> Tensor:
-    """Decode, resize and normalise a JPEG the way the image processor does; (1, 3, H, W)."""
+def prepare_image(data: bytes, shown: tuple[int, int]) -> Tensor:
+    """Decode, resize and normalize a JPEG the way the image processor does; (1, 3, H, W)."""
     with Image.open(BytesIO(data)) as opened:
-        picture = opened.convert("RGB").resize((shown[1], shown[0]), Image.Resampling.BICUBIC)
+        image = opened.convert("RGB").resize((shown[1], shown[0]), Image.Resampling.BICUBIC)
     processor = ConvLlavaImageProcessor(output_stride=1, image_aspect_ratio="native", resolution=None)
-    return processor.prepare([picture])[0]
+    return processor.prepare([image])[0]

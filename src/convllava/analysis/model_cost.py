@@ -1,4 +1,4 @@
-"""What one question about one picture costs, from a configuration alone."""
+"""What one question about one image costs, from a configuration alone."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ DEFAULT_TEXT_TOKENS = 64
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The answer to: what does this picture cost this model?
+    """The answer to: what does this image cost this model?
 
     Attributes:
-        height, width: Of the picture as the vision encoder sees it, in pixels.
+        height, width: Of the image as the vision encoder sees it, in pixels.
         visual_tokens: Positions it takes in the language model.
         text_tokens: The rest of the prompt.
         new_tokens: Of the answer.
@@ -85,17 +85,17 @@ def model_cost(
     new_tokens: int = 1,
     dtype: str = "bfloat16",
 ) -> ModelCost:
-    """Count what a question about one picture costs.
+    """Count what a question about one image costs.
 
     Args:
         config: Of the model; no weights are needed.
-        height, width: Of the picture as the vision encoder sees it, in pixels.
+        height, width: Of the image as the vision encoder sees it, in pixels.
         text_tokens: Of prompt format and question.
         new_tokens: Of the answer; the first comes out of the prefill.
         dtype: Of weights, activations and cache.
 
     Raises:
-        ValueError: The picture is smaller than one cell, a number is out of range, or the model is of a kind that
+        ValueError: The image is smaller than one cell, a number is out of range, or the model is of a kind that
             is not known.
     """
     if text_tokens < 0 or new_tokens < 1:

@@ -1,7 +1,7 @@
-"""Ways to show a picture to a model, what each costs, and which to take.
+"""Ways to show an image to a model, what each costs, and which to take.
 
 A policy is a set of image options. The rule of choice is the paper's Table 7: a model trained on padded squares
-answers slightly worse on nearly square pictures shown in their own shape (SEED 70.2 against 68.9) and clearly better
+answers slightly worse on nearly square images shown in their own shape (SEED 70.2 against 68.9) and clearly better
 on pages (DocVQA 59.0 against 65.0), because padding wastes pixels on elongated ones.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..model import ConvLlavaConfig, ConvLlavaVisionConfig, num_image_tokens, resized_shape
 
 ELONGATED = 1.25
-"""Longer to shorter side from which a picture counts as elongated. The paper names no bound; from here on a padded
+"""Longer to shorter side from which an image counts as elongated. The paper names no bound; from here on a padded
 square spends a fifth of its tokens or more on padding."""
 
 RESOLUTIONS = (768, 1024, 1536)
@@ -30,7 +30,7 @@ class Policy:
     options: dict[str, Any] = field(default_factory=dict)
 
     def shape(self, height: int, width: int, config: ConvLlavaConfig) -> tuple[int, int]:
-        """Return the (height, width) at which a picture of this size is shown."""
+        """Return the (height, width) at which an image of this size is shown."""
         return resized_shape(height, width, **image_options(config, self.options))
 
 
@@ -78,11 +78,11 @@ def is_elongated(height: int, width: int) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """What to do with the pictures of one request.
+    """What to do with the images of one request.
 
     Attributes:
         options: Image options that differ from how the model was trained; empty where nothing does.
-        shapes: (height, width) at which each picture is shown.
+        shapes: (height, width) at which each image is shown.
         visual_tokens: Of all of them.
         shrunk: A budget made them smaller than they would have been.
         reason: In words.
@@ -96,7 +96,7 @@ class Choice:
 
 
 def allows_auto(config: ConvLlavaConfig) -> bool:
-    """Tell whether a model was trained on pictures of any size, so that choosing one changes nothing it knows.
+    """Tell whether a model was trained on images of any size, so that choosing one changes nothing it knows.
 
     Released checkpoints were trained at one resolution and keep it unless somebody asks.
     """
@@ -110,19 +110,19 @@ def choose(
     image_aspect_ratio: str | None = None,
     max_visual_tokens: int | None = None,
 ) -> Choice:
-    """Choose how to show the pictures of one request.
+    """Choose how to show the images of one request.
 
     Args:
-        sizes: (height, width) of each picture, upright.
+        sizes: (height, width) of each image, upright.
         config: Of the model.
         image_aspect_ratio: Only this one.
-        max_visual_tokens: Of one picture, from whatever budget; they are then as large as fits at their own shape.
+        max_visual_tokens: Of one image, from whatever budget; they are then as large as fits at their own shape.
 
     Raises:
-        ValueError: There is no picture, or the options contradict each other.
+        ValueError: There is no image, or the options contradict each other.
     """
     if not sizes:
-        raise ValueError("there is no picture to choose a size for")
+        raise ValueError("there is no image to choose a size for")
     options, reason = _by_shape(sizes, config, image_aspect_ratio)
     if max_visual_tokens is not None:
         options, reason = _within(max_visual_tokens, sizes, config, options, reason)
@@ -167,5 +167,5 @@ def _by_shape(
 
 
 def _covering_side(sizes: Sequence[tuple[int, int]], stride: int) -> int:
-    """Return the smallest side of whole cells that shows the largest picture at its own size."""
+    """Return the smallest side of whole cells that shows the largest image at its own size."""
     return -(-max(max(size) for size in sizes) // stride) * stride

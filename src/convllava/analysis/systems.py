@@ -55,7 +55,7 @@ class System:
 
     Attributes:
         name: As the paper calls it.
-        resolution: Side of the square picture.
+        resolution: Side of the square image.
         visual_tokens: That the language model reads.
         encoder: Parts before the language model: encoders, resamplers, projector.
         language: The language model's sizes.
@@ -77,7 +77,7 @@ class System:
         return total("vision", self.encoder)
 
     def prefill(self, text_tokens: int = 0) -> Cost:
-        """Return the language model's reading of the picture and of text."""
+        """Return the language model's reading of the image and of text."""
         return total("language model", self.language.prefill(self.visual_tokens + text_tokens))
 
     def flops(self, text_tokens: int = 0) -> int:
@@ -97,7 +97,7 @@ def _language(values: dict[str, object]) -> LanguageModelGeometry:
 
 
 def _times(part: Cost, number: int) -> Cost:
-    """The same weights on several pictures, one after the other."""
+    """The same weights on several images, one after the other."""
     return replace(part, macs=number * part.macs)
 
 
@@ -115,7 +115,7 @@ def vit_l(resolution: int) -> System:
 
 
 def llava_next(resolution: int = 672) -> System:
-    """Return LLaVA-NeXT: 2 x 2 crops of 336 and the whole picture at 336, all tokens kept."""
+    """Return LLaVA-NeXT: 2 x 2 crops of 336 and the whole image at 336, all tokens kept."""
     language = vicuna_7b()
     views = (resolution // 336) ** 2 + 1
     tokens = views * CLIP_L_336.patches(336, 336)

@@ -1,4 +1,4 @@
-"""What a vision encoder costs on a picture of height x width pixels."""
+"""What a vision encoder costs on an image of height x width pixels."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ def encoder_cost(config: PreTrainedConfig, height: int, width: int) -> list[Cost
     """Return the parts of a vision encoder, in the order in which they run.
 
     Raises:
-        ValueError: An encoder of another kind, or a picture smaller than one output cell.
+        ValueError: An encoder of another kind, or an image smaller than one output cell.
     """
     if isinstance(config, ConvLlavaVisionConfig):
         return convnext_cost(config, height, width)
@@ -26,10 +26,10 @@ def encoder_cost(config: PreTrainedConfig, height: int, width: int) -> list[Cost
 
 def convnext_cost(config: ConvLlavaVisionConfig, height: int, width: int) -> list[Cost]:
     """Return stem and stages of a ConvNeXt with any number of stages."""
-    check_picture(height, width, config.output_stride)
+    check_image(height, width, config.output_stride)
     rows, columns = height // STEM_STRIDE, width // STEM_STRIDE
     channels = config.hidden_sizes[0]
-    # the batch as it came and the pictures of one shape cut out of it
+    # the batch as it came and the images of one shape cut out of it
     pixels = 2 * config.num_channels * height * width
     features = channels * rows * columns
     patch = config.num_channels * STEM_STRIDE**2
@@ -102,13 +102,13 @@ class VitGeometry:
         )
 
     def patches(self, height: int, width: int) -> int:
-        """Return the whole patches of a picture."""
+        """Return the whole patches of an image."""
         return (height // self.patch) * (width // self.patch)
 
 
 def vit_cost(geometry: VitGeometry, height: int, width: int) -> list[Cost]:
     """Return patch embedding and layers of a vision transformer at any resolution."""
-    check_picture(height, width, geometry.patch)
+    check_image(height, width, geometry.patch)
     dim, patches = geometry.width, geometry.patches(height, width)
     tokens = patches + geometry.class_tokens
     patch = 3 * geometry.patch**2
@@ -121,10 +121,10 @@ def vit_cost(geometry: VitGeometry, height: int, width: int) -> list[Cost]:
     return [embedding, Cost("layers", geometry.layers * layer, geometry.layers * macs, worst)]
 
 
-def check_picture(height: int, width: int, cell: int) -> None:
-    """Raise a ValueError for a picture that gives no feature at all."""
+def check_image(height: int, width: int, cell: int) -> None:
+    """Raise a ValueError for an image that gives no feature at all."""
     if min(height, width) < cell:
         raise ValueError(
-            f"a picture of {height}x{width} pixels is smaller than one output cell of {cell}x{cell}: give a larger "
+            f"an image of {height}x{width} pixels is smaller than one output cell of {cell}x{cell}: give a larger "
             "height and width"
         )

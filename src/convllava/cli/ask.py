@@ -1,4 +1,4 @@
-"""``convllava ask``: one question about one picture or several."""
+"""``convllava ask``: one question about one image or several."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def ask(
         list[str],
         typer.Argument(
             metavar='IMAGE... "QUESTION"',
-            help="Pictures (path, URL, - for standard input, PDF), then the question.",
+            help="Images (path, URL, - for standard input, PDF), then the question.",
         ),
     ],
     model: opt.Model = "nano",
@@ -41,11 +41,11 @@ def ask(
     preprocessing: opt.Preprocessing = None,
     page: opt.Page = None,
     draw: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write the first picture with the answer's boxes.")
+        Path | None, typer.Option(metavar="OUT.png", help="Write the first image with the answer's boxes.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: answer, cost, timings.")] = False,
 ) -> None:
-    """Ask a question about pictures."""
+    """Ask a question about images."""
     sources, question = split_question(words)
     wish = Wish(image_aspect_ratio, resolution, max_visual_tokens, max_ttft_ms)
     if draw is not None:
@@ -53,8 +53,8 @@ def ask(
 
     from .. import inference
 
-    # a picture that is drawn on has to stay whole
-    pictures = inference.open_images(sources, page, lazily=preprocessing == "fast" and draw is None)
+    # an image that is drawn on has to stay whole
+    images = inference.open_images(sources, page, lazily=preprocessing == "fast" and draw is None)
     loaded = inference.load_pretrained(
         model,
         dtype=dtype,
@@ -66,36 +66,36 @@ def ask(
     )
     if preprocessing is not None:
         loaded[1].image_processor.preprocessing = preprocessing
-    showing = decide(wish, loaded, pictures, question, reserved=max_new_tokens, model_name=model)
+    showing = decide(wish, loaded, images, question, reserved=max_new_tokens, model_name=model)
     on_text = None if as_json else opt.show
     options = showing.options | {"max_new_tokens": max_new_tokens}
-    answer = inference.ask(*loaded, pictures, question, on_text=on_text, **options)
+    answer = inference.ask(*loaded, images, question, on_text=on_text, **options)
     print(json.dumps(report(answer, model, question) | {"auto": showing.report()}) if as_json else "")
     opt.remark(showing.remark)
     if answer.finish_reason == "length":
         print(f"the answer was cut at {len(answer.token_ids)} tokens (--max-new-tokens)", file=sys.stderr)
     if draw is not None:
-        write_drawing(draw, pictures[0], answer)
+        write_drawing(draw, images[0], answer)
 
 
 def split_question(words: list[str]) -> tuple[list[str], str]:
-    """Part what stands on the command line into pictures and the question, which comes last.
+    """Part what stands on the command line into images and the question, which comes last.
 
     Raises:
         ValueError: One of the two is missing.
     """
     *sources, question = words
     if is_source(question):
-        raise ValueError(f"no question: the last word {question!r} is a picture; {_USAGE}")
+        raise ValueError(f"no question: the last word {question!r} is an image; {_USAGE}")
     if not sources:
-        raise ValueError(f"a picture or a question is missing, there is only {question!r}: {_USAGE}")
+        raise ValueError(f"an image or a question is missing, there is only {question!r}: {_USAGE}")
     if not question.strip():
         raise ValueError(f"the question is empty: {_USAGE}")
     return sources, question
 
 
 def is_source(word: str) -> bool:
-    """Tell whether a word names a picture: an existing file, a URL or standard input."""
+    """Tell whether a word names an image: an existing file, a URL or standard input."""
     return word == "-" or word.startswith(("http://", "https://")) or os.path.exists(word)
 
 
@@ -120,18 +120,18 @@ def check_drawing(path: Path, sources: list[str]) -> None:
     """Check, before anything costs time, that a drawing can be written to `path`.
 
     Raises:
-        ValueError: It would replace a picture that is asked about, or it cannot be written.
+        ValueError: It would replace an image that is asked about, or it cannot be written.
     """
     if any(os.path.exists(source) and path.exists() and path.samefile(source) for source in sources):
-        raise ValueError(f"--draw {path} would overwrite the picture itself: give another name")
+        raise ValueError(f"--draw {path} would overwrite the image itself: give another name")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"--draw {path}: the name must end in .png, .jpg or .webp")
     if not path.parent.is_dir() or path.is_dir():
         raise ValueError(f"--draw {path} cannot be written: {path.parent} must be a directory, {path.name} a file")
 
 
-def write_drawing(path: Path, picture: Any, answer: "Answer") -> None:
-    """Write a copy of the picture with the answer's boxes, all of it or nothing."""
+def write_drawing(path: Path, image: Any, answer: "Answer") -> None:
+    """Write a copy of the image with the answer's boxes, all of it or nothing."""
     from ..inference import draw_boxes
 
     if not answer.boxes:
@@ -139,5 +139,5 @@ def write_drawing(path: Path, picture: Any, answer: "Answer") -> None:
         return
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
-        draw_boxes(picture, answer.boxes).save(unfinished)
+        draw_boxes(image, answer.boxes).save(unfinished)
         unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""``convllava chat``: several turns about the same pictures."""
+"""``convllava chat``: several turns about the same images."""
 
 import sys
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ model has 2 GiB in bfloat16, and nothing is taken before it is needed."""
 
 
 def chat(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Pictures: path, URL or PDF.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images: path, URL or PDF.")],
     model: opt.Model = "nano",
     image_aspect_ratio: opt.ImageAspectRatio = None,
     resolution: opt.ResolutionOrAuto = None,
@@ -39,9 +39,9 @@ def chat(
     fast: opt.Fast = False,
     page: opt.Page = None,
 ) -> None:
-    """Talk about pictures: one question a line; /help lists commands, /quit or the end of the input ends it."""
+    """Talk about images: one question a line; /help lists commands, /quit or the end of the input ends it."""
     if "-" in images:
-        raise ValueError("chat reads your questions from standard input: give the pictures as files or URLs, not -")
+        raise ValueError("chat reads your questions from standard input: give the images as files or URLs, not -")
 
     wish = Wish(image_aspect_ratio, resolution, max_visual_tokens, max_ttft_ms)
 
@@ -71,13 +71,13 @@ def talk(generator: "Generator", dialogue: Dialogue) -> None:
     """Answer each question with all that was said before it."""
     from ..inference import Finished, Request, TextDelta
 
-    dialogue.show_pictures()
+    dialogue.show_images()
     for line in questions():
         if line.startswith("/"):
             obey(line, dialogue)
             continue
         messages = dialogue.with_question(line)
-        for event in generator.stream(Request(messages=messages, images=dialogue.pictures, **dialogue.options)):
+        for event in generator.stream(Request(messages=messages, images=dialogue.images, **dialogue.options)):
             if isinstance(event, Finished):
                 dialogue.answered(messages, event.answer.text)
             elif isinstance(event, TextDelta):

@@ -8,46 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from . import options as opt
-from .terminal_pictures import show_picture
+from .terminal_images import show_image
 
 Message = dict[str, Any]
 
 
 class Dialogue:
-    """Pictures, what was said about them, and how they are shown to the model."""
+    """Images, what was said about them, and how they are shown to the model."""
 
-    def __init__(self, names: Sequence[str], pictures: Sequence[Any], options: dict[str, Any]) -> None:
-        self.names, self.pictures, self.options = list(names), list(pictures), dict(options)
+    def __init__(self, names: Sequence[str], images: Sequence[Any], options: dict[str, Any]) -> None:
+        self.names, self.images, self.options = list(names), list(images), dict(options)
         self.messages: list[Message] = []
         self._num_said = 0
 
     def with_question(self, question: str) -> list[Message]:
-        """Return all that was said and a question, in front of it the pictures that are new."""
+        """Return all that was said and a question, in front of it the images that are new."""
         from ..inference import question_message
 
-        return [*self.messages, question_message(question, num_images=len(self.pictures) - self._num_said)]
+        return [*self.messages, question_message(question, num_images=len(self.images) - self._num_said)]
 
     def answered(self, messages: list[Message], answer: str) -> None:
         """Take a question and its answer into the dialogue."""
         self.messages = [*messages, {"role": "assistant", "content": answer}]
-        self._num_said = len(self.pictures)
+        self._num_said = len(self.images)
 
     def add(self, name: str) -> None:
-        """Add a picture to the next question."""
+        """Add an image to the next question."""
         from ..inference import open_image
 
-        self.pictures.append(open_image(name))
+        self.images.append(open_image(name))
         self.names.append(name)
-        show_picture(self.pictures[-1])
+        show_image(self.images[-1])
 
     def reset(self) -> None:
-        """Forget what was said; the pictures stay."""
+        """Forget what was said; the images stay."""
         self.messages, self._num_said = [], 0
 
-    def show_pictures(self) -> None:
-        """Show the pictures in terminals that can."""
-        for picture in self.pictures:
-            show_picture(picture)
+    def show_images(self) -> None:
+        """Show the images in terminals that can."""
+        for image in self.images:
+            show_image(image)
 
     def save(self, path: Path) -> None:
         """Write the dialogue as JSON, all of it or nothing.
@@ -81,23 +81,23 @@ def _image(dialogue: Dialogue, argument: str) -> str:
     if not argument or argument == "-":
         raise ValueError("/image wants a path or a URL")
     dialogue.add(argument)
-    picture = dialogue.pictures[-1]
-    return f"picture {len(dialogue.pictures)}, {picture.width}x{picture.height} pixels, goes with the next question"
+    image = dialogue.images[-1]
+    return f"image {len(dialogue.images)}, {image.width}x{image.height} pixels, goes with the next question"
 
 
 def _budget(dialogue: Dialogue, argument: str) -> str:
     if argument == "off":
         dialogue.options["max_visual_tokens"] = None
-        return "pictures may have any number of visual tokens"
+        return "images may have any number of visual tokens"
     if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
         raise ValueError(f"/budget wants a number of visual tokens, or off, got {argument!r}")
     dialogue.options["max_visual_tokens"] = int(argument)
-    return f"from now on a picture has at most {int(argument)} visual tokens"
+    return f"from now on an image has at most {int(argument)} visual tokens"
 
 
 def _reset(dialogue: Dialogue, argument: str) -> str:
     dialogue.reset()
-    return "a new dialogue about the same pictures"
+    return "a new dialogue about the same images"
 
 
 def _save(dialogue: Dialogue, argument: str) -> str:
@@ -112,9 +112,9 @@ def _help(dialogue: Dialogue, argument: str) -> str:
 
 
 HELP = """\
-/image PATH    adds a picture, by path or URL, to the next question
-/budget N      at most N visual tokens a picture from now on; /budget off: no limit
-/reset         begins a new dialogue about the same pictures
+/image PATH    adds an image, by path or URL, to the next question
+/budget N      at most N visual tokens an image from now on; /budget off: no limit
+/reset         begins a new dialogue about the same images
 /save FILE     writes the dialogue as JSON
 /quit          ends it"""
 

@@ -68,7 +68,7 @@ def rewrite_loaded(
     from ..inference import load_pretrained
 
     if quantize is not None and adapter is not None and not is_llava_lora(adapter):
-        raise ValueError("an adapter of PEFT is not merged into quantised weights: convert twice, first with --adapter")
+        raise ValueError("an adapter of PEFT is not merged into quantized weights: convert twice, first with --adapter")
     loaded = load_pretrained(
         source, dtype=dtype or "auto", device="cpu", adapter=adapter, quantize=quantize, resolution=resolution
     )

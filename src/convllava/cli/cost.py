@@ -1,4 +1,4 @@
-"""``convllava cost``: what pictures cost, and which shape to show them in."""
+"""``convllava cost``: what images cost, and which shape to show them in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DATA_ENDINGS = (".json", ".jsonl")
 
 LISTED = 20
-"""Pictures that are shown one by one; of more, the totals."""
+"""Images that are shown one by one; of more, the totals."""
 
 
 def cost(
@@ -26,12 +26,12 @@ def cost(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL | IMAGE... | DIR | DATASET]",
-            help="A model (nano, preset, directory, hub id), pictures, a folder, or LLaVA JSON.",
+            help="A model (nano, preset, directory, hub id), images, a folder, or LLaVA JSON.",
         ),
     ] = None,
     model: opt.Model = "nano",
-    height: Annotated[int | None, typer.Option(min=1, help="Of the picture shown to MODEL, in pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Of the picture shown to MODEL, in pixels.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Of the image shown to MODEL, in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Of the image shown to MODEL, in pixels.")] = None,
     text_tokens: Annotated[int, typer.Option(min=0, help="Of prompt format and question.")] = 64,
     new_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 1,
     resolution: Annotated[list[int] | None, typer.Option(help="To compare; repeatable. 768, 1024, 1536.")] = None,
@@ -42,7 +42,7 @@ def cost(
         str | None, typer.Option(help="float32, bfloat16, float16; float32 on a CPU, else bfloat16.")
     ] = None,
     device: opt.Device = None,
-    image_folder: Annotated[Path | None, typer.Option(help="Where the pictures of DATASET lie.")] = None,
+    image_folder: Annotated[Path | None, typer.Option(help="Where the images of DATASET lie.")] = None,
     table1: Annotated[bool, typer.Option("--table1", help="The systems of the paper's Table 1, counted.")] = False,
     figure2: Annotated[bool, typer.Option("--figure2", help="The paper's Figure 2 as PNG, SVG and CSV.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the files of --table1 and --figure2.")] = None,
@@ -50,7 +50,7 @@ def cost(
     quick: Annotated[bool, typer.Option("--quick", help="Calibrate on few and small shapes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Count what pictures cost: tokens, FLOPs, memory and time to the first token."""
+    """Count what images cost: tokens, FLOPs, memory and time to the first token."""
     from .cost_report import Printer
 
     printer = Printer(as_json)
@@ -61,12 +61,12 @@ def cost(
     elif calibrate:
         _calibrate(printer, model if not what else _only(what), place, quick)
     elif not what:
-        raise ValueError("nothing to count: give a model, pictures, a folder or a data set (convllava cost --help)")
+        raise ValueError("nothing to count: give a model, images, a folder or a data set (convllava cost --help)")
     elif len(what) == 1 and is_model(what[0]):
         _model(printer, what[0], height, width, question, place)
     else:
         limits = Limits(resolution, budget, max_visual_tokens, max_ttft_ms)
-        _pictures(printer, what, model, image_folder, limits, question, place)
+        _images(printer, what, model, image_folder, limits, question, place)
     printer.finish()
 
 
@@ -118,7 +118,7 @@ class Place:
 
 
 def is_model(name: str) -> bool:
-    """Tell a model (bundled, preset, checkpoint directory, hub id) from pictures and data."""
+    """Tell a model (bundled, preset, checkpoint directory, hub id) from images and data."""
     from ..inference.checkpoint_files import BUNDLED
     from ..model import PRESETS
 
@@ -195,7 +195,7 @@ def _model(printer: Any, name: str, height: int | None, width: int | None, quest
     config = read_config(name)
     height = height or width or config.resolution
     if height is None:
-        raise ValueError(f"{name} takes pictures of any size: give --height and --width in pixels")
+        raise ValueError(f"{name} takes images of any size: give --height and --width in pixels")
     counted = model_cost(
         config,
         height,
@@ -208,7 +208,7 @@ def _model(printer: Any, name: str, height: int | None, width: int | None, quest
     printer.model(name, config, counted, calibration)
 
 
-def _pictures(
+def _images(
     printer: Any,
     what: list[str],
     model: str,
@@ -235,11 +235,11 @@ def _pictures(
         calibration=calibration,
         budget=Budget(limits.max_visual_tokens, seconds),
     )
-    sizes = picture_sizes(what, image_folder)
+    sizes = image_sizes(what, image_folder)
     printer.head(model, config, question, place.dtype, calibration)
     if len(sizes) <= LISTED:
         for name, size in sizes:
-            printer.picture(name, size, comparison.rows(size), *comparison.pick(size))
+            printer.image(name, size, comparison.rows(size), *comparison.pick(size))
     if len(sizes) > 1:
         printer.totals(comparison.totals(size for _, size in sizes))
 
@@ -258,11 +258,11 @@ def require_calibration(calibration: "Calibration | None", model: str) -> "Calib
     return calibration
 
 
-def picture_sizes(what: Sequence[str], image_folder: Path | None = None) -> list[tuple[str, tuple[int, int]]]:
-    """Return name and (height, width) of every picture that was named, read from headers where they are files.
+def image_sizes(what: Sequence[str], image_folder: Path | None = None) -> list[tuple[str, tuple[int, int]]]:
+    """Return name and (height, width) of every image that was named, read from headers where they are files.
 
     Raises:
-        ValueError: Something is missing or no picture.
+        ValueError: Something is missing or no image.
     """
     found: list[tuple[str, tuple[int, int]]] = []
     for name in what:
@@ -271,27 +271,27 @@ def picture_sizes(what: Sequence[str], image_folder: Path | None = None) -> list
 
 
 def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int, int]]]:
-    from ..analysis.pictures import ENDINGS, picture_size, pictures_in
+    from ..analysis.images import ENDINGS, image_size, images_in
 
     path = Path(name)
     if path.is_dir():
-        return [(str(picture), picture_size(picture)) for picture in pictures_in(path)]
+        return [(str(image), image_size(image)) for image in images_in(path)]
     if path.is_file() and path.suffix.lower() in DATA_ENDINGS:
         return _sizes_in_data(path, image_folder)
     if path.is_file() and path.suffix.lower() in ENDINGS:
-        return [(name, picture_size(path))]
+        return [(name, image_size(path))]
     from ..inference import open_image
 
-    picture = open_image(name)  # a URL, standard input, a PDF, or the message on what is wrong
-    return [(name, (picture.height, picture.width))]
+    image = open_image(name)  # a URL, standard input, a PDF, or the message on what is wrong
+    return [(name, (image.height, image.width))]
 
 
 def _sizes_in_data(path: Path, image_folder: Path | None) -> list[tuple[str, tuple[int, int]]]:
-    from ..analysis.pictures import picture_size
+    from ..analysis.images import image_size
     from ..data.sources import open_source
 
     source = open_source(path=path, image_folder=image_folder)
-    pictures = [item for index in range(len(source)) for item in source[index].images if isinstance(item, Path)]
-    if not pictures:
-        raise ValueError(f"{path} holds no pictures, only text")
-    return [(str(picture), picture_size(picture)) for picture in pictures]
+    images = [item for index in range(len(source)) for item in source[index].images if isinstance(item, Path)]
+    if not images:
+        raise ValueError(f"{path} holds no images, only text")
+    return [(str(image), image_size(image)) for image in images]

@@ -90,7 +90,7 @@ class Printer:
     def model(
         self, name: str, config: "ConvLlavaConfig", counted: "ModelCost", calibration: "Calibration | None"
     ) -> None:
-        """Print every part of one model on one picture."""
+        """Print every part of one model on one image."""
         self._data |= {"model": name, **cost_row(counted), "parts": [asdict(part) for part in _parts(counted)]}
         first = counted.first_token
         cells = [_part_cells(part, first, counted.dtype) for part in [*_parts(counted), first]]
@@ -120,17 +120,15 @@ class Printer:
         """Say for which model the following holds."""
         from ..analysis.policies import describe
 
-        self._data |= {"model": model, **asdict(question), "dtype": dtype, "pictures": []}
+        self._data |= {"model": model, **asdict(question), "dtype": dtype, "images": []}
         self._console.print(
             f"{model} ({describe(config)}; {dtype}), {question.text_tokens} text tokens, {question.new_tokens} new"
         )
         self._calibration_line(model, calibration)
 
-    def picture(
-        self, name: str, shape: tuple[int, int], rows: "Sequence[Row]", picked: "Row", choice: "Choice"
-    ) -> None:
-        """Print one picture under every policy."""
-        self._data["pictures"].append(
+    def image(self, name: str, shape: tuple[int, int], rows: "Sequence[Row]", picked: "Row", choice: "Choice") -> None:
+        """Print one image under every policy."""
+        self._data["images"].append(
             {
                 "name": name,
                 "height": shape[0],
@@ -150,9 +148,9 @@ class Printer:
         cells = [
             [
                 total.policy,
-                f"{total.pictures:,}",
+                f"{total.images:,}",
                 f"{total.visual_tokens:,}",
-                f"{total.visual_tokens / max(total.pictures, 1):.1f}",
+                f"{total.visual_tokens / max(total.images, 1):.1f}",
                 flops(total.flops),
                 size(total.most_memory_bytes),
                 "" if total.seconds is None else f"{total.seconds:.1f} s",
@@ -160,8 +158,8 @@ class Printer:
             ]
             for total in found
         ]
-        head = ["policy", "pictures", "tokens", "mean", "FLOPs", "most memory", "first tokens", "do not fit"]
-        self._table("all pictures", head, cells)
+        head = ["policy", "images", "tokens", "mean", "FLOPs", "most memory", "first tokens", "do not fit"]
+        self._table("all images", head, cells)
 
     def calibration(self, result: "Calibration", path: Path) -> None:
         """Print what was measured and how far it is off."""
@@ -176,7 +174,7 @@ class Printer:
             ]
             for case in result.held_out
         ]
-        title = f"{result.model} on {result.device}, {result.dtype}, {result.threads} threads: held-out pictures"
+        title = f"{result.model} on {result.device}, {result.dtype}, {result.threads} threads: held-out images"
         self._table(title, ["JPEG", "shown", "measured", "estimated", "error"], cells)
         self._console.print(f"error: median {result.median_error:.0%}, worst {result.worst_error:.0%}; kept in {path}")
 
@@ -186,7 +184,7 @@ class Printer:
             return
         self._console.print(
             f"times: calibrated {calibration.date} on {calibration.device}, {calibration.dtype}, {calibration.threads} "
-            f"threads; error on held-out pictures {calibration.median_error:.0%} (worst {calibration.worst_error:.0%})"
+            f"threads; error on held-out images {calibration.median_error:.0%} (worst {calibration.worst_error:.0%})"
         )
 
     def _rules(self) -> None:

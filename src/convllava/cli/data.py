@@ -44,8 +44,8 @@ def synth(
     preview: Annotated[Path | None, typer.Option(help="Also draw the first samples on one sheet.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
-    """Draw pictures with questions and answers, and write them in the LLaVA format."""
-    from ..data.synthetic import SyntheticDataset, preview_sheet, write_dataset
+    """Draw images with questions and answers, and write them in the LLaVA format."""
+    from ..synthetic import SyntheticDataset, preview_sheet, write_dataset
 
     options = dict(parse_setting(text) for text in setting or [])
     if size:
@@ -68,7 +68,7 @@ def parse_size(text: str) -> list[int]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read ``noise=0.2`` or ``tasks=[count, colour]``: values are YAML, as in a recipe."""
+    """Read ``noise=0.2`` or ``tasks=[count, color]``: values are YAML, as in a recipe."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ValueError(f"--set {text!r}: give KEY=VALUE, such as noise=0.2")

@@ -1,4 +1,4 @@
-"""``convllava data check``: look at every record and picture before a training does."""
+"""``convllava data check``: look at every record and image before a training does."""
 
 import json
 import os
@@ -19,9 +19,9 @@ What = Annotated[
     str, typer.Argument(metavar="FILE|SHARDS|RECIPE", help="LLaVA JSON or JSONL, parquet or tar shards, or a recipe.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of the recipe, to change.")]
-ImageFolder = Annotated[Path | None, typer.Option(help="Where the pictures of FILE lie; beside it by default.")]
+ImageFolder = Annotated[Path | None, typer.Option(help="Where the images of FILE lie; beside it by default.")]
 ForModel = Annotated[
-    str | None, typer.Option("--model", help="Whose tokenizer and picture sizes count; the recipe's, else nano.")
+    str | None, typer.Option("--model", help="Whose tokenizer and image sizes count; the recipe's, else nano.")
 ]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Longest row in tokens; the recipe's, else 2048.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes that decode; one a core by default.")]
@@ -34,15 +34,15 @@ def check(
     model: ForModel = None,
     max_length: MaxLength = None,
     jobs: Jobs = None,
-    preview: Annotated[int, typer.Option(min=0, help="Samples of each source to show, supervision coloured.")] = 0,
+    preview: Annotated[int, typer.Option(min=0, help="Samples of each source to show, supervision colored.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Also write all findings to this JSON file.")] = None,
     clean: Annotated[
         Path | None, typer.Option(help="Write a copy of FILE without what cannot be used; a folder for shards.")
     ] = None,
-    large_pixels: Annotated[int, typer.Option(min=1, help="Report pictures of more pixels.")] = 50_000_000,
+    large_pixels: Annotated[int, typer.Option(min=1, help="Report images of more pixels.")] = 50_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Decode every picture, read every dialogue and count every token; exit code 1 if there are errors."""
+    """Decode every image, read every dialogue and count every token; exit code 1 if there are errors."""
     from ..data.check import Inspector, Limits
     from ..data.check import check as run
     from .data_report import print_report

@@ -42,7 +42,7 @@ def open_for_reading(
         config, processor = _model_parts(model or "nano")
         return Opened([_file(what, image_folder)], config, processor, max_length or 2048)
     if image_folder is not None:
-        raise ValueError("--image-folder: a recipe says itself where its pictures lie")
+        raise ValueError("--image-folder: a recipe says itself where its images lie")
     from ..train import load_recipe
 
     recipe = load_recipe(what, list(overrides))

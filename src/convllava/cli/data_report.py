@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 120
 
-STYLES = {"shown": "dim", "supervised": "bold green", "picture": "cyan"}
+STYLES = {"shown": "dim", "supervised": "bold green", "image": "cyan"}
 
 
 def print_report(report: "Report", cleaned: "Cleaned | None", image_folder: Path | None) -> None:
@@ -24,7 +24,7 @@ def print_report(report: "Report", cleaned: "Cleaned | None", image_folder: Path
     for source in report.sources:
         for place, pieces in source.previews:
             console.print(place, style="bold", highlight=False)
-            console.print(coloured(pieces, marked=not console.is_terminal), "", highlight=False, sep="\n")
+            console.print(colored(pieces, marked=not console.is_terminal), "", highlight=False, sep="\n")
     if any(source.previews for source in report.sources):
         console.print(_legend(marked=not console.is_terminal), "", highlight=False, sep="\n")
     console.print(_sources_table(report))
@@ -43,14 +43,14 @@ def report_console() -> "Console":
     return console if console.is_terminal else Console(width=PIPED_WIDTH)
 
 
-def coloured(pieces: "Iterable[Piece]", *, marked: bool) -> "Text":
-    """Return a sample's text with what is learnt from it coloured, or marked where there are no colours."""
+def colored(pieces: "Iterable[Piece]", *, marked: bool) -> "Text":
+    """Return a sample's text with what is learned from it colored, or marked where there are no colors."""
     from rich.text import Text
 
     text = Text()
     for piece in pieces:
         shown = printable(piece.text)
-        if piece.kind == "picture":
+        if piece.kind == "image":
             shown = f"[{shown}]"
         elif piece.kind == "supervised" and marked:
             shown = f"⟦{shown}⟧"
@@ -61,8 +61,8 @@ def coloured(pieces: "Iterable[Piece]", *, marked: bool) -> "Text":
 def _legend(*, marked: bool) -> "Text":
     from rich.text import Text
 
-    learnt = "⟦learnt⟧" if marked else "learnt"
-    return Text.assemble("(", (learnt, STYLES["supervised"]), ", ", ("only shown", STYLES["shown"]), ")")
+    learned = "⟦learned⟧" if marked else "learned"
+    return Text.assemble("(", (learned, STYLES["supervised"]), ", ", ("only shown", STYLES["shown"]), ")")
 
 
 def _sources_table(report: "Report") -> Any:
@@ -73,13 +73,13 @@ def _sources_table(report: "Report") -> Any:
     table = Table(title="Sources", title_justify="left")
     table.add_column("source", overflow="fold")
     drawn = ["drawn"] if in_run else []
-    for name in ("records", "usable", *drawn, "pictures", "text\ntokens", "visual\ntokens", "supervised\ntokens"):
+    for name in ("records", "usable", *drawn, "images", "text\ntokens", "visual\ntokens", "supervised\ntokens"):
         table.add_column(name, justify="right")
     table.add_column("share of\nsupervised" + "\nin the run" * in_run, justify="right")
     table.add_column("longest\nrow", justify="right")
     for source in report.sources:
         share = source.supervised_in_run / supervised if supervised else 0.0
-        numbers = [source.records, source.usable, *([source.drawn or 0] if in_run else []), source.pictures]
+        numbers = [source.records, source.usable, *([source.drawn or 0] if in_run else []), source.images]
         numbers += [source.text_tokens, source.visual_tokens, source.supervised_tokens]
         table.add_row(source.name, *(f"{number:,}" for number in numbers), f"{share:.1%}", f"{source.longest:,}")
     return table
@@ -122,5 +122,5 @@ def _plural(number: int, noun: str) -> str:
 
 def _about_copy(cleaned: "Cleaned", image_folder: Path | None) -> str:
     repaired = f", {cleaned.repaired:,} of them with turns cut off" if cleaned.repaired else ""
-    where = f"; its pictures are looked for in {image_folder}" if image_folder else ""
+    where = f"; its images are looked for in {image_folder}" if image_folder else ""
     return f"{cleaned.path}: {cleaned.kept:,} records kept{repaired}, {cleaned.dropped:,} left out{where}."

@@ -1,4 +1,4 @@
-"""``convllava data stats``: shapes and sizes of pictures, and what they cost under each policy."""
+"""``convllava data stats``: shapes and sizes of images, and what they cost under each policy."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def stats(
     budget: Annotated[list[int] | None, typer.Option(help="Visual tokens to compare; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Read the headers of all pictures and count what they cost; nothing is decoded."""
+    """Read the headers of all images and count what they cost; nothing is decoded."""
     from ..data.stats import as_json as figures
     from ..data.stats import tokens_by_policy
     from ..data.stats_plots import write_plots
@@ -75,7 +75,7 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
 
     console = report_console()
     console.print(
-        f"{statistics.samples:,} samples ({statistics.text_only:,} of text alone), {statistics.pictures:,} pictures in "
+        f"{statistics.samples:,} samples ({statistics.text_only:,} of text alone), {statistics.images:,} images in "
         f"{len(statistics.sizes):,} sizes"
     )
     if statistics.unreadable:
@@ -90,7 +90,7 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
     }
     _fill(shapes, {name: (found[key], form) for name, (key, form) in rows.items()})
     console.print(shapes)
-    tokens = Table("policy", title="Visual tokens a picture", title_justify="left")
+    tokens = Table("policy", title="Visual tokens an image", title_justify="left")
     _fill(tokens, {policy.name: (found["visual_tokens"][policy.name], "{:,.0f}") for policy in by_policy})
     console.print(tokens)
     refused = [policy for policy in by_policy if policy.refused]

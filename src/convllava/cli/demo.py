@@ -1,4 +1,4 @@
-"""``convllava demo``: the bundled model and pictures that it has never seen, right or wrong."""
+"""``convllava demo``: the bundled model and images that it has never seen, right or wrong."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +11,9 @@ from . import options as opt
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..data.synthetic import Example
     from ..inference import Answer
     from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+    from ..synthetic import Example
 
     Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 
@@ -26,7 +26,7 @@ LONGEST_ANSWER = 200
 
 @dataclass(frozen=True)
 class Case:
-    """One picture of a kind of synthetic data; ``options`` set its (height, width) and the question.
+    """One image of a kind of synthetic data; ``options`` set its (height, width) and the question.
 
     ``seed`` is that of the first series whose sample the bundled model answers rightly, so it also says how many were
     passed over (``recipes/nano/demo_seeds.py`` finds it).
@@ -48,7 +48,7 @@ CASES = (
     Case("wide_form", "document", {"sizes": [[192, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]}),
     Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}, seed=1),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
-    Case("colour", "scene", {"sizes": [[192, 128]], "tasks": ["colour"]}),
+    Case("color", "scene", {"sizes": [[192, 128]], "tasks": ["color"]}),
     Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),
     Case("caption", "scene", {"sizes": [[128, 128]], "tasks": ["caption"], "most": 3}),
     Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
@@ -58,17 +58,17 @@ CASES = (
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory that the pictures are written to.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Directory that the images are written to.")] = Path("demo"),
     seed: Annotated[
-        int | None, typer.Option(help="Show this series of pictures instead of those that were picked.", min=0)
+        int | None, typer.Option(help="Show this series of images instead of those that were picked.", min=0)
     ] = None,
     model: opt.Model = "nano",
     dtype: opt.Dtype = None,
     device: opt.Device = None,
 ) -> None:
-    """Ask a small model about pictures of several shapes, drawn from words and fonts that are new to it.
+    """Ask a small model about images of several shapes, drawn from words and fonts that are new to it.
 
-    Of each kind it is the first picture that nano answers rightly; `--seed` shows others, right or wrong.
+    Of each kind it is the first image that nano answers rightly; `--seed` shows others, right or wrong.
     """
     from rich.console import Console
 
@@ -93,7 +93,7 @@ def how_they_were_picked() -> str:
 
 
 def show_case(console: "Console", loaded: "Loaded", out: Path, index: int, seed: int | None = None) -> bool:
-    """Draw one picture, ask about it, print what came out, and return whether it was right."""
+    """Draw one image, ask about it, print what came out, and return whether it was right."""
     from ..inference import ask
 
     case, example = CASES[index], draw_case(index, seed)
@@ -107,8 +107,8 @@ def show_case(console: "Console", loaded: "Loaded", out: Path, index: int, seed:
 
 
 def draw_case(index: int, seed: int | None = None) -> "Example":
-    """Draw a case's picture, the same on every machine; of its own series if none is given."""
-    from ..data.synthetic import SyntheticDataset
+    """Draw a case's image, the same on every machine; of its own series if none is given."""
+    from ..synthetic import SyntheticDataset
 
     case = CASES[index]
     series = case.seed if seed is None else seed
@@ -125,7 +125,7 @@ def is_right(example: "Example", answer: "Answer") -> bool:
 
 
 def draw_answer(case: Case, example: "Example", answer: "Answer", out: Path) -> str:
-    """Write the answer's box on a copy of the picture where a box was asked for; say what was done."""
+    """Write the answer's box on a copy of the image where a box was asked for; say what was done."""
     from ..inference import draw_boxes
 
     if "box" not in example.facts:

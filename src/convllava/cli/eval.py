@@ -179,7 +179,7 @@ def report(
     judge_model: JudgeModel = None,
     judge_prompts: JudgePrompts = None,
 ) -> None:
-    """Write a page with every question, picture, answer and verdict."""
+    """Write a page with every question, image, answer and verdict."""
     scoring, _ = chosen_profiles(profile, None, False)
     from ..eval.report import predictions_of, write_report
 

@@ -30,7 +30,7 @@ def chosen_benchmarks(benchmark: str, suite: str) -> list[str]:
 
 
 def chosen_settings(suite: str, image: dict[str, Any], out: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Return the folders of a run and how pictures are shown for each: one, or the three of Table 7."""
+    """Return the folders of a run and how images are shown for each: one, or the three of Table 7."""
     from ..eval.paper import SETTINGS_OF_TABLE_7
 
     if suite != "table7":

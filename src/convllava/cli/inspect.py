@@ -57,7 +57,7 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("tokenizer", f"{tokenizer['type']}, {tokenizer['tokens']} tokens, <image> is {tokenizer['image_token_id']}"),
         ("prompt format", report["prompt_format"]),
-        ("pictures", describe_pictures(report)),
+        ("images", describe_images(report)),
         ("visual tokens", pairs(report["visual_tokens"])),
         ("stored", f"{report['tensors']} tensors, {gibibytes(report['bytes'])}, {pairs(report['dtypes'])}"),
         ("memory of weights", pairs({name: gibibytes(size) for name, size in report["weight_bytes"].items()})),
@@ -75,8 +75,8 @@ def describe_vision(vision: dict[str, Any]) -> str:
     return f"{vision['type']}, {shape}, stride {vision['output_stride']}, {millions(vision['parameters'])}"
 
 
-def describe_pictures(report: dict[str, Any]) -> str:
-    """Return how pictures are shown."""
+def describe_images(report: dict[str, Any]) -> str:
+    """Return how images are shown."""
     if report["resolution"] is not None:
         return f"{report['image_aspect_ratio']}, resolution {report['resolution']} (from {report['resolution_from']})"
     unknown = report["image_aspect_ratio"] == "pad"

@@ -52,7 +52,7 @@ def join(
         max_shard_size=max_shard_size,
     )
     print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
-    print(f"pictures are normalised as {parts.notes['normalised_by']} has it; prompts are {parts.config.prompt_format}")
+    print(f"images are normalized as {parts.notes['normalized_by']} has it; prompts are {parts.config.prompt_format}")
     opt.remark(
         "the language model has no row for <image>: its embeddings and head grew by one" * parts.notes["new_row"]
     )

@@ -20,9 +20,9 @@ import typer
 from typer.core import TyperGroup
 
 COMMANDS = {
-    "ask": "Ask a question about pictures.",
-    "chat": "Talk about pictures, in several turns.",
-    "demo": "Ask the bundled model about pictures of several shapes.",
+    "ask": "Ask a question about images.",
+    "chat": "Talk about images, in several turns.",
+    "demo": "Ask the bundled model about images of several shapes.",
     "serve": "Serve a model: OpenAI's API and a page.",
     "train": "Train a model as a recipe says.",
     "data": "Make data, and look at data.",
@@ -32,7 +32,7 @@ COMMANDS = {
     "inspect": "Say what a checkpoint is and what is odd about it.",
     "verify": "Compare two checkpoints, tensor by tensor and in what they answer.",
     "export": "Write a model or its encoder for other programs.",
-    "cost": "Count what pictures cost: tokens, FLOPs, memory, time.",
+    "cost": "Count what images cost: tokens, FLOPs, memory, time.",
 }
 
 USER_ERROR = 2
@@ -73,7 +73,7 @@ def root(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """ConvLLaVA: high-resolution pictures for a language model."""
+    """ConvLLaVA: high-resolution images for a language model."""
 
 
 def stub() -> None:

@@ -16,7 +16,7 @@ Adapter = Annotated[Path | None, typer.Option(help="Directory of a LoRA adapter 
 Quantize = Annotated[str | None, typer.Option(help="int8 or nf4: fewer bits for the language model's layers.")]
 ImageAspectRatio = Annotated[str | None, typer.Option(help="pad (square) or native; the model's own by default.")]
 Resolution = Annotated[int | None, typer.Option(help="Side of the square (pad) or short side (native), in pixels.")]
-MaxVisualTokens = Annotated[int | None, typer.Option(help="Shrink each picture to at most so many tokens.")]
+MaxVisualTokens = Annotated[int | None, typer.Option(help="Shrink each image to at most so many tokens.")]
 ResolutionOrAuto = Annotated[
     str | None,
     typer.Option(
@@ -26,13 +26,13 @@ ResolutionOrAuto = Annotated[
     ),
 ]
 MaxFirstTokenMs = Annotated[
-    float | None, typer.Option(min=0.1, help="Shrink pictures until the first token comes in so many milliseconds.")
+    float | None, typer.Option(min=0.1, help="Shrink images until the first token comes in so many milliseconds.")
 ]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Encode pictures faster; equal to the plain way but for rounding.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Encode images faster; equal to the plain way but for rounding.")]
 Preprocessing = Annotated[
     Literal["exact", "fast"] | None,
-    typer.Option(help="fast prepares pictures several times as fast; fine print may come out a little softer."),
+    typer.Option(help="fast prepares images several times as fast; fine print may come out a little softer."),
 ]
 Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; the first by default.")]
 

@@ -10,7 +10,7 @@ from .progress import progress_bar
 
 
 def import_sroie(
-    source: Annotated[Path, typer.Argument(help="Folder with SROIE's pictures, boxes and keys, or a JSONL file.")],
+    source: Annotated[Path, typer.Argument(help="Folder with SROIE's images, boxes and keys, or a JSONL file.")],
     out: Annotated[Path, typer.Argument(help="Directory to make; it must not exist, or be empty.")],
     train: Annotated[int | None, typer.Option(help="Receipts to train on; all but the test's by default.")] = None,
     test: Annotated[int, typer.Option(help="Receipts kept for the test.")] = 100,
@@ -21,7 +21,7 @@ def import_sroie(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be used, and list it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
-    """Turn receipts (pictures, boxes, key fields) into LLaVA data and two benchmarks."""
+    """Turn receipts (images, boxes, key fields) into LLaVA data and two benchmarks."""
     from ..data.receipts import ImportOptions, import_receipts
 
     options = ImportOptions(train, test, seed, page_width, line_height, test_lines)
@@ -37,5 +37,5 @@ def summary(report: dict[str, Any], out: Path) -> str:
     lines += [f"  {count:6d} records in {name}.jsonl" for name, count in report["records"].items()]
     lines += [f"  {known} of the {tested} to test with are from companies that are trained on too"]
     lines += [f"  left out: {own['name']}: {own['message']}" for own in report["skipped"]]
-    lines += [f"  left out: {name}: its picture is in the test under another name" for name in report["repeated"]]
+    lines += [f"  left out: {name}: its image is in the test under another name" for name in report["repeated"]]
     return "\n".join(lines)

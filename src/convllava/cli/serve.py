@@ -26,14 +26,14 @@ def serve(
     max_queue: Annotated[int, typer.Option(help="Requests that may wait; more are told to come again (429).")] = 64,
     request_timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 300.0,
     drain_timeout: Annotated[float, typer.Option(help="Seconds to finish after SIGTERM.")] = 30.0,
-    max_body_mib: Annotated[int, typer.Option(help="Of one request, its pictures included.")] = 32,
-    max_images: Annotated[int, typer.Option(help="Pictures in one request.")] = 16,
+    max_body_mib: Annotated[int, typer.Option(help="Of one request, its images included.")] = 32,
+    max_images: Annotated[int, typer.Option(help="Images in one request.")] = 16,
     prefix_cache_mib: Annotated[int, typer.Option(help="Memory for dialogues that may go on; 0 for none.")] = 128,
     static_kv_cache: Annotated[
         bool, typer.Option("--static-kv-cache", help="Allocate keys and values for all of --max-batch at once.")
     ] = False,
     remote_images: Annotated[
-        bool, typer.Option("--remote-images", help="Fetch pictures by http(s) URL, from public addresses.")
+        bool, typer.Option("--remote-images", help="Fetch images by http(s) URL, from public addresses.")
     ] = False,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="Name under which clients may address the server; repeatable.")
@@ -124,7 +124,7 @@ def set_defaults(
     max_visual_tokens: int | None,
     preprocessing: str | None = None,
 ) -> None:
-    """Show pictures in another way than the checkpoint says, unless a request asks for its own.
+    """Show images in another way than the checkpoint says, unless a request asks for its own.
 
     Raises:
         ValueError: The options contradict each other.

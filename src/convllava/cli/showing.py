@@ -1,4 +1,4 @@
-"""How pictures are shown to a model: options of the command line, ``--resolution auto`` and time budgets."""
+"""How images are shown to a model: options of the command line, ``--resolution auto`` and time budgets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class Showing:
 
     @property
     def remark(self) -> str:
-        """What the user should know: pictures that were made smaller than asked for, or nothing."""
+        """What the user should know: images that were made smaller than asked for, or nothing."""
         if self.choice is None or not self.choice.shrunk:
             return ""
         shown = ", ".join(f"{width}x{height}" for height, width in self.choice.shapes)
@@ -78,18 +78,18 @@ class Showing:
 def decide(
     wish: Wish,
     loaded: "tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]",
-    pictures: Sequence[Any],
+    images: Sequence[Any],
     question: str,
     *,
     reserved: int | None,
     model_name: str,
 ) -> Showing:
-    """Turn what the user said into image options for these pictures.
+    """Turn what the user said into image options for these images.
 
     Args:
         wish: From the command line.
         loaded: Model and processor.
-        pictures: Opened, upright.
+        images: Opened, upright.
         question: Of the user.
         reserved: Tokens to keep for the answer; None keeps a part of the context.
         model_name: For messages.
@@ -100,7 +100,7 @@ def decide(
     from ..analysis import choose
 
     config = loaded[0].config
-    sizes = [(picture.height, picture.width) for picture in pictures]
+    sizes = [(image.height, image.width) for image in images]
     auto = wish.wants_auto(config)
     if not sizes or not (auto or wish.max_ttft_ms is not None):
         return Showing(wish.options, None)
@@ -121,7 +121,7 @@ def _most_tokens(
     reserved: int | None,
     model_name: str,
 ) -> int:
-    """Return the least of all limits on one picture."""
+    """Return the least of all limits on one image."""
     from ..analysis import context_of, tokens_in_context
 
     model, processor = loaded
@@ -129,7 +129,7 @@ def _most_tokens(
     limits = [] if wish.max_visual_tokens is None else [wish.max_visual_tokens]
     if auto:
         kept = context_of(model.config) // SHARE_FOR_ANSWERS if reserved is None else reserved
-        limits.append(tokens_in_context(model.config, text_tokens=text_tokens, reserved=kept, pictures=len(sizes)))
+        limits.append(tokens_in_context(model.config, text_tokens=text_tokens, reserved=kept, images=len(sizes)))
     if wish.max_ttft_ms is not None:
         limits.append(_tokens_in_time(wish.max_ttft_ms, model, sizes, text_tokens, model_name))
     return min(limits)
@@ -153,12 +153,12 @@ def _tokens_in_time(
         source_size=max(sizes, key=lambda size: size[0] * size[1]),
         stride=model.config.output_stride,
         text_tokens=text_tokens,
-        pictures=len(sizes),
+        images=len(sizes),
     )
 
 
-def _text_tokens(processor: "ConvLlavaProcessor", question: str, pictures: int) -> int:
+def _text_tokens(processor: "ConvLlavaProcessor", question: str, images: int) -> int:
     from ..inference import question_message
 
-    prompt = processor.render([question_message(question, pictures)], add_generation_prompt=True)
-    return len(processor.tokenizer(prompt)["input_ids"]) - pictures  # each stands there as one token
+    prompt = processor.render([question_message(question, images)], add_generation_prompt=True)
+    return len(processor.tokenizer(prompt)["input_ids"]) - images  # each stands there as one token

@@ -16,17 +16,17 @@ A ConvLLaVA checkpoint ([arXiv 2405.15738](https://arxiv.org/abs/2405.15738)), {
 |---|---|
 | vision encoder | {encoder}, one visual token for {stride} x {stride} pixels |
 | language model | {language}, {layers} layers, width {width}, {vocabulary} tokens |
-| pictures | {aspect}, {resolution} |
+| images | {aspect}, {resolution} |
 | prompt format | `{prompt}` |
 
 ```python
 import convllava
 
 model, processor = convllava.load_pretrained("{title}")
-print(convllava.ask(model, processor, "picture.png", "What is shown?").text)
+print(convllava.ask(model, processor, "image.png", "What is shown?").text)
 ```
 
-Nothing is said here of its training, its data, its licence and how well it answers: whoever publishes it should add
+Nothing is said here of its training, its data, its license and how well it answers: whoever publishes it should add
 that.
 """
 

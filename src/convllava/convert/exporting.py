@@ -2,7 +2,9 @@
 
 import importlib.util
 import logging
+import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ BACKBONE_CODE = (
     "triton_kernels.py",
 )
 
+_MODEL_FOLDER = Path(str(model_package.__file__)).parent
+_PACKAGE_FOLDER = _MODEL_FOLDER.parent
+_GROUND_FLOOR_IMPORT = re.compile(r"(?<![\w])from \.\.(\w+) import")
+
 _INNER = ".unfinished"
 
 
@@ -83,10 +89,26 @@ def export_with_code(
 
 
 def _copy_code(folder: Path) -> None:
-    package = Path(str(model_package.__file__)).parent
-    for path in sorted(package.glob("*.py")):
-        if path.name not in ("__init__.py", "presets.py"):
-            shutil.copyfile(path, folder / path.name)
+    names = (path.name for path in sorted(_MODEL_FOLDER.glob("*.py")))
+    _copy_flat([name for name in names if name not in ("__init__.py", "presets.py")], folder)
+
+
+def _copy_flat(names: Sequence[str], folder: Path) -> None:
+    """Copy model files and the ground-floor modules that they import into one folder.
+
+    Code in a checkpoint may import only its siblings, so ``from ..images import`` becomes ``from .images import``.
+    """
+    waiting = [_MODEL_FOLDER / name for name in names]
+    while waiting:
+        path = waiting.pop()
+        if (folder / path.name).exists():
+            continue
+        code = path.read_text(encoding="utf-8")
+        ground_floor = _GROUND_FLOOR_IMPORT.findall(code)
+        (folder / path.name).write_text(_GROUND_FLOOR_IMPORT.sub(r"from .\1 import", code), encoding="utf-8")
+        if path.parent == _PACKAGE_FOLDER:
+            ground_floor += re.findall(r"^\s*from \.(\w+) import", code, re.MULTILINE)
+        waiting += [_PACKAGE_FOLDER / f"{name}.py" for name in ground_floor]
 
 
 def _add(path: Path, auto_map: dict[str, str]) -> None:
@@ -121,8 +143,7 @@ def export_backbone(source: Path, destination: Path) -> ConvLlavaVisionConfig:
         backbone = ConvLlavaVisionBackbone(config).to(tower.dtype)
         backbone.load_state_dict(tower.state_dict())
         backbone.save_pretrained(folder)
-        for name in BACKBONE_CODE:
-            shutil.copyfile(Path(str(model_package.__file__)).parent / name, folder / name)
+        _copy_flat(BACKBONE_CODE, folder)
         _add(folder / "config.json", BACKBONE_AUTO_MAP)
     return config
 
@@ -136,7 +157,7 @@ class OnnxCheck:
 
 
 class _Encoder(nn.Module):
-    """Pictures (N, 3, H, W) to visual tokens (N, H // stride * W // stride, width), row-major."""
+    """Images (N, 3, H, W) to visual tokens (N, H // stride * W // stride, width), row-major."""
 
     def __init__(self, tower: nn.Module, projector: nn.Module | None) -> None:
         super().__init__()
@@ -153,7 +174,7 @@ ONNX_TOLERANCE = 1e-4
 def export_onnx(tower: Any, projector: nn.Module | None, destination: Path) -> list[OnnxCheck]:
     """Write a vision encoder, with or without projector, as ONNX for any batch, height and width.
 
-    Heights and widths are multiples of the output stride: cut or pad pictures to whole cells before.
+    Heights and widths are multiples of the output stride: cut or pad images to whole cells before.
 
     Args:
         tower: A :class:`ConvLlavaVisionModel` in float32 on the CPU.

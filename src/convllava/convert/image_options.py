@@ -1,4 +1,4 @@
-"""How pictures were shown to a model when it was trained, as its files say it."""
+"""How images were shown to a model when it was trained, as its files say it."""
 
 import math
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def read_clip_preprocessor(path: Path) -> dict[str, Any]:
     """Return ``resolution``, ``image_mean``, ``image_std`` and ``rescale_factor`` of a CLIP image processor's file.
 
     Raises:
-        ValueError: It prepares pictures in a way that is not ConvLLaVA's.
+        ValueError: It prepares images in a way that is not ConvLLaVA's.
     """
     stored = {**_DEFAULTS, **read_json(path)}
     for name, wanted in _MUST_BE.items():
@@ -61,7 +61,7 @@ def _side(value: Any) -> int | None:
 
 
 def check_image_processor(processor: ConvLlavaImageProcessor, where: Path) -> None:
-    """Check that pictures stay finite and in range.
+    """Check that images stay finite and in range.
 
     Raises:
         ValueError: Names the option and its value.

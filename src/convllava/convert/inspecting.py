@@ -59,7 +59,7 @@ def inspect_checkpoint(folder: Path, *, resolution: int | None = None, hub_id: s
 
 def _findings(checkpoint: Checkpoint) -> list[str]:
     if (method := quantization_method(checkpoint)) is not None:
-        return [f"quantised with {method}: sizes are those of what is stored, and values are not looked into"]
+        return [f"quantized with {method}: sizes are those of what is stored, and values are not looked into"]
     return [*_oddities(checkpoint), *tensor_faults(checkpoint), *odd_values(checkpoint)]
 
 
@@ -127,7 +127,7 @@ def _visual_tokens(checkpoint: Checkpoint) -> dict[str, int]:
 def _weight_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     """Return the memory of the weights at each precision.
 
-    Quantised are the matrices of the language model's layers; all else is bfloat16 there, scales are not counted.
+    Quantized are the matrices of the language model's layers; all else is bfloat16 there, scales are not counted.
     """
     total = _parameters(checkpoint, "")
     matrices = sum(
@@ -154,7 +154,7 @@ def _kv_bytes(checkpoint: Checkpoint) -> int | None:
 def _oddities(checkpoint: Checkpoint) -> list[str]:
     found = []
     if checkpoint.config.resolution is None and checkpoint.layout != "convllava":
-        found.append("no file says at which resolution pictures are shown: load it with resolution=")
+        found.append("no file says at which resolution images are shown: load it with resolution=")
     dtypes = {str(weight.dtype).removeprefix("torch.") for weight in checkpoint.weights.values()}
     if len(dtypes) > 1:
         found.append(f"tensors of several dtypes: {', '.join(sorted(dtypes))}")

@@ -36,8 +36,8 @@ from .tokenizers import SENTENCEPIECE
 from .towers import Tower, is_whole_model, open_tower
 
 PROJECTOR = "model.multi_modal_projector."
-NORMALISATION_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json", "config.json")
-"""Beside an encoder, in the order in which they are asked for the mean and standard deviation of pictures."""
+NORMALIZATION_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json", "config.json")
+"""Beside an encoder, in the order in which they are asked for the mean and standard deviation of images."""
 
 
 def join(
@@ -120,15 +120,15 @@ def open_parts(
         tower = open_tower(vision_tower, layer_norm_eps=layer_norm_eps)
         language = open_language_model(language_model)
         config = _config(tower, language, resolution, image_aspect_ratio, prompt_format)
-        normalisation, normalised_by = _normalisation(vision_tower)
+        normalization, normalized_by = _normalization(vision_tower)
         checkpoint = Checkpoint(
             folder=language_model,
             layout="parts",
             config=config,
             weights=_weights(tower, language, config, seed),
-            processor=_processor(config, language, normalisation),
+            processor=_processor(config, language, normalization),
             generation_config=_generation_config(language, config),
-            notes={"normalised_by": normalised_by, "new_row": _is_new(config, language), "resolution_from": "caller"},
+            notes={"normalized_by": normalized_by, "new_row": _is_new(config, language), "resolution_from": "caller"},
         )
         check_image_processor(checkpoint.processor.image_processor, vision_tower)
         assert checkpoint.processor.image_token_id == config.image_token_id
@@ -166,7 +166,7 @@ def _resolution(tower: Tower, resolution: int | None, image_aspect_ratio: str) -
         return side
     if resolution is None and image_aspect_ratio == "pad":
         raise ValueError(
-            f"{tower.path}: nobody says how large pictures are to be shown: give --resolution (768, 1024 and 1536 in "
+            f"{tower.path}: nobody says how large images are to be shown: give --resolution (768, 1024 and 1536 in "
             "the paper), or --image-aspect-ratio native for their own size"
         )
     return resolution
@@ -213,7 +213,7 @@ class MemoryFiles(Mapping[str, StoredTensor]):
 
 
 def fresh_projector(config: ConvLlavaConfig, seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return an untrained projector's tensors by our names, as the model itself initialises them."""
+    """Return an untrained projector's tensors by our names, as the model itself initializes them."""
     with torch.device("meta"):
         model = ConvLlavaForConditionalGeneration(config)
     projector = model.model.multi_modal_projector.to_empty(device="cpu")
@@ -226,12 +226,12 @@ def fresh_projector(config: ConvLlavaConfig, seed: int, dtype: torch.dtype) -> d
     return {PROJECTOR + name: value.detach().to(dtype) for name, value in projector.state_dict().items()}
 
 
-def _processor(config: ConvLlavaConfig, language: LanguageModel, normalisation: dict[str, Any]) -> ConvLlavaProcessor:
+def _processor(config: ConvLlavaConfig, language: LanguageModel, normalization: dict[str, Any]) -> ConvLlavaProcessor:
     images = ConvLlavaImageProcessor(
         output_stride=config.output_stride,
         image_aspect_ratio=config.image_aspect_ratio,
         resolution=config.resolution,
-        **normalisation,
+        **normalization,
     )
     return ConvLlavaProcessor(images, language.tokenizer, prompt_format=config.prompt_format)
 
@@ -244,13 +244,13 @@ def _generation_config(language: LanguageModel, config: ConvLlavaConfig) -> Any:
     return read_generation_config(language.folder, config.image_token_id, **defaults)
 
 
-def _normalisation(source: Path) -> tuple[dict[str, Any], str]:
-    """Return the mean and standard deviation that an encoder knows pictures by, and who says so."""
+def _normalization(source: Path) -> tuple[dict[str, Any], str]:
+    """Return the mean and standard deviation that an encoder knows images by, and who says so."""
     folder = source if source.is_dir() else source.parent
     if source.is_dir() and is_whole_model(source):
         images = open_checkpoint(source, needs_resolution=False).processor.image_processor
         return {"image_mean": list(images.image_mean), "image_std": list(images.image_std)}, str(source)
-    for name in NORMALISATION_FILES:
+    for name in NORMALIZATION_FILES:
         if (folder / name).is_file() and (found := _mean_and_std(read_json(folder / name))) is not None:
             return found, str(folder / name)
     return {"image_mean": CLIP_MEAN, "image_std": CLIP_STD}, "CLIP, as no file beside the encoder tells them"

@@ -30,7 +30,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Check that every key of a configuration is known; otherwise a misspelt one would silently do nothing.
+    """Check that every key of a configuration is known; otherwise a misspelled one would silently do nothing.
 
     Raises:
         ValueError: Names the unknown keys and, for the first, the nearest known one.

@@ -247,7 +247,7 @@ def _as_the_authors_ask(checkpoint: Checkpoint) -> Checkpoint:
     config, processor = copy.deepcopy(checkpoint.config), copy.deepcopy(checkpoint.processor)
     if config.resolution is None:
         raise ValueError(
-            f"{checkpoint.folder} shows pictures at their own size, and LLaVA's code trains on squares: give the side "
+            f"{checkpoint.folder} shows images at their own size, and LLaVA's code trains on squares: give the side "
             "of those as resolution"
         )
     config.prompt_format = PROMPT_FORMAT

@@ -201,7 +201,7 @@ def _published(name: Any) -> Published | None:
 def _agreed(found: Mapping[str, int], config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if not found:
         raise ValueError(
-            f"{folder} does not say at which resolution its pictures are shown, and "
+            f"{folder} does not say at which resolution its images are shown, and "
             f"{config.get('mm_vision_tower')!r} is no published encoder: give it as resolution (--resolution), or "
             "write it down once with `convllava convert SRC DST --resolution PIXELS`"
         )

@@ -81,7 +81,7 @@ def _check_known_there(checkpoint: Checkpoint) -> None:
             raise ValueError(f"{checkpoint.folder}: {name} is {value!r}, and the authors' code knows only {wanted!r}")
     if config.resolution is None:
         raise ValueError(
-            f"{checkpoint.folder} shows pictures at their own size, which the authors' code cannot: give a resolution "
+            f"{checkpoint.folder} shows images at their own size, which the authors' code cannot: give a resolution "
             "(--resolution), the side of its squares"
         )
 

@@ -54,7 +54,7 @@ def read_own(folder: Path, config: Mapping[str, Any], resolution: int | None) ->
 
 
 def set_resolution(config: ConvLlavaConfig, processor: ConvLlavaProcessor, resolution: int) -> None:
-    """Show pictures at another resolution from now on.
+    """Show images at another resolution from now on.
 
     Raises:
         ValueError: It is less than one output cell.
@@ -100,7 +100,7 @@ def _read_processor(folder: Path) -> ConvLlavaProcessor:
 
 
 def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, folder: Path) -> None:
-    """Check that model and processor mean the same pictures and the same vocabulary."""
+    """Check that model and processor mean the same images and the same vocabulary."""
     pairs = {name: (getattr(config, name), getattr(processor.image_processor, name)) for name in _SHARED_OPTIONS}
     pairs["image_token_id"] = (config.image_token_id, processor.image_token_id)
     pairs["prompt_format"] = (config.prompt_format, processor.prompt_format)

@@ -14,7 +14,7 @@ class Published:
     """What is known of a published checkpoint.
 
     Args:
-        resolution: Side of its pictures in pixels.
+        resolution: Side of its images in pixels.
         shape: Depths and widths of its ConvNeXt, None for another encoder.
         training_stage: The one it is the result of, if it is a whole model.
     """

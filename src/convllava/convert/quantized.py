@@ -32,7 +32,7 @@ def quantization_method(checkpoint: Checkpoint) -> str | None:
     is_known = method == "torchao" or (method == "bitsandbytes" and stored.get("load_in_4bit"))
     if not is_known:
         raise ValueError(
-            f"{checkpoint.folder} was quantised with {method!r} in a way that cannot be read here (4 bits of "
+            f"{checkpoint.folder} was quantized with {method!r} in a way that cannot be read here (4 bits of "
             "bitsandbytes and torchao can): take the checkpoint that it was made from"
         )
     return str(method)
@@ -43,20 +43,20 @@ def check_not_quantized(checkpoint: Checkpoint, what: str) -> None:
 
     Args:
         checkpoint: To look at.
-        what: Cannot be done with a quantised one.
+        what: Cannot be done with a quantized one.
 
     Raises:
         ValueError: It has fewer.
     """
     if _settings(checkpoint) is not None:
         raise ValueError(
-            f"{checkpoint.folder} is quantised ({quantization_method(checkpoint)}) and cannot be {what}: take the "
+            f"{checkpoint.folder} is quantized ({quantization_method(checkpoint)}) and cannot be {what}: take the "
             "checkpoint that it was made from"
         )
 
 
 def check_quantized(checkpoint: Checkpoint) -> None:
-    """Check that a quantised checkpoint has every tensor that its configuration describes, and none besides.
+    """Check that a quantized checkpoint has every tensor that its configuration describes, and none besides.
 
     Raises:
         ValueError: Lists what is missing, surplus, misshapen or not finite.
@@ -86,8 +86,8 @@ def check_quantized(checkpoint: Checkpoint) -> None:
     told = [f"{len(names)} {kind}: {shorten(names)}" for kind, names in faults.items() if names]
     if told:
         raise ValueError(
-            f"the tensors of {checkpoint.folder}, which is quantised, do not fit its config.json; {'; '.join(told)}. "
-            "Copy it again, or quantise the checkpoint that it was made from"
+            f"the tensors of {checkpoint.folder}, which is quantized, do not fit its config.json; {'; '.join(told)}. "
+            "Copy it again, or quantize the checkpoint that it was made from"
         )
 
 
@@ -99,7 +99,7 @@ def _settings(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
 def _grouped(
     weights: Mapping[str, Weight], pattern: re.Pattern[str]
 ) -> tuple[dict[str, dict[str, Weight]], dict[str, Weight]]:
-    """Return what belongs to each quantised matrix by its kind, and all other tensors."""
+    """Return what belongs to each quantized matrix by its kind, and all other tensors."""
     parts: dict[str, dict[str, Weight]] = {}
     plain: dict[str, Weight] = {}
     for name, weight in weights.items():

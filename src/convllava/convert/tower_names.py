@@ -18,7 +18,7 @@ _AFTER_TIMMS_LAST_STAGE = re.compile(r"(head|norm_pre|fc)\..*")
 _AFTER_TRANSFORMERS_LAST_STAGE = re.compile(r"(layernorm|classifier|hidden_states_norms\..*)\.(weight|bias)")
 
 _TIMM_PLACES = ("visual.trunk.", "trunk.", "")
-"""Where timm's network lies: in an OpenCLIP model, in its picture half, by itself."""
+"""Where timm's network lies: in an OpenCLIP model, in its image half, by itself."""
 
 _TRANSFORMERS_PLACES = ("convnext.", "")
 

@@ -26,7 +26,7 @@ _MUST_BE: dict[str, Any] = {
 def read_transformers_llava(folder: Path, config: Mapping[str, Any], resolution: int | None) -> Checkpoint:
     """Open a ``LlavaForConditionalGeneration``.
 
-    Pictures are padded to a square as in LLaVA-1.5's own code; transformers' processor crops them instead.
+    Images are padded to a square as in LLaVA-1.5's own code; transformers' processor crops them instead.
 
     Raises:
         ValueError: Its files are damaged, or its encoder is no CLIP ViT.

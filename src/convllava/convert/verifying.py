@@ -17,9 +17,9 @@ from .quiet import quiet
 from .shards import READ_BEFORE_RELEASE
 from .tokenizers import load_tokenizer
 
-PROBE_TEXTS = ("Describe the image.", "What is written at the top, and in which colour?")
+PROBE_TEXTS = ("Describe the image.", "What is written at the top, and in which color?")
 PROBE_CELLS = ((3, 4), (2, 2))
-"""Rows and columns of the probe's pictures, in output cells."""
+"""Rows and columns of the probe's images, in output cells."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,10 @@ Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 
 @torch.no_grad()
 def logit_difference(first: Loaded, second: Loaded) -> LogitDifference:
-    """Show both models the same pictures and texts, each through its own processor, and compare all logits.
+    """Show both models the same images and texts, each through its own processor, and compare all logits.
 
     Raises:
-        ValueError: Their processors turn the probe into different tokens or pictures of different shapes.
+        ValueError: Their processors turn the probe into different tokens or images of different shapes.
     """
     worst: LogitDifference | None = None
     agreed = positions = 0
@@ -173,7 +173,7 @@ def _logits(loaded: Loaded, text: str, cells: tuple[int, int]) -> Tensor:
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
     prompt = processor.render(messages, add_generation_prompt=True)
     assert prompt.count(IMAGE_TOKEN) == 1
-    batch = processor(images=_picture(cells, model.config.output_stride), text=prompt, return_tensors="pt", **options)
+    batch = processor(images=_image(cells, model.config.output_stride), text=prompt, return_tensors="pt", **options)
     logits: Tensor = model(**batch.to(model.device)).logits[0]
     return logits.float().cpu()
 
@@ -184,7 +184,7 @@ def _image_options(model: ConvLlavaForConditionalGeneration, cells: tuple[int, i
     return {"image_aspect_ratio": "native", "resolution": min(cells) * model.config.output_stride}
 
 
-def _picture(cells: tuple[int, int], stride: int) -> np.ndarray:
+def _image(cells: tuple[int, int], stride: int) -> np.ndarray:
     """Return noise (H, W, 3), the same in every run."""
     rows, columns = cells
     return np.random.default_rng(0).integers(0, 256, (rows * stride, columns * stride, 3), dtype=np.uint8)

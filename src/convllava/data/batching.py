@@ -1,4 +1,4 @@
-"""Samples to batches: encoded, labelled, padded, and grouped so that little is padded."""
+"""Samples to batches: encoded, labeled, padded, and grouped so that little is padded."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..constants import IGNORE_INDEX
 from .conversations import OnBadSample
 from .faults import BadSampleError, Fault
-from .pictures import StoredImage, UnreadablePictureError, decode_picture
+from .images import StoredImage, UnreadableImageError, decode_image
 from .samples import Sample, SampleSource
 
 POOL_BATCHES = 16
@@ -19,7 +19,7 @@ POOL_BATCHES = 16
 
 
 class Encoder(Protocol):
-    """The part of a processor that training needs: messages and pictures to token ids and pixels."""
+    """The part of a processor that training needs: messages and images to token ids and pixels."""
 
     def encode(self, messages: Sequence[Any], images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]: ...
 
@@ -32,7 +32,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         processor: Anything with ``encode``.
         max_length: Longest allowed row in tokens, visual tokens included.
         on_bad_sample: "stop": a sample that cannot be used is an error. "skip": a row with its ``fault`` stands in
-            its place, one token that nothing is learnt from.
+            its place, one token that nothing is learned from.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[s
     """Encode one sample; its labels supervise the assistant's text and end token only.
 
     Raises:
-        BadSampleError: When it is too long, supervises nothing or has an unreadable picture; names the sample.
+        BadSampleError: When it is too long, supervises nothing or has an unreadable image; names the sample.
     """
     images = [open_image(image, sample) for image in sample.images]
     try:
@@ -98,14 +98,14 @@ def empty_row(fault: Fault) -> dict[str, Any]:
 
 
 def open_image(image: StoredImage, sample: Sample) -> Image.Image:
-    """Return a decoded picture.
+    """Return a decoded image.
 
     Raises:
         BadSampleError: When it cannot be decoded; names it and the sample.
     """
     try:
-        return decode_picture(image)
-    except UnreadablePictureError as error:
+        return decode_image(image)
+    except UnreadableImageError as error:
         raise sample.bad(error.kind, str(error)) from error
 
 
@@ -113,7 +113,7 @@ class Collator:
     """Pads rows on the right into a batch.
 
     Keys in: those of :class:`EncodedDataset`. Keys out: ``input_ids``, ``attention_mask`` and ``labels`` (N, T);
-    ``pixel_values`` (M, 3, Hmax, Wmax) zero-padded right and bottom and ``image_sizes`` (M, 2) of all M pictures in
+    ``pixel_values`` (M, 3, Hmax, Wmax) zero-padded right and bottom and ``image_sizes`` (M, 2) of all M images in
     reading order, both absent when there are none; ``sample_ids``, a list of N; ``faults`` of the samples that were
     left out, absent when there are none: their rows are taken only where there is no other. For a line and a
     text-only row::
@@ -146,7 +146,7 @@ class Collator:
 class ShapeGroupedBatches(torch.utils.data.Sampler[list[int]]):
     """Batches of similar rows, in a random order fixed by the seed.
 
-    Samples are taken pool by pool in their given order; inside a pool they are sorted by the pictures' shapes, then
+    Samples are taken pool by pool in their given order; inside a pool they are sorted by the images' shapes, then
     text length, and cut into groups, which are shuffled. The batches of one update follow each other, so an update
     holds the same samples however it is split among devices and accumulation steps.
 
@@ -197,7 +197,7 @@ def _pad(rows: Sequence[Tensor], value: int) -> Tensor:
 
 
 def _stack_pixels(parts: Sequence[Tensor]) -> Tensor:
-    """Stack pictures (n_i, 3, H_i, W_i) into one tensor, padded right and bottom with zeros."""
+    """Stack images (n_i, 3, H_i, W_i) into one tensor, padded right and bottom with zeros."""
     height = max(part.shape[-2] for part in parts)
     width = max(part.shape[-1] for part in parts)
     stacked = parts[0].new_zeros(sum(len(part) for part in parts), 3, height, width)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from .faults import BadSampleError, Fault, refusal
-from .pictures import StoredImage, UnreadablePictureError, picture_size
+from .images import StoredImage, UnreadableImageError, image_size
 from .records import ROLES, read_sample, record_id
 from .samples import Origin, Sample, text_length
 
@@ -34,11 +34,11 @@ _BLANK = re.compile(r"\s*")
 
 
 class ConversationDataset:
-    """A LLaVA JSON or JSONL file, read and checked as a whole when it is opened; no picture is opened for it.
+    """A LLaVA JSON or JSONL file, read and checked as a whole when it is opened; no image is opened for it.
 
     Args:
         path: The ``.json`` or ``.jsonl`` file.
-        image_folder: Where its pictures lie; the file's own folder by default.
+        image_folder: Where its images lie; the file's own folder by default.
         on_bad_sample: "stop": a record that cannot be used is an error. "skip": it is left out and stands in
             ``faults``. "list": as "skip", and it is no error if nothing is left.
 
@@ -83,10 +83,10 @@ class ConversationDataset:
             yield faults[number] if number in faults else self[next(samples)]
 
     def image_sizes(self, index: int) -> list[tuple[int, int]]:
-        """Return (height, width) of each picture from the files' headers; empty where one cannot be read."""
+        """Return (height, width) of each image from the files' headers; empty where one cannot be read."""
         try:
-            return [picture_size(image) for image in self[index].images]
-        except UnreadablePictureError:  # said when the sample is read, with its name
+            return [image_size(image) for image in self[index].images]
+        except UnreadableImageError:  # said when the sample is read, with its name
             return []
 
     def text_length(self, index: int) -> int:
@@ -100,7 +100,7 @@ class ConversationDataset:
         sample = self.sample_of(record, number)
         for image in sample.images:
             if not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; set image_folder to where the pictures lie")
+                raise sample.bad("missing_image", f"no image {image}; set image_folder to where the images lie")
 
     def sample_of(self, record: Any, number: int) -> Sample:
         """Make a sample of a record of this file.
@@ -142,13 +142,13 @@ class _Folder:
         self._asked: Counter[str] = Counter()
         self._listed: dict[str, frozenset[str]] = {}
 
-    def has(self, picture: StoredImage) -> bool:
-        assert isinstance(picture, Path)
-        parent, name = os.path.split(picture)
+    def has(self, image: StoredImage) -> bool:
+        assert isinstance(image, Path)
+        parent, name = os.path.split(image)
         self._asked[parent] += 1
         if parent not in self._listed and self._asked[parent] > _LISTED_FROM:
             self._listed[parent] = _files_of(parent)
-        return name in self._listed.get(parent, ()) or os.path.isfile(picture)
+        return name in self._listed.get(parent, ()) or os.path.isfile(image)
 
 
 def _files_of(folder: str) -> frozenset[str]:
@@ -247,7 +247,7 @@ class _GrowingText:
 
 
 def _image_names(record: Any) -> list[str] | None:
-    """Return the names of a record's pictures; None where they are not names."""
+    """Return the names of a record's images; None where they are not names."""
     names = record.get("image") if isinstance(record, dict) else None
     names = [] if names is None else [names] if isinstance(names, str) else names
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

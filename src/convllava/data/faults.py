@@ -5,21 +5,21 @@ from dataclasses import dataclass
 ERRORS: dict[str, str] = {
     "malformed": "record that cannot be read",
     "role_order": "roles out of order",
-    "placeholder_mismatch": "placeholders and pictures disagree",
-    "missing_image": "picture that is not there",
-    "corrupt_image": "picture that cannot be decoded",
-    "huge_image": "picture too large to be opened safely",
-    "bad_shape": "picture of a shape that cannot be shown",
+    "placeholder_mismatch": "placeholders and images disagree",
+    "missing_image": "image that is not there",
+    "corrupt_image": "image that cannot be decoded",
+    "huge_image": "image too large to be opened safely",
+    "bad_shape": "image of a shape that cannot be shown",
     "no_answer": "nothing to learn from",
     "too_long": "more tokens than fit",
 }
 """Kinds of fault with which a sample cannot be trained on."""
 
 WARNINGS: dict[str, str] = {
-    "wrong_name": "file ending that belies the picture's format",
-    "large_image": "picture of very many pixels",
+    "wrong_name": "file ending that belies the image's format",
+    "large_image": "image of very many pixels",
     "empty_answer": "empty answer among others",
-    "duplicate": "same pictures and dialogue as an earlier sample",
+    "duplicate": "same images and dialogue as an earlier sample",
     "duplicate_id": "id of an earlier sample",
 }
 """Kinds that training takes as they are."""

@@ -21,7 +21,7 @@ def open_file(
 
     Args:
         path: A file, a folder of shards, or shards by ``*`` or ``{000..127}``; shards may be URLs.
-        image_folder: Where pictures lie that are files of their own.
+        image_folder: Where images lie that are files of their own.
         streaming: Read shards where they lie instead of storing them first.
         on_bad_sample: What becomes of samples that cannot be used, see the two classes.
         count: Samples of an epoch, for streams whose length is not known.

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..synthetic import SyntheticDataset
 from .conversations import ConversationDataset
 from .faults import Fault
 from .samples import Sample, SampleSource
 from .sharded import ShardedDataset
-from .synthetic import SyntheticDataset
 
 LOOKED_AT = 256
 """Samples looked at of a source that makes them as it goes: it has no end."""

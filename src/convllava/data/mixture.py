@@ -52,7 +52,7 @@ class Mixture:
         return source[inner]
 
     def image_sizes(self, index: int) -> Sequence[tuple[int, int]]:
-        """Return (height, width) of each picture of a sample."""
+        """Return (height, width) of each image of a sample."""
         source, inner = self._at(index)
         return source.image_sizes(inner)
 

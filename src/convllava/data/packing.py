@@ -18,7 +18,7 @@ class PackingCollator:
 
     Keys in: those of ``collate``. Keys out: those of ``collate`` with fewer, longer rows; in place of
     ``attention_mask`` there are ``position_ids`` (N, T) that begin at 0 with every sample, by which the language model
-    keeps the samples apart. What pads the end of a row is a sample of its own, which nothing is learnt from. The
+    keeps the samples apart. What pads the end of a row is a sample of its own, which nothing is learned from. The
     update holds the same samples and the same supervised tokens, so its loss is that of the samples side by side::
 
         input_ids    [[1, 5, 40, 2, 1, 6, 41, 42, 2, 0]]
@@ -26,7 +26,7 @@ class PackingCollator:
         position_ids [[0, 1, 2, 3, 0, 1, 2, 3, 4, 0]]
 
     Args:
-        collate: Pads rows on the right, pictures in the order of the rows.
+        collate: Pads rows on the right, images in the order of the rows.
     """
 
     def __init__(self, collate: Callable[[Rows], dict[str, Any]]) -> None:

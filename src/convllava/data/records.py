@@ -9,7 +9,7 @@ A record and what it becomes::
     user: [image] "What is the total?"    assistant: "12.50"
 
 A lone ``<image>`` is moved to the front of its turn, as LLaVA's own code does; several stay where they are. The
-newline after pictures that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``, a
+newline after images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``, a
 text with the same placeholders or a list of parts.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from ..constants import IMAGE_TOKEN
 from .faults import BadSampleError, Fault
-from .pictures import StoredImage
+from .images import StoredImage
 from .samples import Message, Origin, Sample
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -34,7 +34,7 @@ class _Refused(Exception):
 
 
 def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> Sample:
-    """Make a sample of a record and its pictures.
+    """Make a sample of a record and its images.
 
     Raises:
         BadSampleError: It cannot be used; names file and record.
@@ -98,7 +98,7 @@ def _part(part: Any, number: int) -> dict[str, str]:
 def _split(value: str) -> Iterator[dict[str, str]]:
     """Split a user's text at its placeholders."""
     pieces = value.split(IMAGE_TOKEN)
-    if len(pieces) == 2:  # LLaVA's own code moves a lone picture to the front, wherever it stands
+    if len(pieces) == 2:  # LLaVA's own code moves a lone image to the front, wherever it stands
         pieces = ["", (pieces[0] + pieces[1]).strip()]
     opening = True
     for number, piece in enumerate(pieces):

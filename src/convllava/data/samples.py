@@ -1,11 +1,11 @@
-"""A sample: pictures and the dialogue about them, the one form in which data reaches a batch."""
+"""A sample: images and the dialogue about them, the one form in which data reaches a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from .faults import BadSampleError, Fault, place_of
-from .pictures import StoredImage
+from .images import StoredImage
 
 Message = dict[str, Any]
 """``{"role": "system" | "user" | "assistant", "content": [{"type": "image"} | {"type": "text", "text": str}]}``"""
@@ -50,7 +50,7 @@ class Sample:
 
 
 class SampleSource(Protocol):
-    """A map-style data set of samples that knows its pictures' sizes without decoding them.
+    """A map-style data set of samples that knows its images' sizes without decoding them.
 
     A sample that cannot be used may raise ``BadSampleError`` when it is asked for; its sizes and length are then
     empty and 0.
@@ -61,7 +61,7 @@ class SampleSource(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def image_sizes(self, index: int) -> Sequence[tuple[int, int]]:
-        """Return (height, width) of each picture of one sample, cheaply: batches are grouped by it."""
+        """Return (height, width) of each image of one sample, cheaply: batches are grouped by it."""
         ...
 
     def text_length(self, index: int) -> int:
@@ -86,7 +86,7 @@ class CheckedSource(Protocol):
 
 
 def user_message(text: str, num_images: int = 0) -> Message:
-    """Build a user turn: its pictures first, then the text."""
+    """Build a user turn: its images first, then the text."""
     return {"role": "user", "content": [*({"type": "image"} for _ in range(num_images)), _text(text)]}
 
 

@@ -1,16 +1,16 @@
-"""Which files a path with wildcards means, and how parquet and WebDataset rows become records with pictures.
+"""Which files a path with wildcards means, and how parquet and WebDataset rows become records with images.
 
-A parquet row has ``conversations`` or ``messages`` (see ``records``) and its pictures under ``image`` or ``images``:
-pictures as ``datasets`` stores them ({bytes, path}), bytes, or file names beside the shard.
+A parquet row has ``conversations`` or ``messages`` (see ``records``) and its images under ``image`` or ``images``:
+images as ``datasets`` stores them ({bytes, path}), bytes, or file names beside the shard.
 
 A WebDataset sample is the files of one key that stand together in a tar::
 
-    0007.jpg  0007.json           a picture and a LLaVA record
-    0008.0.jpg  0008.1.png  0008.json     two pictures, in the order of their names
-    0009.jpg  0009.txt            a picture and its caption
+    0007.jpg  0007.json           an image and a LLaVA record
+    0008.0.jpg  0008.1.png  0008.json     two images, in the order of their names
+    0009.jpg  0009.txt            an image and its caption
 
 ``datasets``' own reader of such tars fixes its columns by the first five samples and refuses an archive that mixes
-picture formats or samples with and without pictures, so the files are grouped here and only stored and streamed there.
+image formats or samples with and without images, so the files are grouped here and only stored and streamed there.
 """
 
 import glob
@@ -26,7 +26,7 @@ from typing import Any
 
 from ..constants import IMAGE_TOKEN
 from .faults import BadSampleError, Fault
-from .pictures import EncodedPicture, StoredImage
+from .images import EncodedImage, StoredImage
 from .records import read_sample, record_id
 from .samples import Origin, Sample
 
@@ -94,7 +94,7 @@ def _shards_in(folder: Path) -> list[Path]:
 
 
 def tar_rows(shards: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield a row a sample: key, text of the record, and the pictures' names and bytes."""
+    """Yield a row a sample: key, text of the record, and the images' names and bytes."""
     import fsspec
 
     for shard in shards:
@@ -132,15 +132,15 @@ def tar_key(member: tarfile.TarInfo) -> str | None:
 
 
 def _put(row: dict[str, Any], name: str, content: Any) -> None:
-    """Put one file into the row of its key; what is neither text nor a picture stays out."""
+    """Put one file into the row of its key; what is neither text nor an image stays out."""
     ending = name.rpartition("/")[2].partition(".")[2].lower()
     if ending in _TEXT_ENDINGS:
         row[ending] = content.read().decode("utf-8", errors="replace")
-    elif "." + ending.rsplit(".", 1)[-1] in _picture_endings():
+    elif "." + ending.rsplit(".", 1)[-1] in _image_endings():
         row["images"].append({"path": name, "bytes": content.read()})
 
 
-def _picture_endings() -> dict[str, str]:
+def _image_endings() -> dict[str, str]:
     from PIL import Image
 
     return Image.registered_extensions()
@@ -167,7 +167,7 @@ def sample_of_tar_row(row: dict[str, Any], origin: Origin) -> Sample:
     record = {**_tar_record(row, origin)}
     record["id"] = record.get("id", row["key"])
     images = sorted(row["images"], key=lambda image: _natural(image["path"]))
-    return read_sample(record, [EncodedPicture(image["bytes"], image["path"], origin.file) for image in images], origin)
+    return read_sample(record, [EncodedImage(image["bytes"], image["path"], origin.file) for image in images], origin)
 
 
 def _tar_record(row: dict[str, Any], origin: Origin) -> dict[str, Any]:
@@ -198,20 +198,20 @@ def sample_of_parquet_row(row: dict[str, Any], origin: Origin, image_folder: Pat
     stored = row.get("images") if row.get("image") is None else row["image"]
     stored = [] if stored is None else stored if isinstance(stored, list) else [stored]
     record = _without_none(row)
-    pictures = [_parquet_picture(item, origin, image_folder) for item in stored]
-    missing = next((picture for picture in pictures if isinstance(picture, Path) and not picture.is_file()), None)
-    if None in pictures or missing is not None:
+    images = [_parquet_image(item, origin, image_folder) for item in stored]
+    missing = next((image for image in images if isinstance(image, Path) and not image.is_file()), None)
+    if None in images or missing is not None:
         message = f"no image {missing}" if missing is not None else f"an image of type {type(stored[0]).__name__}"
         kind = "missing_image" if missing is not None else "malformed"
         raise BadSampleError(Fault(kind, *origin, record_id(row, origin.record), message))
-    return read_sample(record, [picture for picture in pictures if picture is not None], origin)
+    return read_sample(record, [image for image in images if image is not None], origin)
 
 
-def _parquet_picture(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | None:
+def _parquet_image(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | None:
     if isinstance(stored, bytes):
-        return EncodedPicture(stored, f"row {origin.record}", origin.file)
+        return EncodedImage(stored, f"row {origin.record}", origin.file)
     if isinstance(stored, dict) and stored.get("bytes") is not None:
-        return EncodedPicture(stored["bytes"], stored.get("path") or f"row {origin.record}", origin.file)
+        return EncodedImage(stored["bytes"], stored.get("path") or f"row {origin.record}", origin.file)
     name = stored.get("path") if isinstance(stored, dict) else stored
     return image_folder / name if isinstance(name, str) else None
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from .catalogue import card, find_root
+from ..synthetic import SyntheticDataset
+from .catalog import card, find_root
 from .conversations import OnBadSample
 from .files import open_file
 from .samples import SampleSource
-from .synthetic import SyntheticDataset
 
 SYNTHETIC_PREFIX = "synthetic/"
 ENDLESS = 10_000_000
@@ -26,12 +26,12 @@ def open_source(
     streaming: bool = False,
     on_bad_sample: OnBadSample = "stop",
 ) -> SampleSource:
-    """Open ``synthetic/KIND`` or a data set of the catalogue by name, or a LLaVA JSON or JSONL file or shards by path.
+    """Open ``synthetic/KIND`` or a data set of the catalog by name, or a LLaVA JSON or JSONL file or shards by path.
 
     Args:
         count, seed, options: Size, series and options of a synthetic source (training split).
-        image_folder: Where a file's pictures lie.
-        data_root: Where the catalogue's data sets lie; by default what the environment says.
+        image_folder: Where a file's images lie.
+        data_root: Where the catalog's data sets lie; by default what the environment says.
         streaming, on_bad_sample: See ``files.open_file``; there ``count`` is the samples of an epoch.
 
     Raises:

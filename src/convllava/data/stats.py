@@ -1,4 +1,4 @@
-"""What a data set is like: shapes and sizes of its pictures, lengths of its texts, visual tokens of each policy."""
+"""What a data set is like: shapes and sizes of its images, lengths of its texts, visual tokens of each policy."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from .faults import Fault
-from .pictures import UnreadablePictureError, picture_size
+from .images import UnreadableImageError, image_size
 from .samples import Sample, text_length
 
 Size = tuple[int, int]
 TokensOf = Callable[[int, int], int]
-"""Height and width of a picture to its visual tokens; ValueError where it cannot be shown."""
+"""Height and width of an image to its visual tokens; ValueError where it cannot be shown."""
 
 _AT_ONCE = 512
 """Records whose headers are read together."""
@@ -25,21 +25,21 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass
 class Statistics:
-    """Counts over a data set; (height, width) as pictures are shown, upright.
+    """Counts over a data set; (height, width) as images are shown, upright.
 
     Attributes:
-        unreadable: Records or pictures without a readable header; 'data check' tells which.
+        unreadable: Records or images without a readable header; 'data check' tells which.
     """
 
     samples: int = 0
     text_only: int = 0
     unreadable: int = 0
     sizes: Counter[Size] = field(default_factory=Counter)
-    pictures_a_sample: Counter[int] = field(default_factory=Counter)
+    images_a_sample: Counter[int] = field(default_factory=Counter)
     text_lengths: list[int] = field(default_factory=list)
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """How many there are; one that several samples show counts as often."""
         return self.sizes.total()
 
@@ -50,19 +50,19 @@ class Statistics:
             return
         self.samples += 1
         self.text_only += not sizes
-        self.pictures_a_sample[len(sizes)] += 1
+        self.images_a_sample[len(sizes)] += 1
         self.sizes.update(sizes)
         self.text_lengths.append(text)
 
     def repeated(self, measure: Callable[[int, int], float]) -> np.ndarray:
-        """Return a figure of every picture, (pictures,)."""
+        """Return a figure of every image, (images,)."""
         values = [measure(*size) for size in self.sizes]
         return np.repeat(np.array(values, dtype=float), list(self.sizes.values()))
 
 
 @dataclass(frozen=True)
 class PolicyTokens:
-    """Visual tokens a picture under one policy; ``refused`` pictures cannot be shown so."""
+    """Visual tokens an image under one policy; ``refused`` images cannot be shown so."""
 
     name: str
     tokens: np.ndarray
@@ -72,7 +72,7 @@ class PolicyTokens:
 def measure(
     entries: Iterable[Sample | Fault], *, jobs: int = 1, progress: Callable[[int], None] | None = None
 ) -> Statistics:
-    """Read the headers of all pictures; nothing is decoded.
+    """Read the headers of all images; nothing is decoded.
 
     Args:
         entries: Records in order.
@@ -100,13 +100,13 @@ def _facts(entry: Sample | Fault) -> tuple[list[Size] | None, int]:
     if isinstance(entry, Fault):
         return None, 0
     try:
-        return [picture_size(image) for image in entry.images], text_length(entry.messages)
-    except UnreadablePictureError:
+        return [image_size(image) for image in entry.images], text_length(entry.messages)
+    except UnreadableImageError:
         return None, 0
 
 
 def tokens_by_policy(statistics: Statistics, policies: Mapping[str, TokensOf]) -> list[PolicyTokens]:
-    """Return what each policy makes of the pictures."""
+    """Return what each policy makes of the images."""
     return [_tokens(name, tokens_of, statistics.sizes) for name, tokens_of in policies.items()]
 
 
@@ -127,8 +127,8 @@ def as_json(statistics: Statistics, by_policy: Sequence[PolicyTokens]) -> dict[s
         "samples": statistics.samples,
         "text_only": statistics.text_only,
         "unreadable": statistics.unreadable,
-        "pictures": statistics.pictures,
-        "pictures_a_sample": dict(sorted(statistics.pictures_a_sample.items())),
+        "images": statistics.images,
+        "images_a_sample": dict(sorted(statistics.images_a_sample.items())),
         "aspect_ratio": summary(statistics.repeated(lambda height, width: width / height)),
         "height": summary(statistics.repeated(lambda height, width: height)),
         "width": summary(statistics.repeated(lambda height, width: width)),

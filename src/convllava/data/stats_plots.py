@@ -1,4 +1,4 @@
-"""Statistics of a data set as pictures and a page."""
+"""Statistics of a data set as images and a page."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ from .stats import PolicyTokens, Statistics, summary
 BLUE, GREEN, GREY = "#2c5fa8", "#2e8b57", "#8a8f98"
 
 WIDEST = 16.0
-"""Aspect ratio beyond which pictures are counted at the edge of the plot."""
+"""Aspect ratio beyond which images are counted at the edge of the plot."""
 
 _RATIO_TICKS = {
     1 / 16: "1:16",
@@ -34,10 +34,10 @@ def write_plots(folder: Path, statistics: Statistics, by_policy: Sequence[Policy
 
     Raises:
         ImportError: matplotlib is missing; names the extra that brings it.
-        ValueError: There is no picture to plot.
+        ValueError: There is no image to plot.
     """
-    if not statistics.pictures:
-        raise ValueError(f"{title} has no readable pictures: there is nothing to plot")
+    if not statistics.images:
+        raise ValueError(f"{title} has no readable images: there is nothing to plot")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -78,7 +78,7 @@ def _draw_ratios(axes: Any, statistics: Statistics) -> None:
     axes.minorticks_off()
     axes.axvline(1, color=GREY, linewidth=1, linestyle="--")
     _count_axis(axes)
-    _label(axes, "width : height", "pictures", "Aspect ratios; those beyond 1:16 and 16:1 stand at the edge")
+    _label(axes, "width : height", "images", "Aspect ratios; those beyond 1:16 and 16:1 stand at the edge")
 
 
 def _draw_sizes(axes: Any, statistics: Statistics) -> None:
@@ -123,7 +123,7 @@ def _draw_tokens(axes: Any, by_policy: Sequence[PolicyTokens]) -> None:
     axes.set_xlim(left=max(0.8, axes.get_xlim()[0]))
     axes.xaxis.set_major_formatter(_plain_number)
     axes.set_yticks(axes.get_yticks())
-    _label(axes, "visual tokens a picture", "", "Boxes: the middle half; whiskers: 5 % to 95 %; green: the median")
+    _label(axes, "visual tokens an image", "", "Boxes: the middle half; whiskers: 5 % to 95 %; green: the median")
 
 
 def _draw_texts(axes: Any, statistics: Statistics) -> None:
@@ -164,18 +164,18 @@ img { max-width: 100% }
 
 def _page(drawings: dict[str, bytes], statistics: Statistics, by_policy: Sequence[PolicyTokens], title: str) -> str:
     name = html.escape(title)
-    pictures = "\n".join(
+    images = "\n".join(
         f'<p><img alt="{key.removesuffix(".png").replace("_", " ")}" '
         f'src="data:image/png;base64,{base64.b64encode(data).decode()}"></p>'
         for key, data in drawings.items()
     )
     counts = (
-        f"{statistics.samples:,} samples ({statistics.text_only:,} of text alone), {statistics.pictures:,} pictures"
+        f"{statistics.samples:,} samples ({statistics.text_only:,} of text alone), {statistics.images:,} images"
         + f"; {statistics.unreadable:,} records cannot be read" * bool(statistics.unreadable)
     )
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>\n'
-        f"<h1>{name}</h1>\n<p>{counts}</p>\n{_table(by_policy)}\n{pictures}\n</html>\n"
+        f"<h1>{name}</h1>\n<p>{counts}</p>\n{_table(by_policy)}\n{images}\n</html>\n"
     )
 
 

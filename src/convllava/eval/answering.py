@@ -1,4 +1,4 @@
-"""Questions to the model and back: pictures prepared ahead, batches refilled, errors kept as answers."""
+"""Questions to the model and back: images prepared ahead, batches refilled, errors kept as answers."""
 
 import logging
 from collections import deque
@@ -12,7 +12,7 @@ import torch
 
 from ..inference import Answer, Failed, Finished, Generator, Prompt, Request, prepare
 from .benchmarks import Benchmark, EvalSample, EvalSet
-from .prompts import pictures_of, user_message
+from .prompts import images_of, user_message
 from .protocol import RunOptions
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Answering:
     def run(self, questions: EvalSet, indices: Sequence[int]) -> None:
         """Answer these samples.
 
-        A picture is decoded and resized in a thread while the model is busy with others.
+        An image is decoded and resized in a thread while the model is busy with others.
         """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
             todo = self._prepared(pool, questions, indices)
@@ -81,7 +81,7 @@ class Answering:
         sample = questions[index]
         request = self._request(sample)
         try:
-            opened = replace(request, images=[sample.pictures[number].open() for number in request.images])
+            opened = replace(request, images=[sample.images[number].open() for number in request.images])
             prompt = prepare(opened, self._generator.processor, self._generator.context)
         except (ValueError, OSError) as error:
             return sample, request, str(error)
@@ -90,9 +90,9 @@ class Answering:
         return sample, request, replace(prompt, max_new_tokens=min(wanted, room)) if wanted else prompt
 
     def _request(self, sample: EvalSample) -> Request:
-        """Return a sample's request; its pictures are numbers until they are opened."""
-        parts = self._benchmark.parts(sample.row, len(sample.pictures), self._options.load)
-        return Request(messages=[user_message(parts)], images=pictures_of(parts), **self._options.image.given())
+        """Return a sample's request; its images are numbers until they are opened."""
+        parts = self._benchmark.parts(sample.row, len(sample.images), self._options.load)
+        return Request(messages=[user_message(parts)], images=images_of(parts), **self._options.image.given())
 
     def _submit(self, waiting: deque[Prepared]) -> None:
         while waiting:
@@ -140,7 +140,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def by_shape(questions: EvalSet, indices: Sequence[int], image_processor: Any, image: dict[str, Any]) -> list[int]:
-    """Return samples so ordered that those whose pictures are shown in the same shapes stand together.
+    """Return samples so ordered that those whose images are shown in the same shapes stand together.
 
     The largest come first: memory that is too small shows at once.
     """
@@ -150,12 +150,12 @@ def by_shape(questions: EvalSet, indices: Sequence[int], image_processor: Any, i
         if size not in shapes:
             try:
                 shapes[size] = image_processor.resized_shape(size[1], size[0], **image)
-            except ValueError:  # said again, with its sample, when that picture's turn comes
+            except ValueError:  # said again, with its sample, when that image's turn comes
                 shapes[size] = (0, 0)
         return shapes[size]
 
     def key(index: int) -> tuple[int, list[tuple[int, int]], int]:
-        shown = [shape(size) for size in questions.picture_sizes(index)]
+        shown = [shape(size) for size in questions.image_sizes(index)]
         return -sum(height * width for height, width in shown), shown, index
 
     return sorted(indices, key=key)

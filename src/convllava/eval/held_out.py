@@ -37,9 +37,9 @@ class Difference:
 
 
 def digest_of(sample: Sample) -> Digest:
-    """Return the digests of a drawn sample: its dialogue, and its pictures with their sizes and modes."""
+    """Return the digests of a drawn sample: its dialogue, and its images with their sizes and modes."""
     texts = json.dumps(sample.messages, sort_keys=True, ensure_ascii=False).encode()
-    pixels = b"".join(_picture_bytes(image) for image in sample.images)
+    pixels = b"".join(_image_bytes(image) for image in sample.images)
     return _digest(texts), _digest(pixels)
 
 
@@ -112,7 +112,7 @@ def _read() -> dict[str, Any]:
     return content
 
 
-def _picture_bytes(image: object) -> bytes:
+def _image_bytes(image: object) -> bytes:
     assert isinstance(image, Image.Image), "synthetic samples are drawn, not read"
     return f"{image.mode} {image.width}x{image.height} ".encode() + np.asarray(image).tobytes()
 

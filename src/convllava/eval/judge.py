@@ -35,7 +35,7 @@ answer that somebody gave. Decide which option means the same as the answer. If 
 clearly from the answer, reply Z. Reply with one capital letter and nothing else.
 
 Example 1:
-Question: What is the main object in the picture?
+Question: What is the main object in the image?
 Options: There are several options:
 A. teddy bear
 B. rabbit
@@ -45,7 +45,7 @@ Answer: a cute teddy bear
 Your output: A
 
 Example 2:
-Question: What is the main object in the picture?
+Question: What is the main object in the image?
 Options: There are several options:
 A. teddy bear
 B. rabbit
@@ -65,13 +65,13 @@ You read the answer that somebody gave to a question which wants a yes or a no. 
 if it says no, and Unknown if it says neither. Reply with one of these words and nothing else.
 
 Example 1:
-Question: Is the word in this picture 'Hello'?
-Answer: The word in the picture is 'Hello'.
+Question: Is the word in this image 'Hello'?
+Answer: The word in the image is 'Hello'.
 Your output: Yes
 
 Example 2:
-Question: Is the word in this picture 'Hello'?
-Answer: The word in the picture does not say that.
+Question: Is the word in this image 'Hello'?
+Answer: The word in the image does not say that.
 Your output: No
 
 Example 3:
@@ -206,12 +206,12 @@ class Judge:
     def judge(
         self, benchmark: Benchmark, records: Sequence[Record], scoring: Scoring
     ) -> tuple[list[Record], dict[str, Any]]:
-        """Return the records with judgements where the rules alone cannot tell, and what to say of the judge."""
+        """Return the records with judgments where the rules alone cannot tell, and what to say of the judge."""
         before = replace(self.cost)
         judged = [self._judged(benchmark, record, scoring) for record in records]
         digest = hashlib.sha256(self._prompts[benchmark.judge or "points"].encode()).hexdigest()[:16]
         spent = {name: getattr(self.cost, name) - getattr(before, name) for name in vars(self.cost)}
-        asked = sum(record.judgement is not None for record in judged)
+        asked = sum(record.judgment is not None for record in judged)
         return judged, {"model": self._name, "prompt_sha256": digest, "judged": asked, **spent}
 
     def choice(self, question: str, options: dict[str, str], prediction: str, scoring: Scoring) -> str:
@@ -245,13 +245,13 @@ class Judge:
         if record.error is not None:
             return record
         if benchmark.judge == "points":
-            return replace(record, judgement=self.points(str(row["question"]), str(row["answer"]), record.prediction))
+            return replace(record, judgment=self.points(str(row["question"]), str(row["answer"]), record.prediction))
         if benchmark.verdict(record, scoring).resolved:
             return record
         if benchmark.judge == "yes_no":
-            return replace(record, judgement=self.yes_no(str(row["question"]), record.prediction, scoring))
+            return replace(record, judgment=self.yes_no(str(row["question"]), record.prediction, scoring))
         options = getattr(benchmark, "choices", options_of)(row)
-        return replace(record, judgement=self.choice(str(row["question"]), options, record.prediction, scoring))
+        return replace(record, judgment=self.choice(str(row["question"]), options, record.prediction, scoring))
 
     def _fill(self, name: str, **values: str) -> str:
         # in one pass, and not by str.format: questions and answers may have braces of their own

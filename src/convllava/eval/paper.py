@@ -47,7 +47,7 @@ TABLE_5 = PaperTable(
     },
     (
         "MME is the perception sum, MMB the circular accuracy on DEV_EN, Text without OCR tokens, Doc on val.",
-        "The paper prints Doc at 1536 as 59/65: square pictures, and the short side at 1536 (Table 7).",
+        "The paper prints Doc at 1536 as 59/65: square images, and the short side at 1536 (Table 7).",
         "POPE is taken for the pooled F1; the paper's text does not say.",
         "MMVet depends on its judge, which was GPT-4 Turbo (1106) there.",
     ),
@@ -83,7 +83,7 @@ TABLE_7 = PaperTable(
         "short side 1536": (68.9, 64.6, 65.0),
         "short side 1664": (67.3, 64.2, 65.7),
     },
-    ("One model (1536) under three ways of showing pictures: padded square, and the picture's own aspect ratio.",),
+    ("One model (1536) under three ways of showing images: padded square, and the image's own aspect ratio.",),
 )
 
 TABLES = {table.number: table for table in (TABLE_5, TABLE_6, TABLE_7)}
@@ -97,7 +97,7 @@ SETTINGS_OF_TABLE_7: dict[str, dict[str, Any]] = {
     "native-1536": {"image_aspect_ratio": "native", "resolution": 1536},
     "native-1664": {"image_aspect_ratio": "native", "resolution": 1664},
 }
-"""Ways of showing pictures, in the order of the rows of Table 7."""
+"""Ways of showing images, in the order of the rows of Table 7."""
 
 SUITES: dict[str, list[str]] = {
     "table5": TABLE_5.benchmarks,

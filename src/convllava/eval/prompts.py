@@ -1,6 +1,6 @@
 """What a question looks like to the model: the texts of VLMEvalKit and of LLaVA.
 
-A prompt is a list of parts: a text, or the number of a picture (from 0). Profiles: ``paper`` (VLMEvalKit of April
+A prompt is a list of parts: a text, or the number of an image (from 0). Profiles: ``paper`` (VLMEvalKit of April
 2024), ``current`` (VLMEvalKit today; its texts, not its wrapping, which puts blanks where LLaVA was trained with a
 line break) and ``llava`` (LLaVA's own evaluation).
 """
@@ -65,16 +65,16 @@ def locate_text(sentence: str) -> str:
     return LOCATE.format(sentence=sentence)
 
 
-def pictures_first(text: str, count: int) -> list[Part]:
-    """Return a prompt with all pictures before the text."""
+def images_first(text: str, count: int) -> list[Part]:
+    """Return a prompt with all images before the text."""
     return [*range(count), text]
 
 
 def interleaved(text: str, count: int) -> list[Part]:
-    """Return a prompt with picture k in place of each ``<image k>``, shown as often as it is mentioned.
+    """Return a prompt with image k in place of each ``<image k>``, shown as often as it is mentioned.
 
     Raises:
-        ValueError: A picture is mentioned that the question does not have.
+        ValueError: An image is mentioned that the question does not have.
     """
     pieces = _IMAGE_TAG.split(text)  # text, number, text, number, ..., text
     parts: list[Part] = []
@@ -82,7 +82,7 @@ def interleaved(text: str, count: int) -> list[Part]:
         if position % 2 == 0:
             parts.append(piece)
         elif not 1 <= int(piece) <= count:
-            raise ValueError(f"the text mentions <image {piece}> but there are {count} pictures")
+            raise ValueError(f"the text mentions <image {piece}> but there are {count} images")
         else:
             parts.append(int(piece) - 1)
     return parts
@@ -91,24 +91,24 @@ def interleaved(text: str, count: int) -> list[Part]:
 def user_message(parts: Sequence[Part]) -> dict[str, Any]:
     """Return a prompt as the user's turn.
 
-    Chat templates break the line behind pictures that open a turn; behind the others it is written here.
+    Chat templates break the line behind images that open a turn; behind the others it is written here.
     """
     content: list[dict[str, str]] = []
-    after_picture = False
+    after_image = False
     for part in parts:
         if isinstance(part, int):
-            if after_picture:
+            if after_image:
                 content.append({"type": "text", "text": "\n"})
             content.append({"type": "image"})
-            after_picture = any(own["type"] == "text" for own in content)
-        elif part or after_picture:
-            content.append({"type": "text", "text": "\n" * after_picture + part})
-            after_picture = False
+            after_image = any(own["type"] == "text" for own in content)
+        elif part or after_image:
+            content.append({"type": "text", "text": "\n" * after_image + part})
+            after_image = False
     return {"role": "user", "content": content}
 
 
-def pictures_of(parts: Sequence[Part]) -> list[int]:
-    """Return the numbers of the pictures of a prompt in the order in which they are shown."""
+def images_of(parts: Sequence[Part]) -> list[int]:
+    """Return the numbers of the images of a prompt in the order in which they are shown."""
     return [part for part in parts if isinstance(part, int)]
 
 

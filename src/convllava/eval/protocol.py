@@ -19,7 +19,7 @@ _FAMILY_FORMATS = ("vicuna_v1", "llava_v1")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How pictures are shown; None takes the checkpoint's own setting."""
+    """How images are shown; None takes the checkpoint's own setting."""
 
     image_aspect_ratio: str | None = None
     resolution: int | None = None
@@ -36,7 +36,7 @@ class RunOptions:
 
     Attributes:
         load: How files are read and questions put.
-        image: How pictures are shown.
+        image: How images are shown.
         prompt_format: In place of the profile's.
     """
 
@@ -100,7 +100,7 @@ def describe_protocol(
 
 def example_prompt(benchmark: Benchmark, sample: EvalSample, processor: Any, options: LoadOptions) -> str:
     """Return the prompt of a sample as text."""
-    parts = benchmark.parts(sample.row, len(sample.pictures), options)
+    parts = benchmark.parts(sample.row, len(sample.images), options)
     return processor.render([user_message(parts)], add_generation_prompt=True)
 
 

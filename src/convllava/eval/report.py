@@ -1,4 +1,4 @@
-"""A page with every question, its pictures, what was answered and what was made of it."""
+"""A page with every question, its images, what was answered and what was made of it."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from .scoring import Score, score_file
 from .sources import default_folder
 
 LONGEST_SIDE = 720
-"""Pixels of a picture in the report."""
+"""Pixels of an image in the report."""
 
 TRUTH, ANSWER = "#14702e", "#b00020"
 STATES = ("right", "wrong", "unresolved", "error")
@@ -40,7 +40,7 @@ class Item:
     shown: str
     tokens: int
     original: str
-    pictures: Sequence[str]
+    images: Sequence[str]
     has_boxes: bool
 
 
@@ -53,12 +53,12 @@ def write_report(
     judge: Any = None,
     most: int | None = None,
 ) -> Path:
-    """Write ``NAME.report.html`` and its pictures (``NAME.report/``), and return its path.
+    """Write ``NAME.report.html`` and its images (``NAME.report/``), and return its path.
 
     Args:
         predictions: ``NAME.predictions.jsonl``.
         out: Folder; by default that of the predictions.
-        data: Folder with the benchmark's files, for the pictures.
+        data: Folder with the benchmark's files, for the images.
         scoring: How answers are judged.
         judge: A `judge.Judge`, if the score had one.
         most: Show only so many samples.
@@ -70,9 +70,9 @@ def write_report(
     folder = out or predictions.parent
     questions = _questions(score, data or default_folder())
     lines = {line["sample_id"]: line for line in read_lines(predictions)}
-    pictures = folder / f"{score.benchmark}.report"
-    pictures.mkdir(parents=True, exist_ok=True)
-    items = list(_items(score, outcome, records[:most], lines, questions, pictures))
+    images = folder / f"{score.benchmark}.report"
+    images.mkdir(parents=True, exist_ok=True)
+    items = list(_items(score, outcome, records[:most], lines, questions, images))
     page = folder / f"{score.benchmark}.report.html"
     write_text(page, render_page(score, items))
     return page
@@ -119,12 +119,12 @@ def _items(
     position = {name: number for number, name in enumerate(questions.ids)}
     for number, (record, verdict) in enumerate(zip(records, outcome.verdicts, strict=False)):
         sample, line = questions[position[record.sample_id]], lines[record.sample_id]
-        sizes = [picture.size for picture in sample.pictures]
+        sizes = [image.size for image in sample.images]
         truths = _true_boxes(record)
         answered = _answered_boxes(record, sizes) if truths else []
-        pictures = [
-            _write_picture(picture, folder / f"{number}-{place}.jpg", truths, answered)
-            for place, picture in enumerate(sample.pictures)
+        images = [
+            _write_image(image, folder / f"{number}-{place}.jpg", truths, answered)
+            for place, image in enumerate(sample.images)
         ]
         yield Item(
             id=record.sample_id,
@@ -139,7 +139,7 @@ def _items(
             shown=", ".join(f"{width} x {height}" for height, width in line["image_sizes"]) or "nothing",
             tokens=line["num_image_tokens"],
             original=", ".join(f"{width} x {height} ({width / height:.2f})" for width, height in sizes),
-            pictures=[f"{folder.name}/{name}" for name in pictures if name],
+            images=[f"{folder.name}/{name}" for name in images if name],
             has_boxes=bool(truths),
         )
 
@@ -176,26 +176,26 @@ def _answered_boxes(record: Record, sizes: Sequence[tuple[int, int]]) -> Sequenc
     return boxes_in_pixels(record.prediction, *sizes[0])[:1]
 
 
-def _write_picture(picture: Any, path: Path, truths: Sequence[Box], answered: Sequence[Box]) -> str | None:
-    """Write a picture with its boxes, and return its name; None if it is damaged, which the sample's error says."""
+def _write_image(image: Any, path: Path, truths: Sequence[Box], answered: Sequence[Box]) -> str | None:
+    """Write an image with its boxes, and return its name; None if it is damaged, which the sample's error says."""
     try:
-        opened = open_image(picture.open())
+        opened = open_image(image.open())
     except ValueError:
         return None
     scale = min(1.0, LONGEST_SIDE / max(opened.size))
     shown = opened.resize((max(1, round(opened.width * scale)), max(1, round(opened.height * scale))))
     draw = ImageDraw.Draw(shown)
-    for boxes, colour in ((truths, TRUTH), (answered, ANSWER)):
+    for boxes, color in ((truths, TRUTH), (answered, ANSWER)):
         for box in boxes:
-            _outline(draw, shown, [edge * scale for edge in box], colour)
+            _outline(draw, shown, [edge * scale for edge in box], color)
     shown.save(path, quality=85)
     return path.name
 
 
-def _outline(draw: ImageDraw.ImageDraw, image: Image.Image, box: Sequence[float], colour: str) -> None:
+def _outline(draw: ImageDraw.ImageDraw, image: Image.Image, box: Sequence[float], color: str) -> None:
     x0, y0, x1, y1 = box
     corners = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
-    draw.rectangle(corners, outline=colour, width=max(1, max(image.size) // 250))
+    draw.rectangle(corners, outline=color, width=max(1, max(image.size) // 250))
 
 
 def predictions_of(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The page of a report: one file with its style and script, pictures beside it; opens from disk."""
+"""The page of a report: one file with its style and script, images beside it; opens from disk."""
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -56,8 +56,8 @@ TEMPLATE = """<!doctype html>
 {% for item in items %}
 <article class="{{ item.state }}" data-state="{{ item.state }}"
          data-category="{{ item.categories | tojson | forceescape }}">
-  <div>{% for picture in item.pictures %}<img loading="lazy" src="{{ picture }}" alt="picture of {{ item.id }}">
-    {% else %}<p>no picture</p>{% endfor %}
+  <div>{% for image in item.images %}<img loading="lazy" src="{{ image }}" alt="image of {{ item.id }}">
+    {% else %}<p>no image</p>{% endfor %}
     {% if item.has_boxes %}<p><span class="truth">&#9632; truth</span>
       <span class="answered">&#9632; answer</span></p>{% endif %}</div>
   <dl>
@@ -70,7 +70,7 @@ TEMPLATE = """<!doctype html>
     {% if item.error %}<dt>error</dt><dd>{{ item.error }}</dd>{% endif %}
     {% if item.categories %}<dt>category</dt><dd>{{ item.categories | join(", ") }}</dd>{% endif %}
     <dt>shown at</dt><dd>{{ item.shown }} ({{ item.tokens }} visual tokens)</dd>
-    <dt>picture</dt><dd>{{ item.original }}</dd>
+    <dt>image</dt><dd>{{ item.original }}</dd>
   </dl>
 </article>
 {% endfor %}

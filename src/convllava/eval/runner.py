@@ -67,7 +67,7 @@ def run_benchmark(
         out: Folder for predictions, protocol and score; what is there already is not answered again.
         on_progress: Called after each answer.
         data: Folder with the benchmark's files; by default VLMEvalKit's.
-        options: How questions are put and pictures shown.
+        options: How questions are put and images shown.
         scoring: How answers are judged.
         judge: A `judge.Judge` for what the rules cannot tell.
         source: Name and fingerprint of the model; hashed if it is not given.

@@ -20,7 +20,7 @@ class Score:
         samples: Answers scored, errors among them.
         units: What was drawn in the bootstrap, and how many there are.
         unresolved: Answers that nothing could be read out of; they are wrong.
-        errors: Questions that could not be answered (longer than the context, damaged picture); they are wrong.
+        errors: Questions that could not be answered (longer than the context, damaged image); they are wrong.
         scoring: Profile, judge and the like.
         run: Protocol, model and versions, as the run wrote them.
     """

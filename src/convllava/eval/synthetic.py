@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data.samples import Sample
-from ..data.synthetic import SyntheticDataset
 from ..geometry import box_from_square, find_boxes
+from ..synthetic import SyntheticDataset
 from .metrics import edit_distance, exact_match, grounding_hit
 
 HELD_OUT_SEED = 2024
 HELD_OUT_COUNT = 500
 
 Size = tuple[int, int]
-"""(width, height) of the picture, in pixels."""
+"""(width, height) of the image, in pixels."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def lay_out(scores: Sequence[Mapping[str, Any]]) -> list[Laid]:
 
 
 def _setting(score: Mapping[str, Any]) -> str | None:
-    """Return which of Table 7's ways of showing pictures a score's protocol has."""
+    """Return which of Table 7's ways of showing images a score's protocol has."""
     image = (score.get("run") or {"protocol": {"image": {}}})["protocol"]["image"]
     shown = {"max_visual_tokens": None} | image
     for name, wanted in SETTINGS_OF_TABLE_7.items():

@@ -1,4 +1,4 @@
-"""From a checkpoint and a picture to an answer."""
+"""From a checkpoint and an image to an answer."""
 
 from .ask import ask
 from .boxes import boxes_in_pixels, draw_boxes

@@ -158,7 +158,7 @@ def _share_apart(ours: Tensor, theirs: Tensor) -> float:
 
 
 def _sketch(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield some values of each tensor of the base, by its name without adapter; quantised ones have none."""
+    """Yield some values of each tensor of the base, by its name without adapter; quantized ones have none."""
     for name, tensor in model.state_dict().items():
         plain = name.replace(".base_layer.", ".").replace(".original_module.", ".")
         if ".lora_" in name or ".modules_to_save." in name or not _is_plain(tensor):

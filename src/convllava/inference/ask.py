@@ -1,4 +1,4 @@
-"""One question about one picture or several."""
+"""One question about one image or several."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,25 +20,25 @@ def ask(
     on_text: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Answer:
-    """Answer a question about pictures.
+    """Answer a question about images.
 
     Args:
         model, processor: From `load_pretrained`.
-        images: One picture or a list, by path, URL or loaded; an empty list if there is nothing to see.
+        images: One image or a list, by path, URL or loaded; an empty list if there is nothing to see.
         question: In words.
-        page: Page of a PDF among the pictures, counted from 1.
+        page: Page of a PDF among the images, counted from 1.
         on_text: Called with each piece of the answer as it arrives.
         options: Fields of `Request`: image_aspect_ratio, resolution, max_visual_tokens, max_new_tokens,
             temperature, top_p, seed, stop.
 
     Returns:
-        Text, boxes in pixels of the first picture (upright), visual tokens, grids and timings.
+        Text, boxes in pixels of the first image (upright), visual tokens, grids and timings.
 
     Raises:
-        ValueError: No question, a picture that cannot be opened, a wrong option, or too much for the context.
+        ValueError: No question, an image that cannot be opened, a wrong option, or too much for the context.
     """
     if not question.strip():
-        raise ValueError("there is no question about the picture: say what you want to know")
+        raise ValueError("there is no question about the image: say what you want to know")
     lazily = processor.image_processor.preprocessing == "fast"
     request = Request.of_question(question, open_images(_as_list(images), page, lazily=lazily), **options)
     for event in Generator(model, processor).stream(request):

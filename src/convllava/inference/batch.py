@@ -17,7 +17,7 @@ MAX_ENCODER_PIXELS = 1 << 23
 """Pixels that go through the vision encoder at a time: its first stage needs kilobytes for each."""
 
 MAX_ENCODER_PIXELS_ON_CPU = 1 << 18
-"""On a CPU one picture of 512 x 512 already keeps all cores busy, and a few of them leave its caches: measured with
+"""On a CPU one image of 512 x 512 already keeps all cores busy, and a few of them leave its caches: measured with
 nano on two cores, four together take a quarter to twice as long as one by one."""
 
 
@@ -39,18 +39,18 @@ class Batch:
         self._rows = RowCache(room)
 
     def encode(self, prompts: Sequence[Prompt], reused: Reused = NOTHING) -> list[Tensor]:
-        """Return the projected features (n, D) of the pictures that prompts still have to read, in order.
+        """Return the projected features (n, D) of the images that prompts still have to read, in order.
 
-        A picture that was encoded before, or stands here twice, is encoded once; equal shapes go together.
+        An image that was encoded before, or stands here twice, is encoded once; equal shapes go together.
 
         Args:
-            prompts: With pictures or without.
+            prompts: With images or without.
             reused: A beginning of which nothing needs to be encoded, where there is only one prompt.
         """
-        wanted = [picture for prompt in prompts for picture in _unread(prompt, reused.length)]
+        wanted = [image for prompt in prompts for image in _unread(prompt, reused.length)]
         found = {digest: self._features.get(digest) for _, digest, _ in wanted}
         new = {digest: pixels for pixels, digest, _ in wanted if found[digest] is None}
-        for digest, features in zip(new, encode_pictures(self._model, list(new.values())), strict=True):
+        for digest, features in zip(new, encode_images(self._model, list(new.values())), strict=True):
             found[digest] = features
             self._features.put(digest, features)
         if new and self._model.device.type == "cuda":
@@ -135,30 +135,30 @@ def pad_left(rows: Sequence[Tensor], filler: int) -> tuple[Tensor, Tensor]:
     return padded, mask
 
 
-def encode_pictures(model: ConvLlavaForConditionalGeneration, pictures: Sequence[Tensor]) -> list[Tensor]:
-    """Return projected features (n_i, D) of pictures (3, H_i, W_i), in order; equal shapes are encoded together."""
+def encode_images(model: ConvLlavaForConditionalGeneration, images: Sequence[Tensor]) -> list[Tensor]:
+    """Return projected features (n_i, D) of images (3, H_i, W_i), in order; equal shapes are encoded together."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, picture in enumerate(pictures):
-        groups[tuple(picture.shape)].append(index)
+    for index, image in enumerate(images):
+        groups[tuple(image.shape)].append(index)
     features: dict[int, Tensor] = {}
     pixels = MAX_ENCODER_PIXELS_ON_CPU if model.device.type == "cpu" else MAX_ENCODER_PIXELS
     for (_, height, width), members in groups.items():
         most = max(1, pixels // (height * width))
         for start in range(0, len(members), most):
             part = members[start : start + most]
-            stacked = torch.stack([pictures[index] for index in part]).to(model.device)
+            stacked = torch.stack([images[index] for index in part]).to(model.device)
             # clones: a view would keep the features of the whole group in memory
             outputs = (own.clone() for own in model.get_image_features(stacked).pooler_output)
             features.update(zip(part, outputs, strict=True))
-    return [features[index] for index in range(len(pictures))]
+    return [features[index] for index in range(len(images))]
 
 
 def _unread(prompt: Prompt, start: int) -> list[tuple[Tensor, bytes, int]]:
-    """Return (pixels, digest, visual tokens) of the pictures that a prompt has from position `start` on."""
-    left = int(prompt.is_picture[start:].sum())
+    """Return (pixels, digest, visual tokens) of the images that a prompt has from position `start` on."""
+    left = int(prompt.is_image[start:].sum())
     unread = []
     for pixels, digest, count in reversed(
-        list(zip(prompt.pictures, prompt.picture_digests, prompt.tokens_per_picture, strict=True))
+        list(zip(prompt.images, prompt.image_digests, prompt.tokens_per_image, strict=True))
     ):
         if left > 0:
             unread.append((pixels, digest, min(count, left)))

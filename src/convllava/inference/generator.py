@@ -16,12 +16,12 @@ from .prompt import Prompt, prepare
 from .request import Answer, Event, Failed, Finished, Request, TextDelta
 from .reuse import NOTHING, PrefixCache, Reused, feature_cache
 from .row import Row
-from .sampling import end_tokens, penalise, suppressed_tokens
+from .sampling import end_tokens, penalize, suppressed_tokens
 
 MAX_BATCH = 8
 
 FEATURE_CACHE_BYTES = 64 << 20
-"""For features of pictures: some thousand pictures of 1024 x 1024 pixels with nano, a hundred with a 7B model."""
+"""For features of images: some thousand images of 1024 x 1024 pixels with nano, a hundred with a 7B model."""
 
 PIXELS_BESIDE_OTHERS = 1 << 20
 """Pixels that are encoded in one step while others wait for their next token: a fraction of a second on a CPU."""
@@ -36,9 +36,9 @@ class Generator:
     """Answers requests in batches with a KV cache; requests join while others are being answered.
 
     First come, first served: up to `max_batch` rows are answered at a time, and a row that is finished or
-    cancelled makes room at once. At temperature 0 an answer equals that of `model.generate`, in whatever
+    canceled makes room at once. At temperature 0 an answer equals that of `model.generate`, in whatever
     company it is computed (float32; of two tokens that are equally likely within rounding either may win).
-    A picture that is shown again is not encoded again.
+    An image that is shown again is not encoded again.
 
     Args:
         model, processor: From `load_pretrained`.
@@ -106,10 +106,10 @@ class Generator:
 
         Args:
             request: To be answered.
-            prompt: From `prepare`, by whoever has opened and resized the pictures elsewhere.
+            prompt: From `prepare`, by whoever has opened and resized the images elsewhere.
 
         Raises:
-            ValueError: A picture cannot be opened, an option is wrong, or the context is too small.
+            ValueError: An image cannot be opened, an option is wrong, or the context is too small.
         """
         submitted = time.perf_counter()
         prompt = prompt or prepare(request, self.processor, self.context)
@@ -149,7 +149,7 @@ class Generator:
     def generate(self, requests: Iterable[Request]) -> list[Answer]:
         """Answer all requests and return the answers in the same order.
 
-        They are read as they are needed: an iterator over a large data set keeps few pictures in memory.
+        They are read as they are needed: an iterator over a large data set keeps few images in memory.
 
         Raises:
             ValueError: As `submit`, and when other requests are under way.
@@ -207,7 +207,7 @@ class Generator:
         return events
 
     def _next_rows(self) -> list[Row]:
-        """Take from the queue as many as there is room for, and whose pictures do not keep others waiting."""
+        """Take from the queue as many as there is room for, and whose images do not keep others waiting."""
         budget = PIXELS_BESIDE_OTHERS if self._rows else MAX_ENCODER_PIXELS
         rows: list[Row] = []
         while self._waiting and len(self._rows) + len(rows) < self.max_batch:
@@ -231,7 +231,7 @@ class Generator:
             logger.exception("request %d failed", rows[0].request_id)
             return [Failed(rows[0].request_id, error)]
         for row in rows:
-            row.admit(started, encode_seconds if row.prompt.pictures else 0.0, beginning.length)
+            row.admit(started, encode_seconds if row.prompt.images else 0.0, beginning.length)
         self._batch.add(prefilled)
         self._rows += rows
         return self._take(rows, logits)
@@ -253,7 +253,7 @@ class Generator:
         penalty = self.model.generation_config.repetition_penalty
         if penalty is not None and penalty != 1.0:
             seen = [row.prompt.input_ids.tolist() + row.token_ids for row in rows]
-            logits = torch.stack([penalise(*pair, penalty) for pair in zip(logits, seen, strict=True)])
+            logits = torch.stack([penalize(*pair, penalty) for pair in zip(logits, seen, strict=True)])
         likeliest = logits.argmax(dim=-1).tolist()
         chosen = zip(rows, logits, likeliest, strict=True)
         return [best if row.sampler is None else row.sampler(own) for row, own, best in chosen]

@@ -1,4 +1,4 @@
-"""Opening pictures by path, URL, standard input or PDF page: an upright RGB picture, or one clear line."""
+"""Opening images by path, URL, standard input or PDF page: an upright RGB image, or one clear line."""
 
 import os
 import sys
@@ -38,34 +38,34 @@ _CHUNK = 1 << 16
 
 
 def open_image(source: Any, page: int | None = None) -> Image.Image:
-    """Return a picture upright and in RGB.
+    """Return an image upright and in RGB.
 
     Args:
-        source: A path, an http(s) URL, "-" (standard input), or a PIL, numpy or torch picture.
+        source: A path, an http(s) URL, "-" (standard input), or a PIL, numpy or torch image.
         page: Page of a PDF, counted from 1; by default the first.
 
     Raises:
-        ValueError: Nothing there, not a picture, damaged, too large, or a page that is missing.
+        ValueError: Nothing there, not an image, damaged, too large, or a page that is missing.
     """
     return open_images([source], page)[0]
 
 
 def open_images(sources: Sequence[Any], page: int | None = None, *, lazily: bool = False) -> list[Image.Image]:
-    """Open several pictures.
+    """Open several images.
 
     Args:
         sources: As `open_image`.
         page: Of those that are PDFs, of which there must then be one.
         lazily: Leave local JPEGs undecoded where they can be: fast preprocessing decodes them no larger than they
-            are shown, which changes the picture that is returned here. For pictures that are shown once.
+            are shown, which changes the image that is returned here. For images that are shown once.
 
     Raises:
         ValueError: As `open_image`.
     """
     opened = [_open(source, page, lazily) for source in sources]
     if page is not None and not any(is_pdf for _, is_pdf in opened):
-        names = ", ".join(map(_name, sources)) or "no picture"
-        raise ValueError(f"page {page} was asked for but there is no PDF among the pictures ({names})")
+        names = ", ".join(map(_name, sources)) or "no image"
+        raise ValueError(f"page {page} was asked for but there is no PDF among the images ({names})")
     return [image for image, _ in opened]
 
 
@@ -75,7 +75,7 @@ def is_url(source: Any) -> bool:
 
 
 def _open(source: Any, page: int | None, lazily: bool = False) -> tuple[Image.Image, bool]:
-    """Return the picture and whether it is a page of a PDF."""
+    """Return the image and whether it is a page of a PDF."""
     if lazily and (undecoded := _undecoded(source)) is not None:
         _check_pixels(undecoded, _name(source))
         return undecoded, False
@@ -108,7 +108,7 @@ def _is_upright(image: Image.Image) -> bool:
 
 
 def _name(source: Any) -> str:
-    """Say in a message which picture is meant."""
+    """Say in a message which image is meant."""
     if not isinstance(source, (str, Path)):
         return f"a {type(source).__name__}"
     return "standard input" if str(source) == STANDARD_INPUT else str(source)
@@ -116,9 +116,9 @@ def _name(source: Any) -> str:
 
 def _file(path: str | Path) -> BinaryIO:
     if os.path.isdir(path):
-        raise ValueError(f"{path} is a directory: give the picture files in it")
+        raise ValueError(f"{path} is a directory: give the image files in it")
     if not os.path.exists(path):
-        raise ValueError(f"{path}: no such file; give a picture's path, an http(s) URL, or - for standard input")
+        raise ValueError(f"{path}: no such file; give an image's path, an http(s) URL, or - for standard input")
     try:
         return open(path, "rb")
     except OSError as error:
@@ -129,20 +129,20 @@ def _read(stream: BinaryIO, name: str, page: int | None) -> tuple[Image.Image, b
     head = stream.read(len(PDF_MARK))
     stream.seek(0)
     if not head:
-        raise ValueError(f"{name} is empty (0 bytes, or read before): give a picture ({READABLE})")
+        raise ValueError(f"{name} is empty (0 bytes, or read before): give an image ({READABLE})")
     if head == PDF_MARK:
         return render_page(stream, name, 1 if page is None else page), True
     return _decode(stream, name), False
 
 
 def _decode(stream: BinaryIO, name: str) -> Image.Image:
-    """Decode a picture completely, so that whatever is wrong with it shows here, where its name is known."""
+    """Decode an image completely, so that whatever is wrong with it shows here, where its name is known."""
     try:
         image = Image.open(stream, formats=_formats())
     except Image.DecompressionBombError:
         raise ValueError(_too_large(name, "")) from None
     except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError(f"{name} is not a picture that can be read ({READABLE}): convert it first") from error
+        raise ValueError(f"{name} is not an image that can be read ({READABLE}): convert it first") from error
     _check_pixels(image, name)
     try:
         return to_rgb(image).copy()  # a copy, as the file is about to be closed

@@ -50,10 +50,10 @@ def load_pretrained(
         device: None takes CUDA, then MPS, then the CPU, whichever is there.
         resolution: Replaces the checkpoint's own; needed where its files do not tell it.
         adapter: Directory of a LoRA adapter, PEFT's or in the form of LLaVA's code. It is merged into the weights; one
-            of PEFT's stays beside them if they are quantised.
+            of PEFT's stays beside them if they are quantized.
         quantize: "int8" or "nf4" for the matrices of the language model's layers; the rest keeps ``dtype``. A
             checkpoint that was saved so is loaded without it.
-        quantize_vision: Quantise the vision encoder and the projector too.
+        quantize_vision: Quantize the vision encoder and the projector too.
         device_map: "auto" or a map of modules to devices, for a model that one device does not hold.
         fast: Make the vision encoder ready for inference: not equal to the plain one to the last bit, but
             faster. True, or a precision of `ConvLlavaVisionModel.optimize_for_inference`.
@@ -128,11 +128,11 @@ def _load(
 
 def _check_saved_quantized(checkpoint: Checkpoint, method: str, quantize: str | None) -> None:
     if quantize is not None:
-        raise ValueError(f"{checkpoint.folder} is quantised already ({method}): leave quantize out")
+        raise ValueError(f"{checkpoint.folder} is quantized already ({method}): leave quantize out")
     missing = [name for name in (method, "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
-            f"{checkpoint.folder} is quantised and needs {' and '.join(missing)}: pip install 'convllava[quant]'"
+            f"{checkpoint.folder} is quantized and needs {' and '.join(missing)}: pip install 'convllava[quant]'"
         )
     check_quantized(checkpoint)
 
@@ -143,7 +143,7 @@ def _load_quantized(
     place: torch.device,
     device_map: str | dict[str, Any] | None,
 ) -> ConvLlavaForConditionalGeneration:
-    """Load a checkpoint that was saved in fewer bits; what is not quantised has the dtype it was saved in."""
+    """Load a checkpoint that was saved in fewer bits; what is not quantized has the dtype it was saved in."""
     stored = checkpoint.config.dtype or torch.float32
     wanted = stored if dtype in (None, "auto") else _dtype(dtype, place)
     try:
@@ -245,9 +245,9 @@ def _first_line(error: Exception) -> str:
 def _check_finite(model: ConvLlavaForConditionalGeneration, checkpoint: Checkpoint) -> None:
     for name, tensor in model.state_dict().items():
         if name not in checkpoint.weights and name not in model._tied_weights_keys:
-            continue  # scales of quantised weights and the like
+            continue  # scales of quantized weights and the like
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.is_floating_point() or tensor.is_meta:
-            tensor = checkpoint.weights[name].load()  # quantised, or kept elsewhere
+            tensor = checkpoint.weights[name].load()  # quantized, or kept elsewhere
         # A sum is quick and shows every NaN and infinity; it may also overflow, so that is looked into.
         if not bool(tensor.sum().isfinite()):
             bad = int((~tensor.isfinite()).sum())

@@ -1,4 +1,4 @@
-"""Pages of PDF files as pictures."""
+"""Pages of PDF files as images."""
 
 from typing import BinaryIO
 

@@ -1,4 +1,4 @@
-"""A request made ready for the model: pictures opened and resized, text tokenised, context checked."""
+"""A request made ready for the model: images opened and resized, text tokenized, context checked."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,27 +17,27 @@ class Prompt:
     """What the model reads for one request.
 
     Attributes:
-        input_ids: (T,) int64, a picture's token once per visual token.
-        is_picture: (T,) bool, where that token stands.
-        pictures: (3, H_i, W_i) each, as the vision encoder reads them.
-        picture_digests: Of each picture's shape and pixels; equal for equal pictures only.
-        tokens_per_picture: Visual tokens of each.
-        picture_size: (width, height) of the first picture as it was given, upright.
+        input_ids: (T,) int64, an image's token once per visual token.
+        is_image: (T,) bool, where that token stands.
+        images: (3, H_i, W_i) each, as the vision encoder reads them.
+        image_digests: Of each image's shape and pixels; equal for equal images only.
+        tokens_per_image: Visual tokens of each.
+        image_size: (width, height) of the first image as it was given, upright.
         max_new_tokens: Longest answer that is wanted and fits.
     """
 
     input_ids: Tensor
-    is_picture: Tensor
-    pictures: tuple[Tensor, ...]
-    picture_digests: tuple[bytes, ...]
-    tokens_per_picture: tuple[int, ...]
-    picture_size: tuple[int, int] | None
+    is_image: Tensor
+    images: tuple[Tensor, ...]
+    image_digests: tuple[bytes, ...]
+    tokens_per_image: tuple[int, ...]
+    image_size: tuple[int, int] | None
     max_new_tokens: int
 
     @property
     def image_sizes(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of each picture as the vision encoder sees it."""
-        return tuple((picture.shape[1], picture.shape[2]) for picture in self.pictures)
+        """(height, width) of each image as the vision encoder sees it."""
+        return tuple((image.shape[1], image.shape[2]) for image in self.images)
 
 
 def prepare(request: Request, processor: ConvLlavaProcessor, context: int) -> Prompt:
@@ -50,36 +50,36 @@ def prepare(request: Request, processor: ConvLlavaProcessor, context: int) -> Pr
 
     Raises:
         ContextOverflowError: The context is too small.
-        ValueError: A picture cannot be opened, or placeholders do not match.
+        ValueError: An image cannot be opened, or placeholders do not match.
     """
-    pictures = open_images(request.sources, lazily=processor.image_processor.preprocessing == "fast")
-    picture_size = pictures[0].size if pictures else None  # now: one that is decoded smaller becomes smaller
-    data = _process(request, pictures, processor)
+    images = open_images(request.sources, lazily=processor.image_processor.preprocessing == "fast")
+    image_size = images[0].size if images else None  # now: one that is decoded smaller becomes smaller
+    data = _process(request, images, processor)
     input_ids = data["input_ids"][0]
-    shown = _cropped(data["pixel_values"], data["image_sizes"]) if pictures else ()
+    shown = _cropped(data["pixel_values"], data["image_sizes"]) if images else ()
     stride = processor.image_processor.output_stride
     return Prompt(
         input_ids=input_ids,
-        is_picture=input_ids == processor.image_token_id,
-        pictures=shown,
-        picture_digests=tuple(map(digest, shown)),
-        tokens_per_picture=tuple(num_image_tokens(picture.shape[1], picture.shape[2], stride) for picture in shown),
-        picture_size=picture_size,
+        is_image=input_ids == processor.image_token_id,
+        images=shown,
+        image_digests=tuple(map(digest, shown)),
+        tokens_per_image=tuple(num_image_tokens(image.shape[1], image.shape[2], stride) for image in shown),
+        image_size=image_size,
         max_new_tokens=new_tokens(len(input_ids), request.max_new_tokens, context),
     )
 
 
 def _cropped(pixel_values: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
-    """Return each picture (3, H, W) without the padding to its neighbours."""
+    """Return each image (3, H, W) without the padding to its neighbors."""
     return tuple(
         pixels[:, :height, :width] for pixels, (height, width) in zip(pixel_values, image_sizes.tolist(), strict=True)
     )
 
 
-def digest(picture: Tensor) -> bytes:
-    """Return a cryptographic digest of a picture (3, H, W): nobody can make another picture that has it."""
-    hashed = hashlib.sha256(repr(tuple(picture.shape)).encode())
-    hashed.update(picture.contiguous().numpy().data)
+def digest(image: Tensor) -> bytes:
+    """Return a cryptographic digest of an image (3, H, W): nobody can make another image that has it."""
+    hashed = hashlib.sha256(repr(tuple(image.shape)).encode())
+    hashed.update(image.contiguous().numpy().data)
     return hashed.digest()
 
 
@@ -106,8 +106,8 @@ def new_tokens(num_prompt_tokens: int, wanted: int | None, context: int) -> int:
     return wanted
 
 
-def _process(request: Request, pictures: list[Any], processor: ConvLlavaProcessor) -> dict[str, torch.Tensor]:
-    options = {"images": [pictures], "return_tensors": "pt", **request.image_options}
+def _process(request: Request, images: list[Any], processor: ConvLlavaProcessor) -> dict[str, torch.Tensor]:
+    options = {"images": [images], "return_tensors": "pt", **request.image_options}
     data: dict[str, torch.Tensor] = processor.apply_chat_template(
         [list(request.messages)],
         add_generation_prompt=True,

@@ -10,17 +10,17 @@ Quantize = Literal["int8", "nf4"]
 PACKAGES = {"int8": "torchao", "nf4": "bitsandbytes"}
 
 KEPT = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
-"""By their full names: the bare ones match nothing, and the encoder would be quantised in silence."""
+"""By their full names: the bare ones match nothing, and the encoder would be quantized in silence."""
 
 KEPT_WITH_VISION = ["lm_head"]
 
 
 def quantization_config(quantize: str, dtype: torch.dtype, *, quantize_vision: bool = False) -> Any:
-    """Return what transformers' ``from_pretrained`` takes to quantise while it loads.
+    """Return what transformers' ``from_pretrained`` takes to quantize while it loads.
 
     Args:
-        quantize: "int8" (torchao, weights only) or "nf4" (bitsandbytes, 4 bits with double quantisation).
-        dtype: Computations and everything that is not quantised.
+        quantize: "int8" (torchao, weights only) or "nf4" (bitsandbytes, 4 bits with double quantization).
+        dtype: Computations and everything that is not quantized.
         quantize_vision: Also the matrices of the vision encoder and the projector.
 
     Raises:

@@ -21,9 +21,9 @@ class Request:
     """A dialogue to be answered.
 
     Args:
-        messages: Dialogue whose last turn is the user's. Its image parts bring their pictures (under "image",
+        messages: Dialogue whose last turn is the user's. Its image parts bring their images (under "image",
             "url" or "path") or stand for `images`, in order.
-        images: Pictures by path, URL or loaded.
+        images: Images by path, URL or loaded.
         image_aspect_ratio, resolution, max_visual_tokens: None takes the checkpoint's own.
         max_new_tokens: Longest answer; None takes `DEFAULT_NEW_TOKENS`, or fewer where the context ends.
         temperature: 0 always takes the likeliest token; above it, tokens are drawn.
@@ -60,7 +60,7 @@ class Request:
 
     @classmethod
     def of_question(cls, question: str, images: Sequence[Any] = (), **options: Any) -> "Request":
-        """Ask one question about pictures, which come before it.
+        """Ask one question about images, which come before it.
 
         Raises:
             ValueError: There is no question.
@@ -75,24 +75,24 @@ class Request:
 
     @property
     def sources(self) -> list[Any]:
-        """The pictures in reading order, as given."""
+        """The images in reading order, as given."""
         return list(self.images) or list(_images_of(self.messages))
 
 
 def question_message(question: str, num_images: int = 0) -> Message:
-    """Return a user's turn: so many pictures, then the question.
+    """Return a user's turn: so many images, then the question.
 
     Raises:
         ValueError: The question is empty.
     """
     if not question.strip():
         raise ValueError("the question is empty: say what you want to know")
-    pictures: list[Message] = [{"type": "image"}] * num_images
-    return {"role": "user", "content": [*pictures, {"type": "text", "text": question}]}
+    images: list[Message] = [{"type": "image"}] * num_images
+    return {"role": "user", "content": [*images, {"type": "text", "text": question}]}
 
 
 def _images_of(messages: Sequence[Message]) -> Iterator[Any]:
-    """Yield the pictures that image parts bring with them."""
+    """Yield the images that image parts bring with them."""
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, (list, tuple)) else ():
@@ -101,7 +101,7 @@ def _images_of(messages: Sequence[Message]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds. Encoding is that of all pictures that were admitted together; the others count from submission."""
+    """Seconds. Encoding is that of all images that were admitted together; the others count from submission."""
 
     encode_seconds: float
     first_token_seconds: float
@@ -117,11 +117,11 @@ class Answer:
         text: Without end token, stop text and the blank that prompt formats put before an answer.
         token_ids: All that was generated, the end token included.
         finish_reason: "stop" (end token or stop text) or "length" (cut at max_new_tokens).
-        boxes: Boxes written in the text, in pixels of the first picture.
+        boxes: Boxes written in the text, in pixels of the first image.
         num_prompt_tokens: Visual tokens included.
-        num_image_tokens: Visual tokens of all pictures.
-        image_sizes: (height, width) of each picture as the vision encoder saw it.
-        grids: (rows, columns) of visual tokens of each picture.
+        num_image_tokens: Visual tokens of all images.
+        image_sizes: (height, width) of each image as the vision encoder saw it.
+        grids: (rows, columns) of visual tokens of each image.
         num_cached_tokens: Positions of the prompt that were not computed again.
     """
 

@@ -1,4 +1,4 @@
-"""What was computed once and is needed again: features of pictures, keys and values of dialogues."""
+"""What was computed once and is needed again: features of images, keys and values of dialogues."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -62,7 +62,7 @@ class RecentlyUsed(Generic[Key, Value]):
 
 
 def feature_cache(max_bytes: int) -> RecentlyUsed[bytes, Tensor]:
-    """Return an empty cache of projected features (n, D) by the digest of the picture as the encoder sees it."""
+    """Return an empty cache of projected features (n, D) by the digest of the image as the encoder sees it."""
     return RecentlyUsed(max_bytes, lambda features: features.nbytes)
 
 
@@ -79,7 +79,7 @@ NOTHING = Reused(0, [])
 class PrefixCache:
     """Keys and values of the latest dialogues; the next turn of one continues where it ended.
 
-    Two prompts share a beginning if their tokens are equal and, where a picture stands, its pixels too.
+    Two prompts share a beginning if their tokens are equal and, where an image stands, its pixels too.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -124,11 +124,11 @@ class PrefixCache:
 
 
 def signature(prompt: Prompt) -> Tensor:
-    """Return the prompt's tokens (T,), those of a picture replaced by a negative number that stands for it."""
+    """Return the prompt's tokens (T,), those of an image replaced by a negative number that stands for it."""
     marks: list[int] = []
-    for digest, count in zip(prompt.picture_digests, prompt.tokens_per_picture, strict=True):
+    for digest, count in zip(prompt.image_digests, prompt.tokens_per_image, strict=True):
         marks += [-1 - (int.from_bytes(digest[:8], "big") >> 1)] * count
-    return prompt.input_ids.masked_scatter(prompt.is_picture, torch.tensor(marks, dtype=torch.int64))
+    return prompt.input_ids.masked_scatter(prompt.is_image, torch.tensor(marks, dtype=torch.int64))
 
 
 def common_length(first: Tensor, second: Tensor) -> int:

@@ -59,7 +59,7 @@ class Row:
             text=self._text,
             token_ids=tuple(self.token_ids),
             finish_reason=reason,
-            boxes=boxes_in_pixels(self._text, *prompt.picture_size) if prompt.picture_size else (),
+            boxes=boxes_in_pixels(self._text, *prompt.image_size) if prompt.image_size else (),
             num_prompt_tokens=len(prompt.input_ids),
             num_image_tokens=sum(rows * columns for rows, columns in grids),
             image_sizes=sizes,

@@ -46,7 +46,7 @@ def suppressed_tokens(config: GenerationConfig, image_token_id: int) -> list[int
     return sorted({image_token_id, *(config.suppress_tokens or ())})
 
 
-def penalise(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:
+def penalize(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:
     """Make tokens that stand in the prompt or the answer less likely, if a checkpoint asks for it; (V,)."""
     if penalty is None or penalty == 1.0:
         return logits

@@ -21,7 +21,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._tokens: list[int] = []
-        # What a token reads depends on its neighbours (the blank before a word), so each piece is decoded
+        # What a token reads depends on its neighbors (the blank before a word), so each piece is decoded
         # together with the tokens of the piece before it.
         self._before = 0
         self._read = 0

@@ -11,7 +11,7 @@ _ASCII = "\n" + "".join(map(chr, range(0x20, 0x7F)))
 _BEYOND_ASCII = "£€¥§°±·×÷µ«»“”‘’–—…•ÄÖÜäöüßÀÁÂÇÈÉÊËÍÎÏÑÓÔÙÚÛàáâãåæçèéêëìíîïñòóôõøùúûœ"
 CHARACTERS = _ASCII + _BEYOND_ASCII
 
-# `<s>`, then turns: <|user|>PICTURE text<|assistant|>answer</s>. Pictures stand where the turn has them, with
+# `<s>`, then turns: <|user|>IMAGE text<|assistant|>answer</s>. Images stand where the turn has them, with
 # nothing around: every character is a position of the language model.
 CHAT_TEMPLATE = """
 {%- macro write(content) -%}

@@ -1,6 +1,6 @@
-"""Tokenisation in chunks between pictures, as LLaVA's authors do it, with the span of every token.
+"""Tokenization in chunks between images, as LLaVA's authors do it, with the span of every token.
 
-One call of the tokenizer on the whole text would differ: with Llama's tokenizer the chunk after a picture
+One call of the tokenizer on the whole text would differ: with Llama's tokenizer the chunk after an image
 begins with the word-boundary piece, as every text does, whereas text after another control token (as in
 ``</s>USER``) does not.
 """
@@ -19,7 +19,7 @@ Tokens = tuple[list[int], list[Span]]
 
 
 class ChunkTokenizer:
-    """Tokenises rendered prompts; built once for a tokenizer that has the image token among its added tokens.
+    """Tokenizes rendered prompts; built once for a tokenizer that has the image token among its added tokens.
 
     The tokenizer is handed in with every call, so that this object stays small when a processor is copied.
     """
@@ -42,7 +42,7 @@ class ChunkTokenizer:
         counts: Sequence[int] | None = None,
         add_special_tokens: bool = True,
     ) -> Tokens:
-        """Tokenise one text.
+        """Tokenize one text.
 
         Args:
             backend: The tokenizer's ``backend_tokenizer``.

@@ -19,7 +19,7 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     Args:
         depths: Layers of each stage; its length is the number of stages.
         hidden_sizes: Channels of each stage.
-        num_channels: Channels of a picture.
+        num_channels: Channels of an image.
         kernel_size: Side of the depthwise convolutions, odd (7 in ConvNeXt; paper section 4.4 asks for larger).
         hidden_act: Activation between the two pointwise products.
         layer_norm_eps: Epsilon of every LayerNorm (1e-6 in ConvNeXt's blocks).
@@ -91,7 +91,7 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
 
 
 class ConvLlavaConfig(PreTrainedConfig):
-    """Vision encoder, projector and language model, and how pictures and prompts are prepared for them.
+    """Vision encoder, projector and language model, and how images and prompts are prepared for them.
 
     Args:
         vision_config: A :class:`ConvLlavaVisionConfig`, or a ``CLIPVisionConfig`` for the paper's control.
@@ -100,7 +100,7 @@ class ConvLlavaConfig(PreTrainedConfig):
         image_token_id: Vocabulary id of ``<image>``; the last row of the vocabulary by default.
         image_aspect_ratio: ``"pad"`` (square) or ``"native"``.
         resolution: Pixels: the square's side (pad) or the short side (native); None (native only) keeps the
-            picture's own size, rounded to whole output cells.
+            image's own size, rounded to whole output cells.
         prompt_format: Name of the prompt format the checkpoint was trained with.
         projector_hidden_act: Activation inside the two-layer projector (``mlp2x_gelu``: gelu).
 
@@ -111,7 +111,7 @@ class ConvLlavaConfig(PreTrainedConfig):
     model_type = "convllava"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
-    vision_config: Any = None  # a configuration once initialised, whatever was given
+    vision_config: Any = None  # a configuration once initialized, whatever was given
     text_config: Any = None
     image_token_id: Any = None
     image_aspect_ratio: str = "pad"

@@ -1,7 +1,7 @@
-"""The fast way from a picture to pixels: beside the exact one, and only when asked for.
+"""The fast way from an image to pixels: beside the exact one, and only when asked for.
 
 Three things make it fast. A JPEG that will be shown smaller is decoded at a half, a quarter or an eighth of its size
-(libjpeg scales blocks in the frequency domain); resizing runs on 8-bit tensors; several pictures are prepared by
+(libjpeg scales blocks in the frequency domain); resizing runs on 8-bit tensors; several images are prepared by
 several threads, also ahead of the model. The price: values differ a little from those of the exact way, which equal
 the CLIP image processor's to the last bit.
 """
@@ -44,7 +44,7 @@ def open_lazily(source: str | Path) -> Image.Image | None:
 
 
 def decode(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Return an upright RGB picture, decoded no larger than it has to be for the size at which it is shown.
+    """Return an upright RGB image, decoded no larger than it has to be for the size at which it is shown.
 
     Only a JPEG that nobody has decoded yet may become smaller than it is, and never smaller than height x width with
     a margin.
@@ -63,7 +63,7 @@ def decode(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (height, width) of a picture as it is to be seen, from its header."""
+    """Return (height, width) of an image as it is to be seen, from its header."""
     return (image.width, image.height) if _lies(image) else (image.height, image.width)
 
 
@@ -72,7 +72,7 @@ def _lies(image: Image.Image) -> bool:
 
 
 def resize(image: Image.Image, height: int, width: int) -> Tensor:
-    """Resize an RGB picture with the antialiased bicubic kernel of the exact way; uint8 (3, H, W).
+    """Resize an RGB image with the antialiased bicubic kernel of the exact way; uint8 (3, H, W).
 
     At most one level from Pillow's result: both work on 8 bits, and round in another order.
     """
@@ -82,17 +82,17 @@ def resize(image: Image.Image, height: int, width: int) -> Tensor:
     return levels[0]
 
 
-def resize_padded(image: Image.Image, own_size: tuple[int, int], side: int, colour: tuple[int, int, int]) -> Tensor:
-    """Resize an RGB picture in the middle of its square, as the exact way does; uint8 (3, side, side).
+def resize_padded(image: Image.Image, own_size: tuple[int, int], side: int, color: tuple[int, int, int]) -> Tensor:
+    """Resize an RGB image in the middle of its square, as the exact way does; uint8 (3, side, side).
 
-    The exact way puts the whole picture at whole pixels. In one that was decoded smaller these are fractions: it
+    The exact way puts the whole image at whole pixels. In one that was decoded smaller these are fractions: it
     is put on whole pixels of a slightly larger ground, of which the right part is then resized.
 
     Args:
         image: Perhaps decoded smaller than it is.
         own_size: (height, width) that it has in its file.
         side: Of the square, in pixels.
-        colour: Of the ground.
+        color: Of the ground.
     """
     longer = max(own_size)
     starts, sides, places = [], [], []  # along the width, then the height
@@ -103,7 +103,7 @@ def resize_padded(image: Image.Image, own_size: tuple[int, int], side: int, colo
         starts.append(places[-1] - offset)
         sides.append(longer * scale)
     ends = [start + length for start, length in zip(starts, sides, strict=True)]
-    ground = Image.new("RGB", (math.ceil(ends[0]), math.ceil(ends[1])), colour)
+    ground = Image.new("RGB", (math.ceil(ends[0]), math.ceil(ends[1])), color)
     ground.paste(image, (places[0], places[1]))
     if ground.size == (longer, longer):  # nothing was decoded smaller
         return resize(ground, side, side)
@@ -111,12 +111,12 @@ def resize_padded(image: Image.Image, own_size: tuple[int, int], side: int, colo
     return torch.from_numpy(np.array(shown)).permute(2, 0, 1)
 
 
-def normalise_into(
+def normalize_into(
     target: Tensor, levels: Tensor, mean: Sequence[float], std: Sequence[float], rescale_factor: float
 ) -> None:
-    """Write 8-bit levels (3, H, W), rescaled and normalised, into ``target`` (3, H, W)."""
-    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
-        target[channel].copy_(levels[channel]).mul_(rescale_factor / spread).sub_(centre / spread)
+    """Write 8-bit levels (3, H, W), rescaled and normalized, into ``target`` (3, H, W)."""
+    for channel, (center, spread) in enumerate(zip(mean, std, strict=True)):
+        target[channel].copy_(levels[channel]).mul_(rescale_factor / spread).sub_(center / spread)
 
 
 def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -131,18 +131,18 @@ def in_threads(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 def prepare_ahead(
     image_processor: Any, sources: Iterable[Any], *, ahead: int = 2, **options: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield ``pixel_values`` (1, 3, H, W) and ``image_sizes`` (1, 2) of each picture, in order.
+    """Yield ``pixel_values`` (1, 3, H, W) and ``image_sizes`` (1, 2) of each image, in order.
 
     The next ones are prepared in threads of their own while the caller works on one.
 
     Args:
         image_processor: Fast or exact.
-        sources: Paths, URLs or pictures; read as they are needed.
-        ahead: Pictures that are prepared before they are asked for, at least 1.
+        sources: Paths, URLs or images; read as they are needed.
+        ahead: Images that are prepared before they are asked for, at least 1.
         options: Image options.
 
     Raises:
-        ValueError: ``ahead`` is less than 1, or a picture cannot be used; when its turn comes.
+        ValueError: ``ahead`` is less than 1, or an image cannot be used; when its turn comes.
     """
     if ahead < 1:
         raise ValueError(f"ahead must be at least 1, got {ahead}")

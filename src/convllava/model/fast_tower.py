@@ -177,7 +177,7 @@ class FastTower:
     Args:
         tower: The plain encoder; its weights are used, so it must keep them.
         precision: One of `PRECISIONS`.
-        size: (height, width) of the pictures that are expected most often; others work too.
+        size: (height, width) of the images that are expected most often; others work too.
         way: The products to use; None measures which are fastest.
 
     Raises:
@@ -206,7 +206,7 @@ class FastTower:
 
     @torch.no_grad()
     def __call__(self, pixel_values: Tensor) -> Tensor:
-        """Return the last stage's features (N, h, w, C) of pictures (N, 3, H, W)."""
+        """Return the last stage's features (N, h, w, C) of images (N, 3, H, W)."""
         features = self._tower.embeddings(pixel_values.to(self.dtype))
         for stage, products, rows in zip(self._tower.encoder.stages, self._products, self._rows, strict=True):
             features = stage.downsample(features).contiguous()
@@ -240,7 +240,7 @@ def parts_to_try(positions: int, hidden_bytes: int) -> list[int]:
     """Return how many positions may run at a time, fewest first: all, or equal parts of at most one or four thousand.
 
     Args:
-        positions: Of a picture.
+        positions: Of an image.
         hidden_bytes: Of one position's hidden layer.
     """
     if positions * hidden_bytes <= CACHED_BYTES:

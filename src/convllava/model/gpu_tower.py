@@ -57,7 +57,7 @@ class GpuTower:
 
     @torch.no_grad()
     def __call__(self, pixel_values: Tensor) -> Tensor:
-        """Return the last stage's features (N, h, w, C) of pictures (N, 3, H, W)."""
+        """Return the last stage's features (N, h, w, C) of images (N, 3, H, W)."""
         return self._graphs(pixel_values.to(self._dtype))
 
 

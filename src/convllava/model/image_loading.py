@@ -1,4 +1,4 @@
-"""Any picture (path, URL, PIL, numpy, torch; any mode) to an upright PIL picture in RGB."""
+"""Any image (path, URL, PIL, numpy, torch; any mode) to an upright PIL image in RGB."""
 
 import base64
 import binascii
@@ -15,19 +15,19 @@ import torch
 from PIL import Image, ImageOps
 
 SHORTEST_BASE64 = 80
-"""Shorter texts cannot be a whole picture: a mistyped path is then called a missing file."""
+"""Shorter texts cannot be a whole image: a mistyped path is then called a missing file."""
 
 URL_TIMEOUT = 30.0
-"""Seconds to wait for a picture from the network."""
+"""Seconds to wait for an image from the network."""
 
 
 def open_image(source: str | Path) -> Image.Image:
-    """Read a picture by path, http(s) URL, ``data:`` URL or base64 text; its mode stays as it is.
+    """Read an image by path, http(s) URL, ``data:`` URL or base64 text; its mode stays as it is.
 
     transformers' own loader converts to RGB at once: transparent grounds turn black, 16-bit levels white.
 
     Raises:
-        ValueError: No such file, no answer, or not a picture.
+        ValueError: No such file, no answer, or not an image.
     """
     name = _short(str(source))
     try:
@@ -62,13 +62,13 @@ def _short(text: str) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture upright and in RGB, whatever its mode; of several frames the one it stands at.
+    """Return an image upright and in RGB, whatever its mode; of several frames the one it stands at.
 
-    Transparent parts become white: pictures with an alpha channel (logos, diagrams, screenshots) are made to
+    Transparent parts become white: images with an alpha channel (logos, diagrams, screenshots) are made to
     be seen on a page, and black ink on PIL's default black ground would vanish.
 
     Raises:
-        ValueError: The file is cut off, or the mode has no defined colours (for example La).
+        ValueError: The file is cut off, or the mode has no defined colors (for example La).
     """
     try:
         image.load()
@@ -93,7 +93,7 @@ def _convert(image: Image.Image) -> Image.Image:
 
 def _describe(image: Image.Image) -> str:
     name = getattr(image, "filename", "")
-    described = f"a picture of {image.width}x{image.height} pixels, mode {image.mode}"
+    described = f"an image of {image.width}x{image.height} pixels, mode {image.mode}"
     return f"{name}, {described}" if name else described
 
 
@@ -106,7 +106,7 @@ def _from_float(levels: np.ndarray) -> Image.Image:
     """Read floats as fractions of full brightness."""
     if not (levels.min() >= 0.0 and levels.max() <= 1.0):
         raise ValueError(
-            f"a picture of floats has values from 0 to 1, got {levels.min():g} to {levels.max():g}: "
+            f"an image of floats has values from 0 to 1, got {levels.min():g} to {levels.max():g}: "
             "scale it or pass 8-bit integers"
         )
     return Image.fromarray(np.rint(levels * 255.0).astype(np.uint8))
@@ -119,10 +119,10 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def to_pil(image: Any) -> Image.Image:
-    """Return a PIL picture for a PIL, numpy or torch one: (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4.
+    """Return a PIL image for a PIL, numpy or torch one: (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4.
 
     Raises:
-        ValueError: Not a picture: another type, shape or range of values.
+        ValueError: Not an image: another type, shape or range of values.
     """
     if isinstance(image, Image.Image):
         return image
@@ -130,12 +130,12 @@ def to_pil(image: Any) -> Image.Image:
         image = image.detach().cpu()
         image = image.float().numpy() if image.is_floating_point() else image.numpy()
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"a picture is a PIL image, a numpy array or a torch tensor, got {type(image).__name__}")
+        raise ValueError(f"an image is a PIL image, a numpy array or a torch tensor, got {type(image).__name__}")
     return _from_levels(_channels_last(image))
 
 
 def _from_levels(levels: np.ndarray) -> Image.Image:
-    """Return the picture of an array (H, W) or (H, W, 3 | 4)."""
+    """Return the image of an array (H, W) or (H, W, 3 | 4)."""
     if levels.dtype == np.bool_:
         return Image.fromarray(levels.astype(np.uint8) * np.uint8(255))
     if levels.dtype == np.uint16:
@@ -143,7 +143,7 @@ def _from_levels(levels: np.ndarray) -> Image.Image:
     if np.issubdtype(levels.dtype, np.floating):
         return _from_float(levels.astype(np.float32))
     if levels.min() < 0 or levels.max() > 255:
-        raise ValueError(f"an integer picture has values from 0 to 255, got {levels.min()} to {levels.max()}: scale it")
+        raise ValueError(f"an integer image has values from 0 to 255, got {levels.min()} to {levels.max()}: scale it")
     return Image.fromarray(levels.astype(np.uint8))
 
 
@@ -154,5 +154,5 @@ def _channels_last(levels: np.ndarray) -> np.ndarray:
     if levels.ndim == 3 and levels.shape[2] == 1:
         levels = levels[:, :, 0]
     if levels.size == 0 or not (levels.ndim == 2 or (levels.ndim == 3 and levels.shape[2] in (3, 4))):
-        raise ValueError(f"a picture has shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, got {tuple(shape)}")
+        raise ValueError(f"an image has shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4, got {tuple(shape)}")
     return np.ascontiguousarray(levels)

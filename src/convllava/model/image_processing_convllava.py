@@ -1,4 +1,4 @@
-"""Pictures of any size and mode to the padded batch that ConvLLaVA reads.
+"""Images of any size and mode to the padded batch that ConvLLaVA reads.
 
 Reading order: shapes (pure arithmetic), the options of a call, the processor.
 """
@@ -18,7 +18,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
-from .fast_image_processing import decode, in_threads, normalise_into, open_lazily, resize, resize_padded, upright_size
+from .fast_image_processing import decode, in_threads, normalize_into, open_lazily, resize, resize_padded, upright_size
 from .image_loading import open_image, to_pil, to_rgb
 
 IMAGE_ASPECT_RATIOS = ("pad", "native")
@@ -28,9 +28,9 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_RESIZED_PIXELS = 1 << 27
-"""Pixels one resized picture may have (128 Mi, 32768 visual tokens at stride 64).
+"""Pixels one resized image may have (128 Mi, 32768 visual tokens at stride 64).
 
-With its short side scaled up to the resolution, a picture 1 pixel high and 4000 wide would otherwise ask for
+With its short side scaled up to the resolution, an image 1 pixel high and 4000 wide would otherwise ask for
 gigabytes before anybody counts its tokens.
 """
 
@@ -40,7 +40,7 @@ MOST_ENLARGED = 4.0
 
 
 def num_image_tokens(height: int, width: int, output_stride: int) -> int:
-    """Return how many visual tokens a picture of this (resized) shape costs."""
+    """Return how many visual tokens an image of this (resized) shape costs."""
     return (height // output_stride) * (width // output_stride)
 
 
@@ -53,16 +53,16 @@ def resized_shape(
     max_visual_tokens: int | None,
     output_stride: int,
 ) -> tuple[int, int]:
-    """Return the (height, width) at which a picture is shown to the vision encoder.
+    """Return the (height, width) at which an image is shown to the vision encoder.
 
     Args:
-        height: Of the original picture, in pixels.
-        width: Of the original picture, in pixels.
-        image_aspect_ratio: "pad" (a square) or "native" (the picture's own).
+        height: Of the original image, in pixels.
+        width: Of the original image, in pixels.
+        image_aspect_ratio: "pad" (a square) or "native" (the image's own).
         resolution: Side of the square under "pad", short side under "native". None (native only) keeps the
-            picture's own size, each side rounded to the nearest multiple of the stride; a picture thinner
+            image's own size, each side rounded to the nearest multiple of the stride; an image thinner
             than one cell is enlarged first, keeping its shape, at most fourfold.
-        max_visual_tokens: Budget of one picture. Applied last; a shape that fits is left as it is.
+        max_visual_tokens: Budget of one image. Applied last; a shape that fits is left as it is.
         output_stride: Pixels per visual token and side.
 
     Raises:
@@ -80,7 +80,7 @@ def resized_shape(
         shape = _within_budget(*shape, max_visual_tokens, output_stride, square=image_aspect_ratio == "pad")
     if shape[0] * shape[1] > MAX_RESIZED_PIXELS:
         raise ValueError(
-            f"a picture of {width}x{height} pixels becomes {shape[1]}x{shape[0]}, more than the "
+            f"an image of {width}x{height} pixels becomes {shape[1]}x{shape[0]}, more than the "
             f"{MAX_RESIZED_PIXELS} pixels allowed: lower resolution or set max_visual_tokens"
         )
     return shape
@@ -95,7 +95,7 @@ def _check_options(
     output_stride: int,
 ) -> None:
     if height < 1 or width < 1:
-        raise ValueError(f"a picture has at least one pixel a side, got {width}x{height}")
+        raise ValueError(f"an image has at least one pixel a side, got {width}x{height}")
     _check_aspect(image_aspect_ratio)
     if resolution is None and image_aspect_ratio == "pad":
         raise ValueError("image_aspect_ratio='pad' needs a resolution (the side of the square in pixels), got None")
@@ -132,7 +132,7 @@ def _within_budget(height: int, width: int, budget: int, stride: int, *, square:
     if square:
         side = math.isqrt(budget) * stride
         return side, side
-    # A stretched picture is as sharp as its more shrunken side; more cells along the other one tell nothing
+    # A stretched image is as sharp as its more shrunken side; more cells along the other one tell nothing
     # new.
     rows, columns = max(
         _grids_near(height, width, budget, stride),
@@ -142,7 +142,7 @@ def _within_budget(height: int, width: int, budget: int, stride: int, *, square:
 
 
 def _grids_near(height: int, width: int, budget: int, stride: int) -> list[tuple[int, int]]:
-    """Return the grids (rows, columns) around the ideal one, none larger than the picture's own."""
+    """Return the grids (rows, columns) around the ideal one, none larger than the image's own."""
     ideal_rows, ideal_columns = math.sqrt(budget * height / width), math.sqrt(budget * width / height)
     candidates = (math.floor(ideal_rows), math.ceil(ideal_rows), budget // math.ceil(ideal_columns))
     grids = []
@@ -153,13 +153,13 @@ def _grids_near(height: int, width: int, budget: int, stride: int) -> list[tuple
     return grids
 
 
-def pad_to_square(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """Centre an RGB picture on a square of its longer side, at integer offsets."""
+def pad_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """Center an RGB image on a square of its longer side, at integer offsets."""
     width, height = image.size
     if width == height:
         return image
     side = max(width, height)
-    square = Image.new("RGB", (side, side), colour)
+    square = Image.new("RGB", (side, side), color)
     square.paste(image, ((side - width) // 2, (side - height) // 2))
     return square
 
@@ -191,13 +191,13 @@ class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg
 
 
 class ConvLlavaImageProcessor(PilBackend):
-    """Pictures to ``pixel_values`` (N, 3, Hmax, Wmax), zero right and below, and ``image_sizes`` (N, 2).
+    """Images to ``pixel_values`` (N, 3, Hmax, Wmax), zero right and below, and ``image_sizes`` (N, 2).
 
     Args:
         output_stride: Pixels per visual token and side of the vision encoder.
-        image_aspect_ratio: "pad": centred on a square of the mean colour. "native": the picture's own.
+        image_aspect_ratio: "pad": centerd on a square of the mean color. "native": the image's own.
         resolution: Side of the square ("pad") or short side ("native"); None (native only): the own size.
-        max_visual_tokens: Budget of one picture, None for no limit.
+        max_visual_tokens: Budget of one image, None for no limit.
         preprocessing: "exact": values equal those of CLIP's image processor. "fast": a level or so beside them on
             average, in a fraction of the time; see `fast_image_processing`.
 
@@ -223,11 +223,11 @@ class ConvLlavaImageProcessor(PilBackend):
             raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {self.preprocessing!r}")
 
     def resized_shape(self, height: int, width: int, **options: Any) -> tuple[int, int]:
-        """Return the (height, width) at which a picture of this size would be shown, options as in a call."""
+        """Return the (height, width) at which an image of this size would be shown, options as in a call."""
         return resized_shape(height, width, **self._options(options))
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Open pictures given by path or URL; keep loaded ones and any nesting as they are."""
+        """Open images given by path or URL; keep loaded ones and any nesting as they are."""
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(image) for image in image_url_or_urls]
         if not isinstance(image_url_or_urls, (str, Path)):
@@ -236,7 +236,7 @@ class ConvLlavaImageProcessor(PilBackend):
         return unread or open_image(image_url_or_urls)
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Prepare one picture or any nesting of pictures, loaded or by path or URL; see the class."""
+        """Prepare one image or any nesting of images, loaded or by path or URL; see the class."""
         return_tensors = kwargs.pop("return_tensors", None)
         options = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
         flat = make_flat_list_of_images(self.fetch_images(images))
@@ -254,7 +254,7 @@ class ConvLlavaImageProcessor(PilBackend):
         height, width = (max(side) for side in zip(*sizes, strict=True)) if sizes else (0, 0)
         pixel_values = np.zeros((len(resized), 3, height, width), dtype=np.float32)
         for row, image in zip(pixel_values, resized, strict=True):
-            self._normalise_into(row[:, : image.height, : image.width], image)
+            self._normalize_into(row[:, : image.height, : image.width], image)
         return torch.from_numpy(pixel_values), torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
 
     def _prepare_fast(self, images: Sequence[Any], shown: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -264,7 +264,7 @@ class ConvLlavaImageProcessor(PilBackend):
         pixel_values = torch.zeros(len(levels), 3, height, width)
         for row, own in zip(pixel_values, levels, strict=True):
             target = row[:, : own.shape[1], : own.shape[2]]
-            normalise_into(target, own, self.image_mean, self.image_std, self.rescale_factor)
+            normalize_into(target, own, self.image_mean, self.image_std, self.rescale_factor)
         return pixel_values, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
 
     def _resize_fast(self, image: Image.Image, options: dict[str, Any]) -> torch.Tensor:
@@ -290,8 +290,8 @@ class ConvLlavaImageProcessor(PilBackend):
             return image
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
-    def _normalise_into(self, target: np.ndarray, image: Image.Image) -> None:
-        """Write an RGB picture (H, W, 3) rescaled and normalised into ``target`` (3, H, W)."""
+    def _normalize_into(self, target: np.ndarray, image: Image.Image) -> None:
+        """Write an RGB image (H, W, 3) rescaled and normalized into ``target`` (3, H, W)."""
         tables = _level_tables(tuple(self.image_mean), tuple(self.image_std), self.rescale_factor)
         for channel, (table, band) in enumerate(zip(tables, image.split(), strict=True)):
             np.take(table, np.asarray(band), out=target[channel], mode="clip")
@@ -304,6 +304,6 @@ def _level_tables(mean: tuple[float, ...], std: tuple[float, ...], rescale_facto
     The order of roundings is that of the CLIP image processor, so that values equal it to the last bit.
     """
     levels = (np.arange(256) * rescale_factor).astype(np.float32)
-    centres = np.asarray(mean, dtype=np.float32)[:, None]
+    centers = np.asarray(mean, dtype=np.float32)[:, None]
     widths = np.asarray(std, dtype=np.float32)[:, None]
-    return (levels - centres) / widths
+    return (levels - centers) / widths

@@ -1,6 +1,6 @@
 """ConvLLaVA: a vision encoder, a two-layer projector and a causal language model in a row.
 
-Pictures enter in three named steps: ``get_image_features`` encodes and projects them, ``get_placeholder_mask`` finds
+Images enter in three named steps: ``get_image_features`` encodes and projects them, ``get_placeholder_mask`` finds
 where they belong in the text, ``masked_scatter`` puts them there.
 """
 
@@ -73,7 +73,7 @@ class ConvLlavaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module is not self.get_output_embeddings():
-            # the projector: weights scaled by their inputs, or what a picture says is drowned from the start
+            # the projector: weights scaled by their inputs, or what an image says is drowned from the start
             init.normal_(module.weight, std=module.in_features**-0.5)
             init.zeros_(module.bias)
         else:
@@ -101,7 +101,7 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """Encode and project pictures, each as if it were alone.
+        """Encode and project images, each as if it were alone.
 
         The vision encoder and the projector are each called exactly once, however many shapes the batch holds:
         under FSDP2 every rank then takes part in the same collectives.
@@ -129,14 +129,14 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         side = self.config.vision_config.image_size
         if not bool((image_sizes == side).all()):
             raise ValueError(
-                f"this model's CLIP encoder takes pictures of {side}x{side} pixels only, got "
+                f"this model's CLIP encoder takes images of {side}x{side} pixels only, got "
                 f"{[tuple(size) for size in image_sizes.tolist()]}; use image_aspect_ratio='pad' at {side}"
             )
         outputs = self.vision_tower(pixel_values.to(self.dtype), output_hidden_states=True)
         return outputs.hidden_states[CLIP_FEATURE_LAYER][:, 1:].flatten(0, 1)  # without the class token
 
     def get_placeholder_mask(self, input_ids: Tensor | None, inputs_embeds: Tensor, num_features: int) -> Tensor:
-        """Return a bool mask (N, positions, 1) of the positions that pictures fill.
+        """Return a bool mask (N, positions, 1) of the positions that images fill.
 
         Raises:
             ValueError: When there are more or fewer placeholders than visual tokens.
@@ -149,8 +149,8 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         num_placeholders = int(mask.sum())
         if num_placeholders != num_features:
             raise ValueError(
-                f"the text has {num_placeholders} image tokens but the pictures give {num_features} visual "
-                "tokens; let the processor expand <image> with the same pictures"
+                f"the text has {num_placeholders} image tokens but the images give {num_features} visual "
+                "tokens; let the processor expand <image> with the same images"
             )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
 
@@ -167,17 +167,17 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> ConvLlavaModelOutput:
-        """Run the language model over text and pictures.
+        """Run the language model over text and images.
 
         Args:
             input_ids: (N, positions), or ``inputs_embeds`` (N, positions, D).
-            pixel_values, image_sizes: All pictures of the batch, in reading order over its rows; none at all for
+            pixel_values, image_sizes: All images of the batch, in reading order over its rows; none at all for
                 text alone.
             mm_encoder_outputs: ``{"image": get_image_features(...)}`` in place of ``pixel_values``.
 
         Raises:
             ValueError: When both or neither of ``input_ids`` and ``inputs_embeds`` are given, or placeholders and
-                pictures disagree.
+                images disagree.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -209,7 +209,7 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         )
 
     def _silent_cell(self) -> Tensor:
-        """Encode one blank cell and multiply it by zero, so that a rank without pictures joins the collectives."""
+        """Encode one blank cell and multiply it by zero, so that a rank without images joins the collectives."""
         config = self.config
         is_convnext = isinstance(config.vision_config, ConvLlavaVisionConfig)
         side = config.output_stride if is_convnext else config.vision_config.image_size

@@ -1,4 +1,4 @@
-"""Dialogues and pictures to what the model reads: prompts rendered, ``<image>`` expanded, rows padded."""
+"""Dialogues and images to what the model reads: prompts rendered, ``<image>`` expanded, rows padded."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -32,7 +32,7 @@ class ConvLlavaProcessor(ProcessorMixin):
     """Image processor, tokenizer and prompt format of a checkpoint.
 
     Args:
-        image_processor: Says how pictures are shown; its options can be given again with every call.
+        image_processor: Says how images are shown; its options can be given again with every call.
         tokenizer: Any fast tokenizer. ``<image>`` is added to it as the next free id if it has none, and it
             is set to pad on the left, as generation needs.
         chat_template: Jinja template; by default that of ``prompt_format``.
@@ -72,11 +72,11 @@ class ConvLlavaProcessor(ProcessorMixin):
 
         Args:
             messages: The dialogue; its image parts stand for ``images``, in order.
-            images: PIL, numpy or torch pictures.
+            images: PIL, numpy or torch images.
             image_options: image_aspect_ratio, resolution, max_visual_tokens.
 
         Returns:
-            input_ids (T,) int64, with a picture's token once per visual token; labels_mask (T,) bool, true on
+            input_ids (T,) int64, with an image's token once per visual token; labels_mask (T,) bool, true on
             the assistant's text and its end token; pixel_values (N, 3, Hmax, Wmax); image_sizes (N, 2).
 
         Raises:
@@ -97,7 +97,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         }
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """Return the prompt of a dialogue as text, to look at; to tokenise it, use ``apply_chat_template``.
+        """Return the prompt of a dialogue as text, to look at; to tokenize it, use ``apply_chat_template``.
 
         In the text alone nobody can tell a control token that the template wrote from one that a user typed.
         """
@@ -117,13 +117,13 @@ class ConvLlavaProcessor(ProcessorMixin):
         processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Render one dialogue or a list of them; with ``tokenize`` prepare texts and pictures for the model.
+        """Render one dialogue or a list of them; with ``tokenize`` prepare texts and images for the model.
 
         As in transformers, with two differences: control tokens and ``<image>`` typed in a message always
         stay text, and ``assistant_masks`` come from character spans in every version of transformers.
 
         Args:
-            conversation: Messages. An image part brings its picture under "image", "path", "url" or "base64".
+            conversation: Messages. An image part brings its image under "image", "path", "url" or "base64".
             processor_kwargs: Image options, padding and the like, as for a call. "images" among them stand
                 for the image parts of the messages.
             kwargs: Template variables (tools, ...); processor options are understood here too.
@@ -153,17 +153,17 @@ class ConvLlavaProcessor(ProcessorMixin):
         return data if return_dict else data["input_ids"]
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> BatchFeature:
-        """Prepare pictures and texts that hold one ``<image>`` for each picture.
+        """Prepare images and texts that hold one ``<image>`` for each image.
 
         Args:
-            images: One picture, a flat list over all texts, or a list for each text; loaded, or by path or
+            images: One image, a flat list over all texts, or a list for each text; loaded, or by path or
                 URL.
             text: One prompt or several.
             kwargs: Image options, and padding, return_tensors, return_offsets_mapping and the other text
-                options of transformers. Truncation is refused: it would cut pictures in two.
+                options of transformers. Truncation is refused: it would cut images in two.
 
         Returns:
-            input_ids and attention_mask for texts, pixel_values and image_sizes for pictures.
+            input_ids and attention_mask for texts, pixel_values and image_sizes for images.
 
         Raises:
             ValueError: Nothing to do, images and placeholders disagree, or a wrong option.
@@ -174,13 +174,13 @@ class ConvLlavaProcessor(ProcessorMixin):
         return self._process(texts, images, **kwargs)
 
     def replace_image_token(self, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
-        """Return what ``<image>`` becomes for one processed picture (transformers' and vLLM's hook)."""
+        """Return what ``<image>`` becomes for one processed image (transformers' and vLLM's hook)."""
         return self.image_token * self._counts([image_inputs["image_sizes"][image_idx]])[0]
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Tell how many tokens pictures of these original (height, width) will cost (vLLM's hook)."""
+        """Tell how many tokens images of these original (height, width) will cost (vLLM's hook)."""
         if image_sizes is None:
             return MultiModalData()
         given = self._sorted_options(kwargs)["images_kwargs"]
@@ -218,9 +218,9 @@ class ConvLlavaProcessor(ProcessorMixin):
         answers: list[list[Span]] | None,
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        """Tokenise and pad; under each key one list a text."""
+        """Tokenize and pad; under each key one list a text."""
         if options.get("truncation"):
-            raise ValueError("truncation would cut pictures in two: lower resolution or max_visual_tokens instead")
+            raise ValueError("truncation would cut images in two: lower resolution or max_visual_tokens instead")
         special = options.get("add_special_tokens", True)
         rows = self._tokenize_all(texts, shown, special)
         pad = Padding.from_options(self.tokenizer, options, max(len(ids) for ids, _ in rows))
@@ -274,7 +274,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         return self._chunks(self.tokenizer.backend_tokenizer, text, counts, add_special_tokens)
 
     def _counts(self, image_sizes: Iterable[Sequence[int]]) -> list[int]:
-        """Return the visual tokens of pictures of these resized (height, width)."""
+        """Return the visual tokens of images of these resized (height, width)."""
         stride = self.image_processor.output_stride
         return [num_image_tokens(int(height), int(width), stride) for height, width in image_sizes]
 
@@ -326,7 +326,7 @@ def _prepare_padding(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _check_typos(names: Iterable[str]) -> None:
-    """Raise a ValueError for a misspelt image option, which transformers would ignore with a warning."""
+    """Raise a ValueError for a misspelled image option, which transformers would ignore with a warning."""
     known = {*TextKwargs.__annotations__, *ImagesKwargs.__annotations__, *IMAGE_OPTIONS}
     for name in names:
         near = get_close_matches(name, IMAGE_OPTIONS, n=1, cutoff=0.8)

@@ -22,7 +22,7 @@ def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:
 
 
 def images_of(messages: Sequence[Message]) -> Iterator[Any]:
-    """Yield the pictures that the image parts of a dialogue bring with them."""
+    """Yield the images that the image parts of a dialogue bring with them."""
     for message in messages:
         parts = [] if isinstance(message["content"], str) else message["content"]
         for part in parts:
@@ -31,7 +31,7 @@ def images_of(messages: Sequence[Message]) -> Iterator[Any]:
 
 
 def _image_of(part: Message) -> list[Any]:
-    """Return the one picture of an image part, or none where it is only a place."""
+    """Return the one image of an image part, or none where it is only a place."""
     if part["type"] == "image_url":
         url = part["image_url"]
         return [url["url"] if isinstance(url, Mapping) else url]
@@ -40,7 +40,7 @@ def _image_of(part: Message) -> list[Any]:
 
 
 def flatten_images(images: Any) -> tuple[list[Any], list[int]]:
-    """Return the pictures in one list, and how many belong to each text (one number if that was not told)."""
+    """Return the images in one list, and how many belong to each text (one number if that was not told)."""
     if images is None:
         return [], [0]
     if isinstance(images, (list, tuple)) and images and all(isinstance(own, (list, tuple)) for own in images):
@@ -51,14 +51,14 @@ def flatten_images(images: Any) -> tuple[list[Any], list[int]]:
 
 
 def check_counts(texts: Sequence[str], images: Sequence[int]) -> None:
-    """Check that there is one picture for each ``<image>``.
+    """Check that there is one image for each ``<image>``.
 
     Args:
         texts: Rendered prompts.
-        images: Pictures of each text, or one number for all texts together.
+        images: Images of each text, or one number for all texts together.
 
     Raises:
-        ValueError: Names the text, where pictures were told apart, and both counts.
+        ValueError: Names the text, where images were told apart, and both counts.
     """
     placeholders = [text.count(IMAGE_TOKEN) for text in texts]
     if len(images) > 1:

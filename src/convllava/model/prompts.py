@@ -32,7 +32,7 @@ LLAVA_V1_SYSTEM = "A chat between a curious human and an artificial intelligence
     who="human"
 )
 
-# Pictures that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the
+# Images that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the
 # text just where they were put.
 _WRITE_CONTENT = """
 {%- macro write(content) -%}
@@ -73,7 +73,7 @@ _CONVERSATION = """
 {%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}
 """
 
-# Pictures and their captions only: LLaVA's first training stage drops the question and any system message.
+# Images and their captions only: LLaVA's first training stage drops the question and any system message.
 # BOS is written for tokenizers that add none of their own.
 _PLAIN = """
 {%- if bos_token -%}{{- bos_token -}}{%- endif -%}
@@ -282,9 +282,9 @@ def control_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
 
 
 def plain_messages(messages: Sequence[Message], control_tokens: re.Pattern[str] = NOTHING) -> list[Message]:
-    """Return the dialogue as templates read it: no pictures' data, every control token in a text marked.
+    """Return the dialogue as templates read it: no images' data, every control token in a text marked.
 
-    Neighbouring texts are joined, because two harmless parts (``<im`` and ``age>``) would together make a
+    Neighboring texts are joined, because two harmless parts (``<im`` and ``age>``) would together make a
     control token.
     """
     return [{**message, "content": _plain_content(message["content"], control_tokens)} for message in messages]

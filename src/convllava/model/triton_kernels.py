@@ -28,7 +28,7 @@ CHANNELS = 32
 """Of a program of the weight gradient, which keeps a sum for each of them and each offset."""
 
 ROWS = 8
-"""Of a picture, that a program of the weight gradient sums up."""
+"""Of an image, that a program of the weight gradient sums up."""
 
 ELEMENTS = 1024
 """Of a program of the elementwise kernels."""
@@ -82,11 +82,11 @@ def _convolve_and_norm(
     if keep:
         tl.store(convolved + place, total, mask=mask)
     mean = tl.sum(total, axis=1) / channels
-    centred = tl.where(inside[None, :], total - mean[:, None], 0.0)
-    spread = 1 / tl.sqrt(tl.sum(centred * centred, axis=1) / channels + epsilon)
+    centerd = tl.where(inside[None, :], total - mean[:, None], 0.0)
+    spread = 1 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / channels + epsilon)
     factors = tl.load(norm_weight + column, mask=inside, other=0.0).to(tl.float32)
     offsets = tl.load(norm_bias + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(target + place, centred * spread[:, None] * factors[None, :] + offsets[None, :], mask=mask)
+    tl.store(target + place, centerd * spread[:, None] * factors[None, :] + offsets[None, :], mask=mask)
 
 
 @triton.jit
@@ -116,9 +116,9 @@ def _norm_backward(
         place = tl.cast(row, tl.int64) * channels + column
         values = tl.load(convolved + place, mask=mask, other=0.0).to(tl.float32)
         outer = tl.load(gradient + place, mask=mask, other=0.0).to(tl.float32)
-        centred = tl.where(inside, values - tl.sum(values, axis=0) / channels, 0.0)
-        spread = 1 / tl.sqrt(tl.sum(centred * centred, axis=0) / channels + epsilon)
-        normed = centred * spread
+        centerd = tl.where(inside, values - tl.sum(values, axis=0) / channels, 0.0)
+        spread = 1 / tl.sqrt(tl.sum(centerd * centerd, axis=0) / channels + epsilon)
+        normed = centerd * spread
         inner = outer * factors
         common = tl.sum(inner, axis=0) / channels
         along = tl.sum(inner * normed, axis=0) / channels
@@ -212,7 +212,7 @@ def _scale_and_add(features, values, bias, scale, count, channels, size: tl.cons
 def depthwise_norm(
     features: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor, norm_bias: Tensor, epsilon: float
 ) -> Tensor:
-    """Convolve each channel with its own kernel ("same" padding), add the bias, normalise over the channels.
+    """Convolve each channel with its own kernel ("same" padding), add the bias, normalize over the channels.
 
     Args:
         features: (N, H, W, C).
@@ -303,7 +303,7 @@ class _DepthwiseNorm(torch.autograd.Function):
 
 
 def _taps_first(weight: Tensor) -> Tensor:
-    """Return kernels (C, 1, k, k) as (k * k, C): neighbouring channels are neighbours in memory."""
+    """Return kernels (C, 1, k, k) as (k * k, C): neighboring channels are neighbors in memory."""
     return weight.flatten(1).t().contiguous()
 
 

@@ -1,10 +1,10 @@
-"""The vision encoder: a ConvNeXt with any number of stages on pictures of any shape.
+"""The vision encoder: a ConvNeXt with any number of stages on images of any shape.
 
 Parameter names equal those of transformers' ``ConvNextModel`` (``embeddings...``, ``encoder.stages.N...``), so
 weights move without a mapping. There is no final norm: ConvLLaVA takes the feature map before it.
 
 Features keep their channels last, (N, H, W, C), from the stem to the last stage. A convolution sees the same memory
-through a permuted view, which PyTorch recognises as its channels-last format, so nothing is ever copied to change
+through a permuted view, which PyTorch recognizes as its channels-last format, so nothing is ever copied to change
 the layout.
 """
 
@@ -112,7 +112,7 @@ class ConvLlavaVisionEncoder(nn.Module):
 
 
 class ConvLlavaVisionPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and capabilities shared by the encoder and its backbone form."""
+    """Weight initialization and capabilities shared by the encoder and its backbone form."""
 
     config: ConvLlavaVisionConfig
     config_class = ConvLlavaVisionConfig
@@ -154,7 +154,7 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
         torch.Size([1, 16, 4, 8])
     """
 
-    _fast: Callable[[Tensor], Tensor] | None = None  # pictures (N, 3, H, W) to the last map (N, h, w, C)
+    _fast: Callable[[Tensor], Tensor] | None = None  # images (N, 3, H, W) to the last map (N, h, w, C)
 
     def __init__(self, config: ConvLlavaVisionConfig) -> None:
         super().__init__(config)
@@ -173,14 +173,14 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
             precision: "auto", "float32", "bfloat16" or "int8". "auto" takes, on a CPU, what its processor multiplies
                 fastest without loss worth mentioning (bfloat16 with AMX or AVX-512, else float32), and on a GPU the
                 encoder's own dtype, which is then the only one.
-            size: (height, width) of the pictures expected most often, to choose for.
+            size: (height, width) of the images expected most often, to choose for.
 
         Raises:
-            ValueError: The precision is unknown or not to be had here, or the weights are quantised already.
+            ValueError: The precision is unknown or not to be had here, or the weights are quantized already.
         """
         self.undo_optimization()
         if any(type(weight.data) is not Tensor or not weight.is_floating_point() for weight in self.parameters()):
-            raise ValueError("the vision encoder's weights are quantised: load them without quantize_vision")
+            raise ValueError("the vision encoder's weights are quantized: load them without quantize_vision")
         self.eval()
         if self.device.type == "cpu":
             from .fast_tower import USUAL_SIZE, FastTower
@@ -233,20 +233,20 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithNoAttention:
-        """Encode pictures, each as if it were alone.
+        """Encode images, each as if it were alone.
 
         Args:
             pixel_values: (N, 3, Hmax, Wmax), zero-padded right and bottom.
-            image_sizes: int64 (N, 2), true (H, W) of each picture. Without it all are Hmax x Wmax.
+            image_sizes: int64 (N, 2), true (H, W) of each image. Without it all are Hmax x Wmax.
             output_hidden_states: Also return the maps of the stem and of every stage, (N, C, h, w); only
                 without ``image_sizes``.
 
         Returns:
             ``last_hidden_state``: without ``image_sizes`` the last stage's map (N, C, h, w); with it the visual
-            tokens of all pictures one after another, each row-major: (sum of h_i * w_i, C).
+            tokens of all images one after another, each row-major: (sum of h_i * w_i, C).
 
         Raises:
-            ValueError: When a picture is smaller than one output cell.
+            ValueError: When an image is smaller than one output cell.
         """
         if image_sizes is not None:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._packed_features(pixel_values, image_sizes))
@@ -263,7 +263,7 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
         return self._fast(pixel_values).to(self.dtype)
 
     def _packed_features(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
-        """Encode pictures of different shapes; equal shapes share a batch, padding never enters a convolution."""
+        """Encode images of different shapes; equal shapes share a batch, padding never enters a convolution."""
         features: list[Tensor | None] = [None] * len(pixel_values)
         for (height, width), indices in _group_by_shape(image_sizes).items():
             group = pixel_values[indices, :, :height, :width]
@@ -289,7 +289,7 @@ class ConvLlavaVisionBackbone(BackboneMixin, ConvLlavaVisionPreTrainedModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BackboneOutput:
-        """Return the chosen stages' feature maps of pictures (N, 3, H, W)."""
+        """Return the chosen stages' feature maps of images (N, 3, H, W)."""
         maps = self._feature_maps(pixel_values)
         by_name = dict(zip(self.config.stage_names, maps, strict=True))
         chosen = tuple(by_name[name].permute(0, 3, 1, 2) for name in self.config.out_features)
@@ -351,6 +351,6 @@ def _check_at_least_one_cell(pixel_values: Tensor, output_stride: int) -> None:
     height, width = pixel_values.shape[-2:]
     if min(height, width) < output_stride:
         raise ValueError(
-            f"a picture of {height}x{width} pixels is smaller than one output cell of "
+            f"an image of {height}x{width} pixels is smaller than one output cell of "
             f"{output_stride}x{output_stride}; resize it first"
         )

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible HTTP API, requests answered in batches, and a page to talk about pictures."""
+"""An OpenAI-compatible HTTP API, requests answered in batches, and a page to talk about images."""
 
 from .app import create_app
 from .server import address_of, bind, run

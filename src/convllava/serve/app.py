@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from ..inference import Generator
 from .chat import Chat
-from .conversion import picture_costs
+from .conversion import image_costs
 from .engine import Engine
 from .errors import ApiError, on_any_error, on_api_error, on_http_error, validation_error
 from .gate import Gate
@@ -74,7 +74,7 @@ def create_app(generator: Generator, settings: Settings, fetch: Fetcher | None =
 
     app = FastAPI(
         title="convllava",
-        description="Chat completions about pictures.",
+        description="Chat completions about images.",
         lifespan=lifespan,
         docs_url=None,  # it would load its scripts from the internet
         redoc_url=None,
@@ -122,7 +122,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
         openapi_extra=_body(ChatRequest.__name__),
     )
     async def complete(request: Request) -> Response:
-        """Answer a dialogue about pictures."""
+        """Answer a dialogue about images."""
         return await chat(request)
 
     @router.get("/models")
@@ -144,7 +144,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
         openapi_extra=_body(EstimateRequest.__name__),
     )
     async def estimate(request: Request) -> Estimate:
-        """Tell what pictures will cost, before they are sent."""
+        """Tell what images will cost, before they are sent."""
         try:
             asked = EstimateRequest.model_validate_json(await bodies.read(request))
         except ValidationError as error:
@@ -158,12 +158,12 @@ STARTED = int(time.time())
 
 
 def _card(engine: Engine, settings: Settings) -> ModelCard:
-    pictures = engine.generator.processor.image_processor
+    images = engine.generator.processor.image_processor
     info = ModelInfo(
-        output_stride=pictures.output_stride,
-        image_aspect_ratio=pictures.image_aspect_ratio,
-        resolution=pictures.resolution,
-        max_visual_tokens=pictures.max_visual_tokens,
+        output_stride=images.output_stride,
+        image_aspect_ratio=images.image_aspect_ratio,
+        resolution=images.resolution,
+        max_visual_tokens=images.max_visual_tokens,
         context=engine.generator.context,
         max_images=settings.max_images,
         remote_images=settings.remote_images,
@@ -174,7 +174,7 @@ def _card(engine: Engine, settings: Settings) -> ModelCard:
 def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Estimate:
     try:
         sizes = [(width, height) for width, height in asked.sizes]
-        costs = picture_costs(sizes, engine.generator.processor, _options(engine, settings, asked))
+        costs = image_costs(sizes, engine.generator.processor, _options(engine, settings, asked))
     except ValueError as error:
         raise ApiError(400, str(error), code="invalid_value") from error
     visual = sum(cost.visual_tokens for cost in costs)
@@ -186,7 +186,7 @@ def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Est
 
 
 def _options(engine: Engine, settings: Settings, asked: EstimateRequest) -> dict[str, Any]:
-    """Return the image options with which these pictures will be seen."""
+    """Return the image options with which these images will be seen."""
     if not settings.auto_resolution:
         return asked.given
     return with_chosen_size(

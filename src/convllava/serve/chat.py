@@ -24,8 +24,8 @@ from .conversion import (
 )
 from .engine import Engine, Ticket, too_late
 from .errors import ApiError, validation_error
+from .images import is_data_url
 from .limits import BodyReader
-from .pictures import is_data_url
 from .remote import Fetcher
 from .schema import ChatRequest
 from .settings import Settings
@@ -80,7 +80,7 @@ class Chat:
     async def _submitted(
         self, chat: ChatRequest, sources: list[ImageSource], deadline: float, held: ExitStack
     ) -> Ticket:
-        """Open the pictures, make a prompt and put it in the queue; `held` takes it out again."""
+        """Open the images, make a prompt and put it in the queue; `held` takes it out again."""
         options = image_options(chat, sources)
         try:
             async with asyncio.timeout_at(deadline):
@@ -106,11 +106,11 @@ class Chat:
         data: Sequence[bytes | None],
         options: dict[str, Any],
     ) -> tuple[inference.Request, Prompt]:
-        pictures = open_sources(sources, data, self._settings.max_image_pixels)
+        images = open_sources(sources, data, self._settings.max_image_pixels)
         generator = self._engine.generator
         config = generator.model.config if self._settings.auto_resolution else None
         with self._engine.processor() as processor:
-            return prepared(chat, pictures, options, processor, generator.context, config)
+            return prepared(chat, images, options, processor, generator.context, config)
 
 
 async def _answer(events: AsyncIterator[Event], request: Request) -> Answer:

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..inference import Answer, Event, Finished, TextDelta
-from .conversion import picture_cost
+from .conversion import image_cost
 from .errors import CLIENT_LEFT, ERROR_NOTE, ApiError
 from .schema import (
     AnswerMessage,
@@ -139,7 +139,7 @@ def extension(answer: Answer, stride: int) -> Extension:
     """Return grids, boxes and timings."""
     timings = answer.timings
     return Extension(
-        images=[picture_cost(size, stride) for size in answer.image_sizes],
+        images=[image_cost(size, stride) for size in answer.image_sizes],
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),

@@ -1,4 +1,4 @@
-"""From a body to what the model is asked: messages, pictures, options."""
+"""From a body to what the model is asked: messages, images, options."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,20 +8,20 @@ from PIL import Image
 from ..analysis import context_of
 from ..inference import ContextOverflowError, Prompt, Request, prepare
 from .errors import ApiError
-from .pictures import bytes_of_data_url, is_data_url, decode_image
-from .schema import AssistantMessage, ChatRequest, ImageOptions, ImagePart, PictureCost, SystemMessage, UserMessage
+from .images import bytes_of_data_url, decode_image, is_data_url
+from .schema import AssistantMessage, ChatRequest, ImageCost, ImageOptions, ImagePart, SystemMessage, UserMessage
 from .settings import Settings
-from .showing import text_before_last_picture, with_chosen_size
+from .showing import text_before_last_image, with_chosen_size
 
 MOST_CHARACTERS_PER_TOKEN = 32
-"""No text has longer tokens on average; a longer one is not tokenised just to count them."""
+"""No text has longer tokens on average; a longer one is not tokenized just to count them."""
 
 LOW_DETAIL_TOKENS = 64
 """`detail: low` is 512 x 512 pixels with OpenAI; here that is 8 x 8 visual tokens, in any shape."""
 
 
 class ImageSource(NamedTuple):
-    """A picture of a body and where in it that stands."""
+    """An image of a body and where in it that stands."""
 
     url: str
     detail: str | None
@@ -29,7 +29,7 @@ class ImageSource(NamedTuple):
 
 
 def image_sources(chat: ChatRequest) -> list[ImageSource]:
-    """Return the pictures of a dialogue in reading order."""
+    """Return the images of a dialogue in reading order."""
     return list(_image_sources(chat))
 
 
@@ -43,14 +43,14 @@ def _image_sources(chat: ChatRequest) -> Iterator[ImageSource]:
 
 
 def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:
-    """Refuse too many pictures, and URLs where they are not allowed, before anything is decoded."""
+    """Refuse too many images, and URLs where they are not allowed, before anything is decoded."""
     if len(sources) > settings.max_images:
-        raise ApiError(400, f"{len(sources)} pictures, at most {settings.max_images} are allowed", param="messages")
+        raise ApiError(400, f"{len(sources)} images, at most {settings.max_images} are allowed", param="messages")
     for source in sources:
         if not is_data_url(source.url) and not settings.remote_images:
             raise ApiError(
                 400,
-                f"{source.param} must be a data URL: this server fetches no pictures",
+                f"{source.param} must be a data URL: this server fetches no images",
                 param=source.param,
                 code="invalid_image_url",
             )
@@ -62,7 +62,7 @@ def image_options(chat: ChatRequest, sources: Sequence[ImageSource]) -> dict[str
     if len(low) > 1:
         raise ApiError(
             400,
-            "detail: low for some pictures and not for others: give all pictures of a request the same detail",
+            "detail: low for some images and not for others: give all images of a request the same detail",
             param="messages",
         )
     options = chat.given
@@ -72,7 +72,7 @@ def image_options(chat: ChatRequest, sources: Sequence[ImageSource]) -> dict[str
 
 
 def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], max_pixels: int) -> list[Image.Image]:
-    """Decode the pictures; `data` has those that had to be fetched."""
+    """Decode the images; `data` has those that had to be fetched."""
     return [
         decode_image(given or bytes_of_data_url(source.url, source.param), source.param, max_pixels)
         for source, given in zip(sources, data, strict=True)
@@ -81,17 +81,17 @@ def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], m
 
 def prepared(
     chat: ChatRequest,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     options: dict[str, Any],
     processor: Any,
     context: int,
     auto_config: Any = None,
 ) -> tuple[Request, Prompt]:
-    """Return what the model is asked, tokenised and resized, after a look at whether it can fit at all.
+    """Return what the model is asked, tokenized and resized, after a look at whether it can fit at all.
 
     Args:
         chat: The request.
-        pictures: Of the request, decoded.
+        images: Of the request, decoded.
         options: For the image processor.
         processor: Of the model.
         context: Positions that the model has.
@@ -102,8 +102,8 @@ def prepared(
     """
     try:
         if auto_config is not None:
-            options = _with_chosen_size(chat, pictures, options, processor, auto_config)
-        request = inference_request(chat, pictures, options)
+            options = _with_chosen_size(chat, images, options, processor, auto_config)
+        request = inference_request(chat, images, options)
         _check_fits(request, processor, context)
         return request, prepare(request, processor, context)
     except ContextOverflowError as error:
@@ -113,13 +113,13 @@ def prepared(
 
 
 def _with_chosen_size(
-    chat: ChatRequest, pictures: Sequence[Image.Image], options: dict[str, Any], processor: Any, config: Any
+    chat: ChatRequest, images: Sequence[Image.Image], options: dict[str, Any], processor: Any, config: Any
 ) -> dict[str, Any]:
-    text = text_before_last_picture([_plain(message) for message in chat.messages])
+    text = text_before_last_image([_plain(message) for message in chat.messages])
     longest = context_of(config) * MOST_CHARACTERS_PER_TOKEN
     return with_chosen_size(
         options,
-        [(picture.height, picture.width) for picture in pictures],
+        [(image.height, image.width) for image in images],
         config,
         usual_budget=processor.image_processor.max_visual_tokens,
         text_tokens=len(processor.tokenizer(text[:longest])["input_ids"]),
@@ -129,12 +129,12 @@ def _with_chosen_size(
 
 def _check_fits(request: Request, processor: Any, context: int) -> None:
     """Refuse what is far too much, before time and memory are spent on it."""
-    costs = picture_costs([picture.size for picture in request.images], processor, request.image_options)
+    costs = image_costs([image.size for image in request.images], processor, request.image_options)
     visual = sum(cost.visual_tokens for cost in costs)
     if visual >= context:
         raise ContextOverflowError(
-            f"the pictures take {visual} visual tokens and the context holds {context}: lower resolution or "
-            "max_visual_tokens, or send fewer pictures"
+            f"the images take {visual} visual tokens and the context holds {context}: lower resolution or "
+            "max_visual_tokens, or send fewer images"
         )
     characters = sum(map(_num_characters, request.messages))
     if characters > context * MOST_CHARACTERS_PER_TOKEN:
@@ -146,12 +146,12 @@ def _num_characters(message: dict[str, Any]) -> int:
     return len(content) if isinstance(content, str) else sum(len(part.get("text", "")) for part in content)
 
 
-def inference_request(chat: ChatRequest, pictures: Sequence[Image.Image], options: dict[str, Any]) -> Request:
+def inference_request(chat: ChatRequest, images: Sequence[Image.Image], options: dict[str, Any]) -> Request:
     """Return what the model is asked."""
     stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
     return Request(
         messages=[_plain(message) for message in chat.messages],
-        images=pictures,
+        images=images,
         max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
         temperature=chat.temperature or 0.0,
         top_p=1.0 if chat.top_p is None else chat.top_p,
@@ -172,20 +172,20 @@ def _plain(message: SystemMessage | UserMessage | AssistantMessage) -> dict[str,
     return {"role": role, "content": parts}
 
 
-def picture_costs(
+def image_costs(
     sizes: Sequence[tuple[int, int]], processor: Any, options: ImageOptions | dict[str, Any]
-) -> list[PictureCost]:
-    """Tell how pictures of these (width, height) will be seen, without touching a pixel.
+) -> list[ImageCost]:
+    """Tell how images of these (width, height) will be seen, without touching a pixel.
 
     Raises:
         ValueError: An option is out of range.
     """
     given = options if isinstance(options, dict) else options.given
     shapes = [processor.image_processor.resized_shape(height, width, **given) for width, height in sizes]
-    return [picture_cost(shape, processor.image_processor.output_stride) for shape in shapes]
+    return [image_cost(shape, processor.image_processor.output_stride) for shape in shapes]
 
 
-def picture_cost(shape: tuple[int, int], stride: int) -> PictureCost:
-    """Return the grid of a picture that is seen at (height, width)."""
+def image_cost(shape: tuple[int, int], stride: int) -> ImageCost:
+    """Return the grid of an image that is seen at (height, width)."""
     rows, columns = shape[0] // stride, shape[1] // stride
-    return PictureCost(grid=[rows, columns], resolution=list(shape), visual_tokens=rows * columns)
+    return ImageCost(grid=[rows, columns], resolution=list(shape), visual_tokens=rows * columns)

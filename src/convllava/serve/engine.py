@@ -24,7 +24,7 @@ from .settings import Settings
 Result = TypeVar("Result")
 
 PREPARING_THREADS = 2
-"""Decode pictures while the model computes; Pillow leaves the interpreter free meanwhile."""
+"""Decode images while the model computes; Pillow leaves the interpreter free meanwhile."""
 
 WARM_UP_SIDE = 256
 
@@ -135,14 +135,14 @@ class Engine:
 
     @contextmanager
     def hold_pixels(self, prompt: Prompt) -> Iterator[None]:
-        """Count what the pictures of a prompt take in memory.
+        """Count what the images of a prompt take in memory.
 
         Raises:
-            ApiError: 429, the memory for waiting pictures is full.
+            ApiError: 429, the memory for waiting images is full.
         """
         pixels = sum(height * width for height, width in prompt.image_sizes)
         if self._pixels and self._pixels + pixels > self.settings.max_queue_pixels:
-            raise self._busy(f"the pictures that wait have {self._pixels} pixels")
+            raise self._busy(f"the images that wait have {self._pixels} pixels")
         self._pixels += pixels
         try:
             yield

@@ -50,7 +50,7 @@ class Gate:
             scope[ERROR_NOTE] = CLIENT_LEFT
         finally:
             if scope.get(ERROR_NOTE) == CLIENT_LEFT:
-                self._metrics.cancelled.inc()
+                self._metrics.canceled.inc()
             self._metrics.requests.labels(visit.route, str(visit.status)).inc()
             visit.log()
 

@@ -79,7 +79,7 @@ class BodyReader:
         async with self._in_time():
             body = await self._read(request, most)
         if body is None:
-            message = f"the body has more than {most} bytes: send smaller pictures"
+            message = f"the body has more than {most} bytes: send smaller images"
             raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
         return body
 

@@ -21,7 +21,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         new: dict[str, Any] = {"registry": self.registry, "namespace": "convllava"}
         self.requests = Counter("requests", "HTTP requests by route and status.", ["route", "status"], **new)
-        self.cancelled = Counter("cancelled_requests", "Clients that left before the end of their answer.", **new)
+        self.canceled = Counter("canceled_requests", "Clients that left before the end of their answer.", **new)
         self.running = Gauge("running_requests", "Requests being answered.", **new)
         self.waiting = Gauge("waiting_requests", "Requests being prepared or waiting for their turn.", **new)
         self.batch_size = Histogram("batch_size", "Rows of each step.", buckets=_BATCHES, **new)

@@ -1,4 +1,4 @@
-"""How fast this server is on this machine, learnt from its own answers."""
+"""How fast this server is on this machine, learned from its own answers."""
 
 from ..inference import Answer
 

@@ -1,4 +1,4 @@
-"""Pictures by URL, for servers that allow it: from public addresses only, whatever names and redirects say.
+"""Images by URL, for servers that allow it: from public addresses only, whatever names and redirects say.
 
 A name is resolved once and the connection goes to the address that was checked, so that a second answer of the
 name server cannot lead elsewhere. Redirects are followed by the same rules.
@@ -18,7 +18,7 @@ from .errors import ApiError
 MAX_REDIRECTS = 3
 MAX_BYTES = 24 << 20
 SECONDS = 15.0
-"""For everything: names, connections, redirects and the picture."""
+"""For everything: names, connections, redirects and the image."""
 
 _CHUNK = 1 << 16
 _PORTS = {"http": 80, "https": 443}
@@ -48,7 +48,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches pictures; what the network looks like can be replaced, for tests."""
+    """Fetches images; what the network looks like can be replaced, for tests."""
 
     resolve: Callable[[str, int], list[str]] = resolve
     is_allowed: Callable[[Address], bool] = is_public

@@ -1,4 +1,4 @@
-"""What clients send and receive: OpenAI's chat completions, pictures included, and a few options more."""
+"""What clients send and receive: OpenAI's chat completions, images included, and a few options more."""
 
 from typing import Annotated, Any, Literal
 
@@ -29,16 +29,16 @@ class TextPart(Strict):
 
 
 class ImageUrl(Strict):
-    """A picture."""
+    """An image."""
 
     url: str = Field(description="`data:image/...;base64,...`, or http(s) where the server allows it.")
     detail: Literal["auto", "low", "high"] | None = Field(
-        None, description="`low`: at most 64 visual tokens. Must be the same for all pictures of a request."
+        None, description="`low`: at most 64 visual tokens. Must be the same for all images of a request."
     )
 
 
 class ImagePart(Strict):
-    """A picture among words."""
+    """An image among words."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -53,7 +53,7 @@ class SystemMessage(Strict):
 
 
 class UserMessage(Strict):
-    """Words and pictures, in the order in which the model reads them."""
+    """Words and images, in the order in which the model reads them."""
 
     role: Literal["user"]
     content: str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
@@ -86,16 +86,16 @@ class ResponseFormat(Strict):
 
 
 class ImageOptions(Strict):
-    """How pictures are shown to the model; what is left out is as the checkpoint has it."""
+    """How images are shown to the model; what is left out is as the checkpoint has it."""
 
     image_aspect_ratio: Literal["pad", "native"] | None = Field(
-        None, description="`pad`: on a square; `native`: the picture's own shape."
+        None, description="`pad`: on a square; `native`: the image's own shape."
     )
     resolution: Annotated[Integer, Field(ge=1, le=16384)] | None = Field(
         None, description="Pixels: side of the square (pad) or short side (native)."
     )
     max_visual_tokens: Annotated[Integer, Field(ge=1, le=65536)] | None = Field(
-        None, description="Shrink each picture to at most so many tokens (one per 64 x 64 pixels)."
+        None, description="Shrink each image to at most so many tokens (one per 64 x 64 pixels)."
     )
 
     @property
@@ -149,17 +149,17 @@ class ChatRequest(ImageOptions):
 
 
 class EstimateRequest(ImageOptions):
-    """Body of `POST /v1/estimate`: sizes of the pictures that will be sent."""
+    """Body of `POST /v1/estimate`: sizes of the images that will be sent."""
 
     sizes: Annotated[
         list[Annotated[list[Annotated[Integer, Field(ge=1, le=1 << 20)]], Field(min_length=2, max_length=2)]],
-        Field(max_length=16, description="[width, height] of each picture, in pixels."),
+        Field(max_length=16, description="[width, height] of each image, in pixels."),
     ]
     num_text_characters: Annotated[Integer, Field(ge=0, le=1 << 24)] = 0
 
 
-class PictureCost(BaseModel):
-    """How one picture is seen."""
+class ImageCost(BaseModel):
+    """How one image is seen."""
 
     grid: list[int] = Field(description="[rows, columns] of visual tokens.")
     resolution: list[int] = Field(description="[height, width] in pixels.")
@@ -169,7 +169,7 @@ class PictureCost(BaseModel):
 class Estimate(BaseModel):
     """What a request will cost, before it is sent."""
 
-    images: list[PictureCost]
+    images: list[ImageCost]
     visual_tokens: int
     context: int = Field(description="Tokens that prompt and answer may have together.")
     seconds: float | None = Field(description="Until the end of an answer of usual length, at the present load.")
@@ -203,8 +203,8 @@ class AnswerTimings(BaseModel):
 class Extension(BaseModel):
     """What OpenAI's format has no place for."""
 
-    images: list[PictureCost]
-    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first picture, upright.")
+    images: list[ImageCost]
+    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
     timings: AnswerTimings
 
 

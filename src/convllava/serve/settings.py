@@ -15,15 +15,15 @@ class Settings:
         request_timeout: Seconds from a request's arrival to the end of its answer.
         body_timeout: Seconds in which a request must have been sent completely.
         drain_timeout: Seconds that requests under way get to finish when the server is told to stop.
-        max_body_bytes: Of one request; pictures travel in it as base64, a third larger than they are.
+        max_body_bytes: Of one request; images travel in it as base64, a third larger than they are.
         max_bodies_bytes: Of all requests that are being received, together.
-        max_images: Pictures in one request.
-        max_image_pixels: Of one picture as it is sent: 64 Mi hold the 48 megapixels of a telephone.
-        max_queue_pixels: Of all resized pictures that wait; each takes 12 bytes of memory.
+        max_images: Images in one request.
+        max_image_pixels: Of one image as it is sent: 64 Mi hold the 48 megapixels of a telephone.
+        max_queue_pixels: Of all resized images that wait; each takes 12 bytes of memory.
         prefix_cache_bytes: For the latest dialogues, whose next turn then costs only what is new.
-        auto_resolution: Choose sizes that requests leave open so that pictures fit the context, instead of refusing
-            large ones; for models that were trained on pictures of any size.
-        remote_images: Fetch pictures by http(s) URL, from public addresses only.
+        auto_resolution: Choose sizes that requests leave open so that images fit the context, instead of refusing
+            large ones; for models that were trained on images of any size.
+        remote_images: Fetch images by http(s) URL, from public addresses only.
         allowed_hosts: Names under which the server may be addressed; empty for any. Keeps web pages from
             reaching a server on the user's own machine through a name that resolves to it.
     """

@@ -1,4 +1,4 @@
-"""Sizes of pictures that nobody has set: as the model was trained to see them, smaller where the context is short."""
+"""Sizes of images that nobody has set: as the model was trained to see them, smaller where the context is short."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +21,14 @@ def with_chosen_size(
     text_tokens: int,
     answer_tokens: int | None,
 ) -> dict[str, Any]:
-    """Return the image options of a request, with a budget if its pictures would leave too little of the context.
+    """Return the image options of a request, with a budget if its images would leave too little of the context.
 
     Args:
         options: Those that were set, by the client or its `detail`.
-        sizes: (height, width) of each picture.
+        sizes: (height, width) of each image.
         config: Of the model.
-        usual_budget: Visual tokens of one picture where a request does not say; the server's own setting.
-        text_tokens: Said up to the last picture. Not what is said later: a picture that changed its size from turn to
+        usual_budget: Visual tokens of one image where a request does not say; the server's own setting.
+        text_tokens: Said up to the last image. Not what is said later: an image that changed its size from turn to
             turn would have to be read again.
         answer_tokens: Longest answer, if the client has set one.
 
@@ -38,20 +38,20 @@ def with_chosen_size(
     if not sizes or not options.keys().isdisjoint(("image_aspect_ratio", "resolution")):
         return options
     reserved = max(context_of(config) // SHARE_FOR_ANSWERS, answer_tokens or 0)
-    most = tokens_in_context(config, text_tokens=text_tokens + TEMPLATE_TOKENS, reserved=reserved, pictures=len(sizes))
+    most = tokens_in_context(config, text_tokens=text_tokens + TEMPLATE_TOKENS, reserved=reserved, images=len(sizes))
     budget = options.get("max_visual_tokens", usual_budget)
     most = most if budget is None else min(most, budget)
     return options | choose(sizes, config, max_visual_tokens=most).options
 
 
-def text_before_last_picture(messages: Sequence[dict[str, Any]]) -> str:
-    """Return what is said up to and with the message that has the last picture."""
-    with_pictures = [number for number, message in enumerate(messages) if _has_picture(message)]
-    until = with_pictures[-1] + 1 if with_pictures else 0
+def text_before_last_image(messages: Sequence[dict[str, Any]]) -> str:
+    """Return what is said up to and with the message that has the last image."""
+    with_images = [number for number, message in enumerate(messages) if _has_image(message)]
+    until = with_images[-1] + 1 if with_images else 0
     return "\n".join(_text(message) for message in messages[:until])
 
 
-def _has_picture(message: dict[str, Any]) -> bool:
+def _has_image(message: dict[str, Any]) -> bool:
     content = message["content"]
     return not isinstance(content, str) and any(part["type"] == "image" for part in content)
 

@@ -36,7 +36,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         deepspeed=str(recipe.deepspeed_config) if recipe.deepspeed_config else None,
         seed=recipe.seed,
         remove_unused_columns=False,
-        # several processes encode a blank cell where they have no picture; one alone leaves the encoder out
+        # several processes encode a blank cell where they have no image; one alone leaves the encoder out
         ddp_find_unused_parameters=processes == 1,
         report_to=hosted(recipe.trackers) or "none",
         run_name=recipe.output_dir.name,

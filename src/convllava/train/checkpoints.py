@@ -34,7 +34,7 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the optimiser steps that a checkpoint was taken after."""
+    """Return the optimizer steps that a checkpoint was taken after."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 

@@ -42,7 +42,7 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
     check_trackers(recipe.trackers)
     rank = int(os.environ.get("RANK", "0"))
     model, processor = build_share(recipe, rank) if recipe.engine == "fsdp2" else build(recipe)
-    if recipe.lora is None:  # adapters see to it themselves, and quantised weights cannot be asked
+    if recipe.lora is None:  # adapters see to it themselves, and quantized weights cannot be asked
         set_trainable(model, recipe)
     mixture = open_mixture(recipe)
     if recipe.feature_cache is not None:

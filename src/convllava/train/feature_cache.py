@@ -1,7 +1,7 @@
-"""Features of a frozen encoder kept on disk, so that a picture is encoded once, in whatever epoch or run it returns.
+"""Features of a frozen encoder kept on disk, so that an image is encoded once, in whatever epoch or run it returns.
 
-A picture is known by its pixels after resizing, an encoder by its weights and the precision it computes in: what is
-read is what would have been computed, and a changed encoder or resolution finds nothing. Pictures are still opened
+An image is known by its pixels after resizing, an encoder by its weights and the precision it computes in: what is
+read is what would have been computed, and a changed encoder or resolution finds nothing. Images are still opened
 and resized; only the encoder is spared.
 """
 
@@ -21,7 +21,7 @@ from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvL
 from .recipe import Recipe
 
 ESTIMATED_FROM = 256
-"""Samples spread over the mixture, whose pictures the estimate is made from."""
+"""Samples spread over the mixture, whose images the estimate is made from."""
 
 
 def use_feature_cache(
@@ -46,7 +46,7 @@ def use_feature_cache(
 def estimate_bytes(
     model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor, mixture: Mixture, *, bytes_per_number: int
 ) -> float:
-    """Return what the features of a mixture's pictures take, from a sample of it and as if none came twice."""
+    """Return what the features of a mixture's images take, from a sample of it and as if none came twice."""
     count = min(ESTIMATED_FROM, len(mixture))
     chosen = [number * len(mixture) // count for number in range(count)]
     sizes = [size for index in chosen for size in mixture.image_sizes(index)]
@@ -64,11 +64,11 @@ def fingerprint(tower: ConvLlavaVisionModel, precision: str) -> str:
 
 
 class CachedEncoder:
-    """Stands in for an encoder's ``forward``: looks a picture up before it encodes it.
+    """Stands in for an encoder's ``forward``: looks an image up before it encodes it.
 
     Args:
         encoder: Frozen.
-        folder: Gets a file a picture, in 256 folders.
+        folder: Gets a file an image, in 256 folders.
     """
 
     def __init__(self, encoder: ConvLlavaVisionModel, folder: Path) -> None:
@@ -77,12 +77,11 @@ class CachedEncoder:
         self.folder = folder
 
     def __call__(self, pixel_values: Tensor, image_sizes: Tensor, **kwargs: Any) -> BaseModelOutputWithNoAttention:
-        """Return the visual tokens of all pictures one after another, (sum of n_i, C)."""
-        pictures = [
-            picture[:, :height, :width]
-            for picture, (height, width) in zip(pixel_values, image_sizes.tolist(), strict=True)
+        """Return the visual tokens of all images one after another, (sum of n_i, C)."""
+        images = [
+            image[:, :height, :width] for image, (height, width) in zip(pixel_values, image_sizes.tolist(), strict=True)
         ]
-        paths = [self._path(picture) for picture in pictures]
+        paths = [self._path(image) for image in images]
         absent = [index for index, path in enumerate(paths) if not path.is_file()]
         if absent:
             self._encode(pixel_values, image_sizes, paths, absent)
@@ -91,19 +90,19 @@ class CachedEncoder:
 
     @torch.no_grad()
     def _encode(self, pixel_values: Tensor, image_sizes: Tensor, paths: list[Path], absent: list[int]) -> None:
-        """Encode the pictures at ``absent`` and write their features."""
+        """Encode the images at ``absent`` and write their features."""
         sizes = image_sizes[absent]
         packed = self.encode(pixel_values[absent], sizes).last_hidden_state
         counts = (sizes // self.output_stride).prod(dim=-1).tolist()
         for index, features in zip(absent, packed.split(counts), strict=True):
             paths[index].parent.mkdir(parents=True, exist_ok=True)
-            unfinished = paths[index].with_suffix(f".{os.getpid()}")  # another process may write the same picture
+            unfinished = paths[index].with_suffix(f".{os.getpid()}")  # another process may write the same image
             save_file({"features": features.contiguous().cpu()}, unfinished)
             unfinished.replace(paths[index])
 
-    def _path(self, picture: Tensor) -> Path:
-        digest = hashlib.blake2b(repr(tuple(picture.shape)).encode(), digest_size=16)
-        digest.update(_bytes(picture))
+    def _path(self, image: Tensor) -> Path:
+        digest = hashlib.blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
+        digest.update(_bytes(image))
         name = digest.hexdigest()
         return self.folder / name[:2] / f"{name[2:]}.safetensors"
 

@@ -1,12 +1,12 @@
-"""What the optimiser sees of a model, as a recipe wants it."""
+"""What the optimizer sees of a model, as a recipe wants it."""
 
 from typing import Any
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..data.synthetic import CELL_END
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+from ..synthetic import CELL_END
 from . import sharding
 from .lora import put_adapters
 from .reading import EncoderReader

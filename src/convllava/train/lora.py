@@ -39,7 +39,7 @@ def save_adapted(
 ) -> ConvLlavaForConditionalGeneration | None:
     """Save the adapter and, unless the recipe says otherwise, the model with it merged, which is returned.
 
-    A quantised base is read again in full: the adapter is added to the weights it stands for.
+    A quantized base is read again in full: the adapter is added to the weights it stands for.
     """
     assert recipe.lora is not None and recipe.init_from is not None
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32

@@ -1,4 +1,4 @@
-"""What a run does between two log lines: tokens, pictures and samples, time, memory."""
+"""What a run does between two log lines: tokens, images and samples, time, memory."""
 
 import resource
 import sys

@@ -76,7 +76,7 @@ class SampleAnswers(Strict):
 
 
 class FeatureCache(Strict):
-    """Features of a frozen encoder kept on disk, so that a picture is encoded once.
+    """Features of a frozen encoder kept on disk, so that an image is encoded once.
 
     Attributes:
         folder: Where they lie; several runs with the same encoder may share it.

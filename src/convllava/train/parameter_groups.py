@@ -1,4 +1,4 @@
-"""Optimiser groups: a learning rate for each pattern, no decay for norms, biases and scales."""
+"""Optimizer groups: a learning rate for each pattern, no decay for norms, biases and scales."""
 
 import re
 from typing import Any

@@ -19,7 +19,7 @@ def open_starting_parts(parts: Parts, recipe: Recipe) -> Checkpoint:
     """See the parts as one checkpoint; of their tensors only names and shapes are read.
 
     Raises:
-        ValueError: One of them is missing or no such part, or nobody says how large pictures are shown.
+        ValueError: One of them is missing or no such part, or nobody says how large images are shown.
     """
     tower = Path(parts.vision_tower)
     return open_parts(

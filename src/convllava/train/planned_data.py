@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..constants import IGNORE_INDEX
 from ..data.batching import EncodedDataset
-from ..data.catalogue import Card, card, find_root, names
+from ..data.catalog import Card, card, find_root, names
 from ..data.mixture import Mixture
 from ..data.samples import Sample, SampleSource
 from ..data.sources import open_source
@@ -125,9 +125,9 @@ def _probe(name: str, source: SampleSource, processor: ConvLlavaProcessor, recip
 def _by_characters(name: str, source: SampleSource, samples: Sequence[Sample], config: ConvLlavaConfig) -> PlannedData:
     """Estimate from the texts alone, where there is no tokenizer yet; half of them are taken to be answers."""
     characters = sum(source.text_length(index) for index in range(len(samples))) / len(samples)
-    pictures = sum(len(sample.images) for sample in samples) / len(samples)
+    images = sum(len(sample.images) for sample in samples) / len(samples)
     text = characters / CHARACTERS_A_TOKEN
-    return PlannedData(name, len(source), pictures * _cells(config), FRAME_TOKENS + text, text / 2, is_measured=False)
+    return PlannedData(name, len(source), images * _cells(config), FRAME_TOKENS + text, text / 2, is_measured=False)
 
 
 def _known(known: Card, config: ConvLlavaConfig) -> PlannedData:
@@ -144,9 +144,9 @@ def _known(known: Card, config: ConvLlavaConfig) -> PlannedData:
 
 
 def _cells(config: ConvLlavaConfig) -> int:
-    """Visual tokens of a square picture at the recipe's resolution."""
+    """Visual tokens of a square image at the recipe's resolution."""
     if config.resolution is None:
         raise ValueError(
-            "pictures in their own sizes can only be counted where data and checkpoint are here; give image.resolution"
+            "images in their own sizes can only be counted where data and checkpoint are here; give image.resolution"
         )
     return (config.resolution // config.output_stride) ** 2

@@ -2,7 +2,7 @@
 
 A small head reads characters, or blanks, from the cells of a feature map, left to right, and connectionist temporal
 classification (Graves et al., 2006) aligns them with a text: that of a whole line, or that of each cell. Every cell
-learns from every picture at once, which teaches an encoder from scratch its letters in a fraction of the time that a
+learns from every image at once, which teaches an encoder from scratch its letters in a fraction of the time that a
 language model behind it needs. The head is thrown away afterwards.
 """
 
@@ -15,7 +15,7 @@ from ..constants import IGNORE_INDEX
 from ..model import ConvLlavaForConditionalGeneration
 
 PIXELS_PER_STEP = 128
-"""Area of the picture that holds one character or blank: 8 steps in a cell of 32 x 32 pixels, 32 in one of 64 x 64."""
+"""Area of the image that holds one character or blank: 8 steps in a cell of 32 x 32 pixels, 32 in one of 64 x 64."""
 
 _STEP_WIDTH = 64
 """Channels of one step; the head would outweigh the encoder if each step had its own map to the vocabulary."""
@@ -54,10 +54,10 @@ class EncoderReader(nn.Module):
         """Return the loss: negative log likelihood of the texts, per supervised token.
 
         It is infinite, which stops the training and names the samples, when a text has more characters than its
-        picture, or its cell, has steps.
+        image, or its cell, has steps.
 
         Args:
-            pixel_values: (N, 3, H, W), one picture a row.
+            pixel_values: (N, 3, H, W), one image a row.
             image_sizes: (N, 2), (height, width) in pixels.
             labels: (N, T), -100 where nothing is supervised: the text of a single line, or one text for each cell,
                 row by row, with ``cell_end`` between them.
@@ -96,10 +96,10 @@ class EncoderReader(nn.Module):
         return parts
 
     def _strips(self, pixel_values: Tensor, image_sizes: Tensor, counts: list[int]) -> list[Tensor]:
-        """Return what each text is read from, (w, C): a picture's cells one by one, or a line averaged over its height.
+        """Return what each text is read from, (w, C): an image's cells one by one, or a line averaged over its height.
 
         Raises:
-            ValueError: When a picture has several texts, but not one for each of its cells.
+            ValueError: When an image has several texts, but not one for each of its cells.
         """
         tokens = self.vision_tower(pixel_values, image_sizes).last_hidden_state  # (sum of h * w, C)
         grids = [(height, width) for height, width in (image_sizes // self.output_stride).tolist()]
@@ -112,7 +112,7 @@ class EncoderReader(nn.Module):
                 strips += cells.split(1)
             else:
                 raise ValueError(
-                    f"a picture of {grid[0]}x{grid[1]} cells comes with the texts of {count} cells; give the data's "
+                    f"an image of {grid[0]}x{grid[1]} cells comes with the texts of {count} cells; give the data's "
                     f"option cell the encoder's stride, {self.output_stride}"
                 )
         return strips

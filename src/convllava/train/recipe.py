@@ -91,7 +91,7 @@ class DataEntry(_Strict):
 
 
 class ImageOptions(_Strict):
-    """How pictures are shown; what is left out stays as the checkpoint has it."""
+    """How images are shown; what is left out stays as the checkpoint has it."""
 
     aspect_ratio: Literal["pad", "native"] | None = None
     resolution: int | None = Field(default=None, gt=0)
@@ -251,7 +251,7 @@ def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe with every value spelt out."""
+    """Write a recipe with every value spelled out."""
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 

@@ -65,7 +65,7 @@ def build_share(recipe: Recipe, rank: int) -> tuple[ConvLlavaForConditionalGener
     The first holds the weights. The others know names and shapes alone (parameters on the meta device, buffers filled),
     or a machine with eight devices would hold the model eight times over.
     """
-    if rank == 0 or recipe.feature_cache is not None:  # all processes encode pictures for the cache
+    if rank == 0 or recipe.feature_cache is not None:  # all processes encode images for the cache
         return build(recipe)
     config, processor = _planned(recipe)
     if processor is None:  # what it starts from has still to be fetched
@@ -105,7 +105,7 @@ def _loading_options(recipe: Recipe) -> dict[str, Any]:
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
     if recipe.lora.quantize is None:
         return {"dtype": dtype, "device": "cpu"}
-    # quantised weights are made where they stay
+    # quantized weights are made where they stay
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     return {"dtype": dtype, "device": device, "quantize": recipe.lora.quantize}
 
@@ -169,7 +169,7 @@ def _grow(model: ConvLlavaForConditionalGeneration, appended: AppendStages) -> C
 
 
 def set_options(config: ConvLlavaConfig, processor: ConvLlavaProcessor | None, recipe: Recipe) -> None:
-    """Write the recipe's picture and prompt options into everything that is saved with the checkpoint."""
+    """Write the recipe's image and prompt options into everything that is saved with the checkpoint."""
     image, told = recipe.image, recipe.image.model_dump(exclude_none=True)
     if image.aspect_ratio is not None:
         config.image_aspect_ratio = image.aspect_ratio

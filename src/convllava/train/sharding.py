@@ -1,6 +1,6 @@
-"""FSDP2: parameters, gradients and optimiser state divided among the processes; the same code over gloo and NCCL.
+"""FSDP2: parameters, gradients and optimizer state divided among the processes; the same code over gloo and NCCL.
 
-The vision encoder is one unit, whatever its size: ranks whose pictures have different shapes call its layers
+The vision encoder is one unit, whatever its size: ranks whose images have different shapes call its layers
 different numbers of times, and units inside it would then wait for each other for ever.
 """
 
@@ -31,7 +31,7 @@ def shard(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
 
     Args:
         model: The same on every process, but only the first needs to hold its weights.
-        precision: bfloat16 gathers the weights in bfloat16; the shards that the optimiser updates stay float32.
+        precision: bfloat16 gathers the weights in bfloat16; the shards that the optimizer updates stay float32.
 
     Raises:
         ValueError: When transformers is too old to train such a model.
@@ -71,7 +71,7 @@ def _hand_out(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def save_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-    """Save the optimiser, each process its part; any number of processes can read it."""
+    """Save the optimizer, each process its part; any number of processes can read it."""
     state = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True))
     save({"optimizer": state}, storage_writer=FileSystemWriter(checkpoint / OPTIMIZER_FOLDER))
 

@@ -64,7 +64,7 @@ class ConvLlavaTrainer(Trainer):
         self.meter = Meter(len(mixture.sources))
         self.waiting = Waiting()
         self.update_samples: list[str] = []
-        self.update_has_pictures = True
+        self.update_has_images = True
         self.skipped = SkippedSamples(recipe.output_dir / SKIPPED_FILE)
         self.rows = EncodedDataset(mixture, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
         collator = Collator(processor.tokenizer.pad_token_id)
@@ -112,22 +112,22 @@ class ConvLlavaTrainer(Trainer):
         for batch in batches:
             self.skipped.add(batch.pop("faults", []), self.state.global_step + 1)
             self.meter.count(batch, [self.mixture.source_of(index) for index in batch["indices"]])
-        self._note_pictures(batches)
+        self._note_images(batches)
         self.update_samples = [sample_id for batch in batches for sample_id in batch["sample_ids"]]
         return batches, tokens if tokens is None else tokens.clamp(min=1)  # none where all samples were left out
 
-    def _note_pictures(self, batches: list[Batch]) -> None:
-        """Note whether any process has a picture in this update."""
+    def _note_images(self, batches: list[Batch]) -> None:
+        """Note whether any process has an image in this update."""
         seen = torch.tensor(sum(len(batch.get("image_sizes", ())) for batch in batches), device=self.args.device)
-        self.update_has_pictures = bool(self.accelerator.reduce(seen, reduction="sum"))
+        self.update_has_images = bool(self.accelerator.reduce(seen, reduction="sum"))
 
     def _forget_unused_encoder(self) -> None:
-        """Leave encoder and projector out of an update without pictures, as a process alone would.
+        """Leave encoder and projector out of an update without images, as a process alone would.
 
-        Among several processes those without pictures encode a blank cell times zero. Its gradient is 0, not absent,
+        Among several processes those without images encode a blank cell times zero. Its gradient is 0, not absent,
         and Adam would still move the weights by their momentum.
         """
-        if self.update_has_pictures:
+        if self.update_has_images:
             return
         for name, parameter in self.model.named_parameters():
             if "vision_tower." in name or "multi_modal_projector." in name:
@@ -193,7 +193,7 @@ class ConvLlavaTrainer(Trainer):
             if not held:
                 raise
             raise WorkerDiedError(
-                f"a data worker died while it made sample {', '.join(held)}: out of memory, or the picture crashes its "
+                f"a data worker died while it made sample {', '.join(held)}: out of memory, or the image crashes its "
                 "decoder. Look at the sample, or lower num_workers"
             ) from error
 
@@ -218,12 +218,12 @@ class ConvLlavaTrainer(Trainer):
         return self.recipe.engine == "fsdp2"
 
     def _wrapped_optimizer(self) -> torch.optim.Optimizer:
-        """Return torch's optimiser inside accelerate's."""
+        """Return torch's optimizer inside accelerate's."""
         assert isinstance(self.optimizer, AcceleratedOptimizer)
         return self.optimizer.optimizer
 
     def _save_sharded_state(self, checkpoint: Path) -> None:
-        """Save what Trainer does not save of a sharded model: optimiser, schedule, random numbers."""
+        """Save what Trainer does not save of a sharded model: optimizer, schedule, random numbers."""
         sharding.save_optimizer(self.model, self._wrapped_optimizer(), checkpoint)
         self._save_rng_state(str(checkpoint))
         if self.is_world_process_zero():
@@ -291,7 +291,7 @@ class ConvLlavaTrainer(Trainer):
 
 
 def _check_has_optimizer(checkpoint: Path, engine: str) -> None:
-    """Refuse a checkpoint of another engine, whose optimiser would be started afresh without a word."""
+    """Refuse a checkpoint of another engine, whose optimizer would be started afresh without a word."""
     name = {"ddp": "optimizer.pt", "fsdp2": sharding.OPTIMIZER_FOLDER}.get(engine)
     if name is not None and not (checkpoint / name).exists():
         raise ValueError(

@@ -15,7 +15,7 @@ from ..analysis.vision import encoder_cost
 from ..model import ConvLlavaConfig
 
 REFERENCE_CELLS = 16
-"""Side of the picture, in cells, on which an encoder without a fixed resolution is counted: its cost is linear."""
+"""Side of the image, in cells, on which an encoder without a fixed resolution is counted: its cost is linear."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def sample_flops(
     Args:
         config: Of the model.
         flow: By part: "vision_tower ..." as ``analysis`` names its parts, "multi_modal_projector", "language_model".
-        visual_tokens: Of its pictures.
+        visual_tokens: Of its images.
         tokens: Of the whole row, visual ones included.
         checkpointing: Whether activations of parts with a graph are computed twice.
         language: Whether the projector and the language model take part.
@@ -101,22 +101,22 @@ def sample_flops(
     return parts
 
 
-def reference_picture(config: ConvLlavaConfig) -> tuple[int, int]:
-    """Return the side of a picture to count on, in pixels, and its visual tokens."""
+def reference_image(config: ConvLlavaConfig) -> tuple[int, int]:
+    """Return the side of an image to count on, in pixels, and its visual tokens."""
     side = config.resolution or REFERENCE_CELLS * config.output_stride
     return side, (side // config.output_stride) ** 2
 
 
 def vision_parts(config: ConvLlavaConfig) -> list[Cost]:
-    """Count the reference picture, part by part, under the names of the plan."""
-    side, _ = reference_picture(config)
+    """Count the reference image, part by part, under the names of the plan."""
+    side, _ = reference_image(config)
     return [replace(cost, name=f"vision_tower {cost.name}") for cost in encoder_cost(config.vision_config, side, side)]
 
 
 def _vision(
     config: ConvLlavaConfig, flow: Mapping[str, Flow], visual_tokens: float, checkpointing: bool
 ) -> Iterator[PartFlops]:
-    _, tokens = reference_picture(config)
+    _, tokens = reference_image(config)
     for cost in vision_parts(config):
         yield _linear(cost.name, cost.macs * visual_tokens / tokens, flow[cost.name], checkpointing)
 

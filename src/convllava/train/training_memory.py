@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from ..analysis.model_cost import geometry_of
 from ..model import ConvLlavaConfig, ConvLlavaVisionConfig
-from .training_flops import Flow, reference_picture, vision_parts
+from .training_flops import Flow, reference_image, vision_parts
 
 GIB = 1 << 30
 _CONVNEXT_INSIDE = 12
-"""Times its input: convolved, normalised, four times wide before and after the activation, projected, scaled."""
+"""Times its input: convolved, normalized, four times wide before and after the activation, projected, scaled."""
 _LOGIT_BYTES = 16
 """bfloat16 logits and their gradient, float32 logits, log probabilities and gradient."""
 
@@ -65,7 +65,7 @@ def replicated(sizes: Sizes, activations: float) -> Memory:
 
 
 def sharded(sizes: Sizes, activations: float) -> Memory:
-    """Return what each device holds when weights, gradients and optimiser are split (FSDP2, ZeRO-3).
+    """Return what each device holds when weights, gradients and optimizer are split (FSDP2, ZeRO-3).
 
     Two pieces are gathered at a time: the one in use and the next.
     """
@@ -96,7 +96,7 @@ def activation_bytes(
         bytes_per_number: Of an activation.
         language: Whether the language model takes part.
     """
-    elements = _vision_elements(config, flow, checkpointing) * visual_tokens / reference_picture(config)[1]
+    elements = _vision_elements(config, flow, checkpointing) * visual_tokens / reference_image(config)[1]
     if not language:
         return elements * bytes_per_number
     geometry = geometry_of(config)
@@ -109,12 +109,12 @@ def activation_bytes(
 
 
 def _vision_elements(config: ConvLlavaConfig, flow: Mapping[str, Flow], checkpointing: bool) -> float:
-    """Return the numbers alive for the reference picture: kept for the way back, or at the worst moment without."""
+    """Return the numbers alive for the reference image: kept for the way back, or at the worst moment without."""
     parts = vision_parts(config)
     without_graph = max((part.activation_elements for part in parts if flow[part.name].passed == 0), default=0)
     if not isinstance(config.vision_config, ConvLlavaVisionConfig):
         return without_graph + _clip_elements(config, flow["vision_tower layers"].passed, checkpointing)
-    side, _ = reference_picture(config)
+    side, _ = reference_image(config)
     kept, largest = 0.0, 0.0
     for stage, (depth, channels) in enumerate(
         zip(config.vision_config.depths, config.vision_config.hidden_sizes, strict=True)
@@ -128,7 +128,7 @@ def _vision_elements(config: ConvLlavaConfig, flow: Mapping[str, Flow], checkpoi
 
 def _clip_elements(config: ConvLlavaConfig, passed: float, checkpointing: bool) -> float:
     vision = config.vision_config
-    tokens = reference_picture(config)[1] + 1
+    tokens = reference_image(config)[1] + 1
     inside = 9 * vision.hidden_size + 2 * vision.intermediate_size
     layers = passed * vision.num_hidden_layers
     per_token = layers * vision.hidden_size + inside * (passed > 0) if checkpointing else layers * inside

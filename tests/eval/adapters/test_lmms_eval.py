@@ -36,12 +36,12 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("convllava.eval.adapters.lmms_eval_model", None)
 
 
-def picture(number: int) -> Image.Image:
+def image(number: int) -> Image.Image:
     return Image.new("RGB", ((128, 64), (64, 128), (64 * 24, 64 * 24))[number], "red")
 
 
 def to_messages(doc: int) -> list[dict[str, Any]]:
-    content = [{"type": "image", "url": picture(doc)}, {"type": "text", "text": PROMPT}]
+    content = [{"type": "image", "url": image(doc)}, {"type": "text", "text": PROMPT}]
     return [{"role": "user", "content": content}]
 
 
@@ -53,7 +53,7 @@ def test_requests_are_answered_in_order(adapter: Any, tiny_checkpoint: Path, cap
     args = [("", to_messages, options, number, "task", "test") for number in (1, 2, 0)]
     answers = model.generate_until([SimpleNamespace(args=own) for own in args])
     generator: Generator = model._generator
-    wanted = generator.generate([Request.of_question(PROMPT, [picture(number)], stop=["\n\n"]) for number in (1, 0)])
+    wanted = generator.generate([Request.of_question(PROMPT, [image(number)], stop=["\n\n"]) for number in (1, 0)])
     assert answers == [wanted[0].text, "", wanted[1].text]
     assert "request 1 cannot be answered" in caplog.text
 
@@ -109,7 +109,7 @@ def test_lmms_eval_gives_our_runners_answers(tmp_path: Path, repository: Path) -
     questions = find_benchmark("synthetic-scenes").load(tmp_path, LoadOptions())
     rows = [questions[number] for number in range(6)]
     columns = {
-        "image": [row.pictures[0].open() for row in rows],
+        "image": [row.images[0].open() for row in rows],
         "question": [row.row["question"] for row in rows],
         "answer": [row.row["answer"] for row in rows],
     }

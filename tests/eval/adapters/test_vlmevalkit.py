@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from kit_files import picture_bytes
+from kit_files import image_bytes
 
 from convllava.eval.prompts import CHOOSE
 from convllava.inference import Request
@@ -15,7 +15,7 @@ from convllava.inference import Request
 
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The adapter's module; the stand-in base class writes a row's pictures to files, as the kit does."""
+    """The adapter's module; the stand-in base class writes a row's images to files, as the kit does."""
 
     class BaseModel:
         def dump_image(self, line: Any, dataset: str) -> list[str]:
@@ -41,7 +41,7 @@ def test_a_row_becomes_our_prompt_and_an_answer(adapter: Any, tiny_checkpoint: P
     assert model.INTERLEAVE
     assert model.use_custom_prompt("MMMU_DEV_VAL") and not model.use_custom_prompt("MathVista")
     row = {"index": 5, "question": "Is <image 1> red?", "A": "yes", "B": "no", "C": float("nan"), "answer": "A"}
-    line = {**row, "image": [picture_bytes()]}
+    line = {**row, "image": [image_bytes()]}
     message = model.build_prompt(line, dataset="MMMU_DEV_VAL")
     assert [part["type"] for part in message] == ["text", "image", "text"]
     assert message[2]["value"] == f" red?\nA. yes\nB. no\n{CHOOSE}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit_files import picture_bytes, picture_text, write_tsv
+from kit_files import image_bytes, image_text, write_tsv
 
 from convllava.eval import BENCHMARKS
 from convllava.eval.benchmarks import ALL, LoadOptions, Record, Scoring, find_benchmark
@@ -33,7 +33,7 @@ def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
 
 
 def cell(size: tuple[int, int] = (96, 64)) -> dict[str, Any]:
-    return {"bytes": picture_bytes(size=size), "path": None}
+    return {"bytes": image_bytes(size=size), "path": None}
 
 
 def test_all_seventeen_the_synthetic_ones_and_receipts_are_there() -> None:
@@ -51,7 +51,7 @@ MCQ = {"question": "Which?", "A": "cat", "B": "dog", "answer": "B", "category": 
 
 
 def test_choices(tmp_path: Path) -> None:
-    rows = [{"index": n, "image": picture_text(), **MCQ} for n in range(3)]
+    rows = [{"index": n, "image": image_text(), **MCQ} for n in range(3)]
     write_tsv(tmp_path / "SEEDBench_IMG.tsv", rows)
     questions = find_benchmark("seedbench").load(tmp_path, PLAIN)
     loaded = [questions[index].row for index in range(3)]
@@ -83,7 +83,7 @@ def test_plain_choice_tables(shared_dir: Path) -> None:
 def test_mmbench_wants_every_rotation(tmp_path: Path) -> None:
     shown = {"hint": "", "category": "c", "l2-category": "logic_reasoning", "split": "dev"}
     rows = [
-        {"index": 3, "image": picture_text(), "question": "Which?", "A": "cat", "B": "dog", "answer": "A", **shown},
+        {"index": 3, "image": image_text(), "question": "Which?", "A": "cat", "B": "dog", "answer": "A", **shown},
         {"index": 1000003, "image": "3", "question": "Which?", "A": "dog", "B": "cat", "answer": "B", **shown},
         {"index": 4, "image": "3", "question": "Which?", "A": "cat", "B": "dog", "answer": "A", **shown},
     ]
@@ -96,19 +96,19 @@ def test_mmbench_wants_every_rotation(tmp_path: Path) -> None:
     assert outcome.value == 50
     assert outcome.units == ["3", "4"]
     assert outcome.per_category == {"c": 50, "l2: logic_reasoning": 50}
-    judged = [Record("3", loaded[0], "the feline", judgement="A"), *records(loaded[1:], ["B", "A"])]
+    judged = [Record("3", loaded[0], "the feline", judgment="A"), *records(loaded[1:], ["B", "A"])]
     assert benchmark.outcome(judged, Scoring()).value == 100
     failed = [Record("3", loaded[0], "", error="too long"), *records(loaded[1:], ["B", "A"])]
     assert benchmark.outcome(failed, Scoring()).value == 50
 
 
 def test_mmmu_scores_the_validation_split_with_open_questions(tmp_path: Path) -> None:
-    two = repr([picture_text(), picture_text("blue", (30, 40))])
+    two = repr([image_text(), image_text("blue", (30, 40))])
     more = {"category": "Art", "l2-category": "Art & Design"}
     rows = [
         {"index": 1, "image": two, "question": "<image 2> or <image 1>?", "A": "x", "B": "y", "answer": "A", **more},
-        {"index": 2, "image": picture_text(), "question": "How many in <image 1>?", "answer": "12", **more},
-        {"index": 3, "image": picture_text(), "question": "dev", "A": "x", "B": "y", "answer": "A", **more},
+        {"index": 2, "image": image_text(), "question": "How many in <image 1>?", "answer": "12", **more},
+        {"index": 3, "image": image_text(), "question": "dev", "A": "x", "B": "y", "answer": "A", **more},
     ]
     for row in rows:
         row["split"] = "dev" if row["index"] == 3 else "validation"
@@ -200,7 +200,7 @@ def test_realworldqa_that_contradicts_itself(tmp_path: Path) -> None:
         realworldqa(tmp_path / "3", [WORD], ["Yes"])
 
 
-def test_mme_counts_pictures() -> None:
+def test_mme_counts_images() -> None:
     rows = [
         {"category": "count", "image_path": "1", "answer": "Yes"},
         {"category": "count", "image_path": "1", "answer": "No"},
@@ -248,7 +248,7 @@ def test_mmvet_needs_points() -> None:
         {"question": "?", "answer": "x", "category": "rec,ocr"},
         {"question": "?", "answer": "x", "category": "rec"},
     ]
-    judged = [Record("0", rows[0], "p", judgement=0.5), Record("1", rows[1], "p", judgement=1.0)]
+    judged = [Record("0", rows[0], "p", judgment=0.5), Record("1", rows[1], "p", judgment=1.0)]
     outcome = find_benchmark("mmvet").outcome(judged, Scoring())
     assert outcome.value == 75
     assert outcome.per_category == {"rec": 75, "ocr": 50}
@@ -258,7 +258,7 @@ def test_mmvet_needs_points() -> None:
 
 def test_grounding_from_jsonl_and_from_the_hub(tmp_path: Path) -> None:
     (tmp_path / "coco").mkdir()
-    (tmp_path / "coco" / "1.png").write_bytes(picture_bytes(size=(100, 50)))
+    (tmp_path / "coco" / "1.png").write_bytes(image_bytes(size=(100, 50)))
     line = {"image": "coco/1.png", "sent": "the cup", "bbox": [0, 0, 100, 50], "width": 100, "height": 50}
     (tmp_path / "refcoco_testA.jsonl").write_text(json.dumps(line) + "\n")
     benchmark = find_benchmark("refcoco-testA")
@@ -283,12 +283,12 @@ def test_grounding_from_jsonl_and_from_the_hub(tmp_path: Path) -> None:
 
 
 def test_a_box_of_the_wrong_form_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(picture_bytes(size=(100, 50)))
+    (tmp_path / "1.png").write_bytes(image_bytes(size=(100, 50)))
     line = {"image": "1.png", "sent": "the cup", "bbox": [50, 10, 20, 30]}
     (tmp_path / "refcocog_val.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(ValueError, match=r"bbox must be \[x0, y0, x1, y1\] with x0 < x1"):
         find_benchmark("refcocog-val").load(tmp_path, PLAIN)
     line.update(bbox=[1, 1, 5, 5], width=50, height=100)
     (tmp_path / "refcocog_val.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(ValueError, match=r"\(50, 100\) pixels are noted, the picture has \(100, 50\)"):
+    with pytest.raises(ValueError, match=r"\(50, 100\) pixels are noted, the image has \(100, 50\)"):
         find_benchmark("refcocog-val").load(tmp_path, PLAIN)

@@ -17,7 +17,7 @@ from convllava.eval.metrics import (
     grounding_hit,
     mme_scores,
     mmvet_scores,
-    normalise_vqa_answer,
+    normalize_vqa_answer,
     parse_box,
     pope_scores,
     vqa_accuracy,
@@ -55,15 +55,15 @@ def test_yes_or_no_is_blind_to_case(prediction: str, profile: Any) -> None:
 
 
 @given(ANSWER, PROFILE)
-def test_normalised_answers_have_no_loose_blanks(text: str, profile: Any) -> None:
-    normal = normalise_vqa_answer(text, profile=profile)
+def test_normalized_answers_have_no_loose_blanks(text: str, profile: Any) -> None:
+    normal = normalize_vqa_answer(text, profile=profile)
     assert normal == " ".join(normal.split())
     assert not set(normal.split()) & {"a", "an", "the", "none", "two"}
 
 
 @given(st.integers(0, 10), PROFILE)
 def test_accuracy_by_the_number_of_ten_who_agree(agreeing: int, profile: Any) -> None:
-    answers = ["red"] * agreeing + [f"colour {number}" for number in range(10 - agreeing)]
+    answers = ["red"] * agreeing + [f"color {number}" for number in range(10 - agreeing)]
     assert vqa_accuracy("Red.", answers, profile=profile) == pytest.approx(min(1.0, 0.3 * agreeing))
 
 

@@ -36,7 +36,7 @@ def test_exact_match_forgives_case_blanks_and_a_full_stop() -> None:
 
 
 def test_grounding_hit_works_on_the_padded_square() -> None:
-    truth = (0, 0, 100, 50)  # the whole of a picture 100 wide and 50 high: the middle half of its square
+    truth = (0, 0, 100, 50)  # the whole of an image 100 wide and 50 high: the middle half of its square
     assert grounding_hit("[0.00, 0.25, 1.00, 0.75]", truth, 100, 50)
     assert not grounding_hit("[0.00, 0.00, 1.00, 1.00]", truth, 100, 50, threshold=0.51)
     assert not grounding_hit("nowhere", truth, 100, 50)

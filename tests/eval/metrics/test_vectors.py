@@ -21,7 +21,7 @@ from convllava.eval.metrics import (
     grounding_hit,
     mme_scores,
     mmvet_scores,
-    normalise_vqa_answer,
+    normalize_vqa_answer,
     parse_box,
     pope_scores,
     vqa_accuracy,
@@ -67,8 +67,8 @@ def test_yes_no(vectors: Path, profile: Any) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_vqa(vectors: Path, profile: Any) -> None:
     column = f"vlmevalkit_{COLUMN[profile]}"
-    for case in load(vectors, "vqa_normalise")["cases"]:
-        assert normalise_vqa_answer(case["input"], profile=profile) == case["expected"][column], case["id"]
+    for case in load(vectors, "vqa_normalize")["cases"]:
+        assert normalize_vqa_answer(case["input"], profile=profile) == case["expected"][column], case["id"]
     for case in load(vectors, "vqa_accuracy")["cases"]:
         value = vqa_accuracy(case["prediction"], case["answers"], profile=profile)
         assert value == same(case["expected"][column]), case["id"]

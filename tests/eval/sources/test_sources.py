@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit_files import picture_bytes, picture_text, write_tsv
+from kit_files import image_bytes, image_text, write_tsv
 
 from convllava.eval.sources import default_folder, parse_answers, parse_index, read_jsonl, read_parquet, read_tsv
 from convllava.inference import open_image
@@ -29,51 +29,51 @@ def test_any_list_of_answers_comes_back(answers: list[str]) -> None:
 
 
 def test_records_as_the_kit_resolves_them(shared_dir: Path, tmp_path: Path) -> None:
-    """Stand-ins for pictures become pictures of different sizes, so that one can tell whose they are."""
+    """Stand-ins for images become images of different sizes, so that one can tell whose they are."""
     cases = json.loads((shared_dir / "eval/vectors/tsv_records.json").read_text(encoding="utf-8"))["cases"]
     sizes = {letter: (8 + number, 8) for number, letter in enumerate("ABCDEFGH")}
     for case in cases:
         rows = [dict(row) for row in case["rows"]]
         for row in rows:
             if row["image"] and len(row["image"]) > 64 and row["image"][0] != "[":
-                row["image"] = picture_text(size=sizes[row["image"][0]])
+                row["image"] = image_text(size=sizes[row["image"][0]])
         if any(str(row["image"]).startswith("[") for row in rows):
             continue
         table = read_tsv(write_tsv(tmp_path / "t.tsv", rows), ["question"])
-        found = [(row["index"], own[0].size) for row, own in zip(table.rows, table.pictures, strict=True)]
+        found = [(row["index"], own[0].size) for row, own in zip(table.rows, table.images, strict=True)]
         wanted = [(row["index"], sizes[row["image"][0]]) for row in case["expected"]["paper_era"]]
         assert found == wanted, case["id"]
 
 
-def test_pictures_stay_in_the_file_until_they_are_opened(tmp_path: Path) -> None:
-    rows = [question(0, picture_text("red")), question(1, "0"), question(2, picture_text("blue", (30, 40)))]
+def test_images_stay_in_the_file_until_they_are_opened(tmp_path: Path) -> None:
+    rows = [question(0, image_text("red")), question(1, "0"), question(2, image_text("blue", (30, 40)))]
     rows[1]["question"] = 'two lines,\nand "quotes"'
     table = read_tsv(write_tsv(tmp_path / "x.tsv", rows), ["question"])
     assert [row["question"] for row in table.rows][1] == 'two lines,\nand "quotes"'
-    assert [own[0].size for own in table.pictures] == [(96, 64), (96, 64), (30, 40)]
-    assert open_image(table.pictures[1][0].open()).getpixel((0, 0)) == (255, 0, 0)
-    assert open_image(table.pictures[2][0].open()).getpixel((0, 0)) == (0, 0, 255)
+    assert [own[0].size for own in table.images] == [(96, 64), (96, 64), (30, 40)]
+    assert open_image(table.images[1][0].open()).getpixel((0, 0)) == (255, 0, 0)
+    assert open_image(table.images[2][0].open()).getpixel((0, 0)) == (0, 0, 255)
 
 
-def test_several_pictures_of_one_row(tmp_path: Path) -> None:
-    cell = repr([picture_text("red"), picture_text("blue", (30, 40))])
+def test_several_images_of_one_row(tmp_path: Path) -> None:
+    cell = repr([image_text("red"), image_text("blue", (30, 40))])
     row = question("q", cell, image_path="['a.png', 'b.png']")
     table = read_tsv(write_tsv(tmp_path / "x.tsv", [row]), ["question"])
-    assert [own.size for own in table.pictures[0]] == [(96, 64), (30, 40)]
-    assert open_image(table.pictures[0][1].open()).getpixel((0, 0)) == (0, 0, 255)
+    assert [own.size for own in table.images[0]] == [(96, 64), (30, 40)]
+    assert open_image(table.images[0][1].open()).getpixel((0, 0)) == (0, 0, 255)
     assert table.rows[0]["image_path"] == ["a.png", "b.png"]
 
 
 def test_options_that_pandas_would_drop(tmp_path: Path) -> None:
-    path = write_tsv(tmp_path / "x.tsv", [question(0, picture_text(), A="None", B="NA", C="", D="x")])
+    path = write_tsv(tmp_path / "x.tsv", [question(0, image_text(), A="None", B="NA", C="", D="x")])
     assert [read_tsv(path, []).rows[0][letter] for letter in "ABCD"] == ["None", "NA", None, "x"]
     assert [read_tsv(path, [], kit_compatible=True).rows[0][letter] for letter in "ABCD"] == [None, None, None, "x"]
 
 
-def test_rows_without_a_picture_are_left_out_and_told(tmp_path: Path) -> None:
-    table = read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, picture_text()), question(1, "")]), [])
+def test_rows_without_a_image_are_left_out_and_told(tmp_path: Path) -> None:
+    table = read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, image_text()), question(1, "")]), [])
     assert len(table.rows) == 1
-    assert table.warnings == ["1 of 2 rows of x.tsv have no picture and are left out"]
+    assert table.warnings == ["1 of 2 rows of x.tsv have no image and are left out"]
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_rows_without_a_picture_are_left_out_and_told(tmp_path: Path) -> None:
     [
         ([{"index": 0, "question": "q"}], r"has no column image; its columns are index, question"),
         ([question(0, "A" * 101)], r"index 0: the image cell is not base64"),
-        ([question(0, picture_text()[:-8] + "!!!!" * 2)], r"index 0: the image cell is not base64"),
-        ([question(0, "QUFB" * 20)], r"index 0: the data are not a picture"),
-        ([question(0, picture_text()), question(1, "7")], r"index 1: its image cell '7' names a row without a picture"),
-        ([question(0, "1"), question(1, "0")], r"names a row without a picture, or none at all"),
-        ([question(0, picture_text()), question(0, "0")], r"record 3: index '0' occurs twice"),
+        ([question(0, image_text()[:-8] + "!!!!" * 2)], r"index 0: the image cell is not base64"),
+        ([question(0, "QUFB" * 20)], r"index 0: the data are not an image"),
+        ([question(0, image_text()), question(1, "7")], r"index 1: its image cell '7' names a row without an image"),
+        ([question(0, "1"), question(1, "0")], r"names a row without an image, or none at all"),
+        ([question(0, image_text()), question(0, "0")], r"record 3: index '0' occurs twice"),
         ([question(0, "[" + "x" * 80 + "]")], r"index 0: the image cell is in brackets but is not a list"),
     ],
 )
@@ -113,7 +113,7 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    images = [{"bytes": picture_bytes("red"), "path": None}, {"bytes": picture_bytes("blue", (30, 40)), "path": None}]
+    images = [{"bytes": image_bytes("red"), "path": None}, {"bytes": image_bytes("blue", (30, 40)), "path": None}]
     table = pyarrow.table({"image": images, "question": ["a", "b"], "question_id": ["1", "2"]})
     parquet.write_table(table, tmp_path / "test-0.parquet", row_group_size=1)
 
@@ -122,21 +122,21 @@ def test_parquet(tmp_path: Path) -> None:
 
     read = read_parquet([tmp_path / "test-0.parquet"], convert)
     assert [row["question"] for row in read.rows] == ["a", "b"]
-    assert [own[0].size for own in read.pictures] == [(96, 64), (30, 40)]
-    assert open_image(read.pictures[1][0].open()).getpixel((0, 0)) == (0, 0, 255)
+    assert [own[0].size for own in read.images] == [(96, 64), (30, 40)]
+    assert open_image(read.images[1][0].open()).getpixel((0, 0)) == (0, 0, 255)
     with pytest.raises(ValueError, match="has no column 'answer'; its columns are question, question_id"):
         read_parquet([tmp_path / "test-0.parquet"], lambda row: {"answer": row["answer"]})
 
 
 def test_jsonl(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(picture_bytes())
+    (tmp_path / "a.png").write_bytes(image_bytes())
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps({"image": "a.png", "question": "q"}) + "\n\n")
     table = read_jsonl(path, ["question"], [tmp_path])
     assert table.rows == [{"question": "q", "index": 0}]
-    assert table.pictures[0][0].open() == tmp_path / "a.png"
+    assert table.images[0][0].open() == tmp_path / "a.png"
     path.write_text('{"image": "b.png", "question": "q"}\n')
-    with pytest.raises(ValueError, match=r"x.jsonl, line 1: no picture 'b.png'; looked for .*b.png"):
+    with pytest.raises(ValueError, match=r"x.jsonl, line 1: no image 'b.png'; looked for .*b.png"):
         read_jsonl(path, ["question"], [tmp_path])
     path.write_text("{}\n")
     with pytest.raises(ValueError, match="line 1: no key image, question"):

@@ -1,4 +1,4 @@
-"""``convllava data check``: every record looked at, every picture decoded, and what came of it."""
+"""``convllava data check``: every record looked at, every image decoded, and what came of it."""
 
 from .cleaning import Cleaned, write_clean_copy
 from .inspecting import Inspector, Limits

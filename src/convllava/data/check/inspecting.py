@@ -1,4 +1,4 @@
-"""One sample looked at from all sides: its pictures decoded, its tokens counted, its answers read."""
+"""One sample looked at from all sides: its images decoded, its tokens counted, its answers read."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from typing import Any
 from PIL import Image
 
 from ..faults import Fault, place_of
-from ..pictures import EncodedPicture, StoredImage, UnreadablePictureError, reading, upright_size
+from ..images import EncodedImage, StoredImage, UnreadableImageError, reading, upright_size
 from ..records import answers
 from ..samples import Sample
 from .preview import Piece, pieces_of
 
 _SAME_FORMAT = {"MPO": "JPEG"}
-"""Formats that go by another one's ending: a JPEG that holds further pictures."""
+"""Formats that go by another one's ending: a JPEG that holds further images."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Limits:
 
     Attributes:
         max_length: Longest row in tokens, visual tokens included.
-        large_pixels: A picture of more is reported; decoding it takes long and much memory.
+        large_pixels: An image of more is reported; decoding it takes long and much memory.
     """
 
     max_length: int = 2048
@@ -40,9 +40,9 @@ class Facts:
 
     Attributes:
         file, record: Where it stands.
-        sizes: (height, width) of each picture that can be read, upright.
-        picture_digests: One for each of them; equal for equal files.
-        digest: Of pictures and dialogue together; None for a record that cannot be used.
+        sizes: (height, width) of each image that can be read, upright.
+        image_digests: One for each of them; equal for equal files.
+        digest: Of images and dialogue together; None for a record that cannot be used.
         pieces: What a model is shown and what it learns, for the first samples only.
     """
 
@@ -51,7 +51,7 @@ class Facts:
     record: int | None
     faults: list[Fault] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    picture_digests: list[int] = field(default_factory=list)
+    image_digests: list[int] = field(default_factory=list)
     digest: int | None = None
     text_tokens: int = 0
     visual_tokens: int = 0
@@ -93,36 +93,36 @@ class Inspector:
         if isinstance(entry, Fault):
             return Facts(entry.sample_id, entry.file, entry.record, [entry])
         facts = Facts(entry.sample_id, *(entry.origin or ("", None)))
-        for picture in entry.images:
-            self._look_at(picture, entry, facts)
+        for image in entry.images:
+            self._look_at(image, entry, facts)
         self._read_answers(entry, facts)
         if not facts.has_errors:
             self._count_tokens(entry, facts)
         if not facts.has_errors:
-            facts.digest = _digest(repr(facts.picture_digests).encode(), json.dumps(entry.messages).encode())
+            facts.digest = _digest(repr(facts.image_digests).encode(), json.dumps(entry.messages).encode())
         return facts
 
-    def _look_at(self, picture: StoredImage, sample: Sample, facts: Facts) -> None:
+    def _look_at(self, image: StoredImage, sample: Sample, facts: Facts) -> None:
         try:
-            data = _bytes_of(picture)
-            with warnings.catch_warnings(), reading(picture), Image.open(BytesIO(data)) as opened:
+            data = _bytes_of(image)
+            with warnings.catch_warnings(), reading(image), Image.open(BytesIO(data)) as opened:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here in our own words
                 opened.load()
                 size = upright_size(opened)
-        except UnreadablePictureError as error:
+        except UnreadableImageError as error:
             facts.faults.append(sample.fault(error.kind, str(error)))
             return
         facts.sizes.append(size)
-        facts.picture_digests.append(_digest(data))
-        facts.faults += (sample.fault(kind, text) for kind, text in self._remarks(picture, size, opened.format))
+        facts.image_digests.append(_digest(data))
+        facts.faults += (sample.fault(kind, text) for kind, text in self._remarks(image, size, opened.format))
 
-    def _remarks(self, picture: StoredImage, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
+    def _remarks(self, image: StoredImage, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
         height, width = size
         if height * width > self.limits.large_pixels:
-            yield "large_image", f"image {picture} has {width}x{height} pixels, more than {self.limits.large_pixels:,}"
-        expected = _format_by_name(picture)
+            yield "large_image", f"image {image} has {width}x{height} pixels, more than {self.limits.large_pixels:,}"
+        expected = _format_by_name(image)
         if expected is not None and _SAME_FORMAT.get(str(format), format) != expected:
-            yield "wrong_name", f"image {picture} is named like {expected} but is {format}"
+            yield "wrong_name", f"image {image} is named like {expected} but is {format}"
 
     def _read_answers(self, sample: Sample, facts: Facts) -> None:
         given = answers(sample.messages)
@@ -131,7 +131,7 @@ class Inspector:
             facts.faults.append(sample.fault("empty_answer", f"{empty} of {len(given)} answers empty"))
 
     def _count_tokens(self, sample: Sample, facts: Facts) -> None:
-        """Count without making pixels: each picture stands as one cell, its true tokens are added."""
+        """Count without making pixels: each image stands as one cell, its true tokens are added."""
         image_processor = self.processor.image_processor
         stride = image_processor.output_stride
         try:
@@ -163,22 +163,22 @@ class Inspector:
         )
 
 
-def _bytes_of(picture: StoredImage) -> bytes:
-    if isinstance(picture, EncodedPicture):
-        return picture.data
-    if isinstance(picture, Path):
-        with reading(picture):
-            return picture.read_bytes()
+def _bytes_of(image: StoredImage) -> bytes:
+    if isinstance(image, EncodedImage):
+        return image.data
+    if isinstance(image, Path):
+        with reading(image):
+            return image.read_bytes()
     stream = BytesIO()
-    picture.save(stream, "PPM" if picture.mode in ("L", "RGB") else "PNG")
+    image.save(stream, "PPM" if image.mode in ("L", "RGB") else "PNG")
     return stream.getvalue()
 
 
-def _format_by_name(picture: StoredImage) -> str | None:
-    """Return the format that a picture's name promises; None where it promises nothing."""
-    if isinstance(picture, Image.Image):
+def _format_by_name(image: StoredImage) -> str | None:
+    """Return the format that an image's name promises; None where it promises nothing."""
+    if isinstance(image, Image.Image):
         return None
-    return Image.registered_extensions().get(picture.suffix.lower())
+    return Image.registered_extensions().get(image.suffix.lower())
 
 
 def _digest(*parts: bytes) -> int:

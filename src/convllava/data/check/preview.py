@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens that follow each other and are treated alike; of a picture the number of its tokens is told."""
+    """Tokens that follow each other and are treated alike; of an image the number of its tokens is told."""
 
-    kind: Literal["shown", "supervised", "picture"]
+    kind: Literal["shown", "supervised", "image"]
     text: str
 
 
 def pieces_of(row: Mapping[str, Any], counts: Sequence[int], processor: Any) -> list[Piece]:
-    """Cut an encoded row, in which each picture is one token, where pictures and supervision begin and end.
+    """Cut an encoded row, in which each image is one token, where images and supervision begin and end.
 
     Args:
         row: ``input_ids`` and ``labels_mask``, (T,) each.
-        counts: Visual tokens of each picture.
+        counts: Visual tokens of each image.
         processor: Has ``tokenizer`` and ``image_token_id``.
     """
     tokens = zip(row["input_ids"].tolist(), row["labels_mask"].tolist(), strict=True)
@@ -31,12 +31,12 @@ def pieces_of(row: Mapping[str, Any], counts: Sequence[int], processor: Any) -> 
 
 
 def _pieces_of_kind(kind: Any, ids: list[int], counts: Iterator[int], tokenizer: Any) -> list[Piece]:
-    if kind == "picture":
+    if kind == "image":
         return [Piece(kind, f"{next(counts)} visual tokens") for _ in ids]
     return [Piece(kind, tokenizer.decode(ids, skip_special_tokens=False))]
 
 
 def _kind(token_id: int, supervised: bool, image_token_id: int) -> str:
     if token_id == image_token_id:
-        return "picture"
+        return "image"
     return "supervised" if supervised else "shown"

@@ -26,8 +26,8 @@ class SourceReport:
     drawn: int | None = None
     records: int = 0
     usable: int = 0
-    pictures: int = 0
-    distinct_pictures: int = 0
+    images: int = 0
+    distinct_images: int = 0
     text_tokens: int = 0
     visual_tokens: int = 0
     supervised_tokens: int = 0
@@ -42,7 +42,7 @@ class SourceReport:
         self.records += 1
         self.errors += sum(fault.is_error for fault in facts.faults)
         self.warnings += sum(not fault.is_error for fault in facts.faults)
-        self.pictures += len(facts.sizes)
+        self.images += len(facts.sizes)
         if facts.has_errors:
             return
         self.usable += 1
@@ -71,8 +71,8 @@ class SourceReport:
             "errors": self.errors,
             "warnings": self.warnings,
             "drawn": self.drawn,
-            "pictures": self.pictures,
-            "distinct_pictures": self.distinct_pictures,
+            "images": self.images,
+            "distinct_images": self.distinct_images,
             "text_tokens": self.text_tokens,
             "visual_tokens": self.visual_tokens,
             "supervised_tokens": self.supervised_tokens,

@@ -44,30 +44,30 @@ def check(
             report.faults += facts.faults
             if progress is not None:
                 progress(done, source.total)
-        found.distinct_pictures = len(seen.pictures)
+        found.distinct_images = len(seen.images)
     return report
 
 
 @dataclass
 class _Seen:
-    """What has been met before: dialogues in all sources, ids and pictures in this one."""
+    """What has been met before: dialogues in all sources, ids and images in this one."""
 
     places: dict[int, str] = field(default_factory=dict)
     ids: set[tuple[str, str]] = field(default_factory=set)
-    pictures: set[int] = field(default_factory=set)
+    images: set[int] = field(default_factory=set)
 
     def start_source(self) -> None:
-        self.ids, self.pictures = set(), set()
+        self.ids, self.images = set(), set()
 
     def repeats(self, facts: Facts) -> list[Fault]:
         """Return the warnings about a record that repeats an earlier one."""
-        self.pictures.update(facts.picture_digests)
+        self.images.update(facts.image_digests)
         if facts.digest is None:
             return []
         found = []
         first = self.places.setdefault(facts.digest, facts.place)
         if first != facts.place:
-            found.append(_about(facts, "duplicate", f"same pictures and dialogue as {first}"))
+            found.append(_about(facts, "duplicate", f"same images and dialogue as {first}"))
         elif (facts.file, facts.sample_id) in self.ids:
             found.append(_about(facts, "duplicate_id", f"an earlier record of the file has the id {facts.sample_id}"))
         self.ids.add((facts.file, facts.sample_id))

@@ -17,7 +17,7 @@ _LONGEST_BAND = 4
 
 
 def open_page(path: Path) -> Image.Image:
-    """Open a picture in grey or colour, its pixels as they are stored: boxes are counted in these."""
+    """Open an image in grey or color, its pixels as they are stored: boxes are counted in these."""
     with Image.open(path) as image:
         image.load()
         return image if image.mode in ("L", "RGB") else image.convert("RGB")
@@ -26,7 +26,7 @@ def open_page(path: Path) -> Image.Image:
 def cut_line(page: Image.Image, line: TextLine, height: int) -> Image.Image:
     """Return one line scaled to ``height`` pixels, with paper to the right up to a whole multiple of the height.
 
-    The multiple keeps the letters' shape: a model that rounds pictures to whole cells need not stretch them.
+    The multiple keeps the letters' shape: a model that rounds images to whole cells need not stretch them.
     """
     x0, y0, x1, y1 = line.box
     margin = round(_MARGIN * (y1 - y0))
@@ -57,14 +57,14 @@ def any_band(rng: random.Random, count: int) -> tuple[int, int]:
 
 
 def scale_page(page: Image.Image, most: int) -> Image.Image:
-    """Return a picture at most so many pixels wide."""
+    """Return an image at most so many pixels wide."""
     if page.width <= most:
         return page
     return page.resize((most, round(page.height * most / page.width)), Image.Resampling.LANCZOS)
 
 
 def scale_line(line: TextLine, factor: float) -> TextLine:
-    """Return a line with its box scaled along with its picture; it keeps at least a pixel each way."""
+    """Return a line with its box scaled along with its image; it keeps at least a pixel each way."""
     x0, y0, x1, y1 = (round(value * factor) for value in line.box)
     return TextLine((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), line.text)
 
@@ -74,6 +74,6 @@ def _within(page: Image.Image, box: PixelBox) -> PixelBox:
 
 
 def _paper(image: Image.Image) -> int | tuple[int, ...]:
-    """Return the colour of most pixels: print covers less than half of a line."""
+    """Return the color of most pixels: print covers less than half of a line."""
     median = ImageStat.Stat(image).median
     return int(median[0]) if image.mode == "L" else tuple(int(value) for value in median)

@@ -24,15 +24,15 @@ class TextLine:
 
 @dataclass(frozen=True)
 class Receipt:
-    """A picture and its annotation.
+    """An image and its annotation.
 
     Attributes:
         name: File name without its ending, behind the part's name where there is one; each receipt has its own.
-        size: (width, height) of the picture in pixels.
+        size: (width, height) of the image in pixels.
         fields: Some of ``FIELDS`` and what they say; empty ones are left out.
         lines: In the order of the annotation.
         part: ``train`` or ``test`` where the data come split, else None.
-        fingerprint: Of the picture's file.
+        fingerprint: Of the image's file.
     """
 
     name: str
@@ -51,12 +51,12 @@ Row = tuple[TextLine, ...]
 def reading_rows(lines: Iterable[TextLine]) -> list[Row]:
     """Return the pieces row by row from the top, whatever order they were annotated in.
 
-    A piece belongs to a row if its centre lies between the upper and lower edge of the row's first piece.
+    A piece belongs to a row if its center lies between the upper and lower edge of the row's first piece.
     """
     rows: list[list[TextLine]] = []
-    for line in sorted(lines, key=lambda line: (_centre(line), line.box[0])):
+    for line in sorted(lines, key=lambda line: (_center(line), line.box[0])):
         last = rows[-1][0].box if rows else None
-        if last is not None and last[1] <= _centre(line) <= last[3]:
+        if last is not None and last[1] <= _center(line) <= last[3]:
             rows[-1].append(line)
         else:
             rows.append([line])
@@ -114,5 +114,5 @@ def _rows_of_address(rows: Sequence[Row], wanted: str) -> tuple[int, int] | None
     return best
 
 
-def _centre(line: TextLine) -> float:
+def _center(line: TextLine) -> float:
     return (line.box[1] + line.box[3]) / 2

@@ -1,17 +1,17 @@
 """Receipts from disk: the SROIE data set as people have it, or a JSONL file.
 
-SROIE is passed around in several layouts, and all are read by the same rule: a picture, a file of boxes and a file of
+SROIE is passed around in several layouts, and all are read by the same rule: an image, a file of boxes and a file of
 key fields belong together if they have the same name (endings apart), wherever below the folder they lie::
 
     img/000.jpg  box/000.csv  key/000.json                                              (a copy on GitHub)
     train/img/X51.jpg  train/box/X51.txt  train/entities/X51.txt  test/...              (a copy on Kaggle)
-    0325updated.task1train(626p)/X51.jpg and X51.txt  0325updated.task2train(626p)/X51.txt   (the organisers')
+    0325updated.task1train(626p)/X51.jpg and X51.txt  0325updated.task2train(626p)/X51.txt   (the organizers')
 
 A line of boxes is ``x1,y1,x2,y2,x3,y3,x4,y4,TEXT`` (four corners; commas in the text count as text); key fields are a
 JSON object with some of ``company``, ``date``, ``address``, ``total``. Folders ``train`` and ``test`` right below the
 source are its own split.
 
-A JSONL file holds a receipt a line, pictures by paths relative to it::
+A JSONL file holds a receipt a line, images by paths relative to it::
 
     {"image": "images/7.jpg", "fields": {"total": "12.50"}, "lines": [{"box": [14, 20, 90, 41], "text": "TOTAL"}]}
 """
@@ -28,7 +28,7 @@ from PIL import ExifTags, Image
 
 from .receipt import FIELDS, PixelBox, Receipt, TextLine
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 ANNOTATION_ENDINGS = (".txt", ".csv", ".json")
 SPLIT_FOLDERS = ("train", "test")
 
@@ -52,7 +52,7 @@ def read_receipts(source: Path) -> tuple[list[Receipt], list[Problem]]:
     if source.is_file():
         return _read_listed(source)
     if not source.is_dir():
-        raise ValueError(f"no folder {source}: give the folder with SROIE's pictures, boxes and keys, or a JSONL file")
+        raise ValueError(f"no folder {source}: give the folder with SROIE's images, boxes and keys, or a JSONL file")
     folders = [source / name for name in SPLIT_FOLDERS]
     own_split = all(folder.is_dir() for folder in folders)
     parts = [(folder, folder.name) for folder in folders] if own_split else [(source, None)]
@@ -69,10 +69,10 @@ def read_receipts(source: Path) -> tuple[list[Receipt], list[Problem]]:
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """Group the files of pictures by name; annotations without a picture of their name form groups too."""
+    """Group the files of images by name; annotations without an image of their name form groups too."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in (*PICTURE_ENDINGS, *ANNOTATION_ENDINGS) and not path.name.startswith("."):
+        if path.suffix.lower() in (*IMAGE_ENDINGS, *ANNOTATION_ENDINGS) and not path.name.startswith("."):
             groups.setdefault(path.stem, []).append(path)
     described = {name: paths for name, paths in groups.items() if not _is_remark(paths)}
     return dict(sorted(described.items()))
@@ -80,20 +80,20 @@ def _by_name(folder: Path) -> dict[str, list[Path]]:
 
 def _is_remark(paths: list[Path]) -> bool:
     """Tell whether a name belongs to text that describes the data set, not to a receipt."""
-    return all(path.suffix.lower() not in PICTURE_ENDINGS and path.stem.lower().startswith("readme") for path in paths)
+    return all(path.suffix.lower() not in IMAGE_ENDINGS and path.stem.lower().startswith("readme") for path in paths)
 
 
 def _read_one(name: str, files: list[Path], part: str | None) -> Receipt:
-    pictures = [path for path in files if path.suffix.lower() in PICTURE_ENDINGS]
+    images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
     notes = [path for path in files if path.suffix.lower() in ANNOTATION_ENDINGS]
-    if not pictures:
-        raise ValueError(f"{notes[0]}: there is no picture of this name")
+    if not images:
+        raise ValueError(f"{notes[0]}: there is no image of this name")
     if not notes:
-        raise ValueError(f"{pictures[0]}: there are neither boxes nor key fields of this name")
-    fingerprints = {_fingerprint(path) for path in pictures}
+        raise ValueError(f"{images[0]}: there are neither boxes nor key fields of this name")
+    fingerprints = {_fingerprint(path) for path in images}
     if len(fingerprints) > 1:  # nobody can say which the boxes belong to
-        raise ValueError(f"{pictures[0]} and {pictures[1]} have one name but differ; remove one")
-    size = _size_of(pictures[0])
+        raise ValueError(f"{images[0]} and {images[1]} have one name but differ; remove one")
+    size = _size_of(images[0])
     fields: dict[str, str] = {}
     lines: tuple[TextLine, ...] = ()
     for path in notes:
@@ -102,7 +102,7 @@ def _read_one(name: str, files: list[Path], part: str | None) -> Receipt:
             fields = _fields(path, _parse(path, text))
         elif text.strip():
             lines = tuple(_boxes(path, text, size))
-    return Receipt(name, pictures[0], size, fields, lines, part, fingerprints.pop())
+    return Receipt(name, images[0], size, fields, lines, part, fingerprints.pop())
 
 
 def _fingerprint(path: Path) -> str:
@@ -110,7 +110,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def _decode(path: Path) -> str:
-    """Read UTF-8 or, as a few files of the organisers are, Windows-1252."""
+    """Read UTF-8 or, as a few files of the organizers are, Windows-1252."""
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -140,11 +140,11 @@ def _enclosing(corners: list[int]) -> PixelBox:
 
 
 def _text_line(place: str, box: PixelBox, text: str, size: tuple[int, int]) -> TextLine | None:
-    """Return a piece of text with its box cut to the picture; None where the annotation has no text."""
+    """Return a piece of text with its box cut to the image; None where the annotation has no text."""
     width, height = size
     x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
     if x0 >= x1 or y0 >= y1:
-        raise ValueError(f"{place}: the box {list(box)} has no pixel within the picture of {width}x{height}")
+        raise ValueError(f"{place}: the box {list(box)} has no pixel within the image of {width}x{height}")
     plain = " ".join(text.split())
     return TextLine((x0, y0, x1, y1), plain) if plain else None
 
@@ -171,14 +171,14 @@ def _parse(path: Path, text: str, place: str = "") -> Any:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) of a picture that can be decoded to its end."""
+    """Return (width, height) of an image that can be decoded to its end."""
     try:
         with Image.open(path) as image:
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
             size = image.size
     except (OSError, SyntaxError) as error:  # a damaged PNG is a SyntaxError to Pillow
-        raise ValueError(f"{path} is not a picture that can be read ({error})") from error
+        raise ValueError(f"{path} is not an image that can be read ({error})") from error
     if turned:
         raise ValueError(f"{path} is to be shown turned (EXIF): nobody can say how its boxes lie; save it upright")
     return size
@@ -205,10 +205,10 @@ def _read_listed(path: Path) -> tuple[list[Receipt], list[Problem]]:
 
 def _listed(path: Path, place: str, record: Any) -> Receipt:
     if not isinstance(record, dict) or not isinstance(record.get("image"), str):
-        raise ValueError(f"{path}{place}: expected an object with 'image', the path of a picture")
+        raise ValueError(f"{path}{place}: expected an object with 'image', the path of an image")
     image = path.parent / record["image"]
     if not image.is_file():
-        raise ValueError(f"{path}{place}: no picture {image}")
+        raise ValueError(f"{path}{place}: no image {image}")
     size = _size_of(image)
     given = record.get("lines", [])
     if not isinstance(given, list):
@@ -231,5 +231,5 @@ def _listed_line(place: str, line: Any, size: tuple[int, int]) -> TextLine | Non
 
 def _check_any(source: Path, receipts: list[Receipt], problems: list[Problem]) -> None:
     if not receipts:
-        reason = f": {problems[0].message}" if problems else ": no picture with boxes or key fields"
+        reason = f": {problems[0].message}" if problems else ": no image with boxes or key fields"
         raise ValueError(f"{source} holds no receipts{reason}")

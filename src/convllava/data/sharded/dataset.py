@@ -25,7 +25,7 @@ class ShardedDataset:
 
     Args:
         path: Shards, see ``shard_files``.
-        image_folder: Where pictures lie that rows name instead of holding them; the shards' folder by default.
+        image_folder: Where images lie that rows name instead of holding them; the shards' folder by default.
         streaming: Read the shards where they lie. By default ``datasets`` stores them once in its cache as Arrow
             files, which needs their size again on the disk, and checks all records.
         on_bad_sample: "stop": a record that cannot be used is an error, when it is met in a stream, else at once.
@@ -51,7 +51,7 @@ class ShardedDataset:
         self._count = count
         if not self.files[0].endswith(shard_files.PARQUET):
             if image_folder is not None:
-                raise ValueError(f"{path}: 'image_folder' is not for tars, which hold their pictures")
+                raise ValueError(f"{path}: 'image_folder' is not for tars, which hold their images")
             self._make: MakeSample = shard_files.sample_of_tar_row
             self.rows: Rows = streamed_tars(self.files) if streaming else stored_tars(self.files)
         else:
@@ -80,7 +80,7 @@ class ShardedDataset:
         return self._make(self.rows.row(shard, index), Origin(self.files[shard], index))
 
     def image_sizes(self, index: int) -> list[tuple[int, int]]:
-        """Return (height, width) of each picture; empty for a sample that cannot be used."""
+        """Return (height, width) of each image; empty for a sample that cannot be used."""
         return measure(self, index)[0]
 
     def text_length(self, index: int) -> int:
@@ -114,7 +114,7 @@ class ShardedDataset:
         return [0, *np.cumsum([length or 0 for length in lengths]).tolist()]
 
     def _check(self, rows: StoredRows, on_bad_sample: OnBadSample) -> None:
-        for shard, index, row in rows.without_pictures():
+        for shard, index, row in rows.without_images():
             try:
                 self._make(row, Origin(self.files[shard], index))
             except BadSampleError as error:

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from ..faults import BadSampleError
-from ..pictures import UnreadablePictureError, picture_size
+from ..images import UnreadableImageError, image_size
 from ..samples import Sample, text_length
 
 
@@ -14,9 +14,9 @@ class Indexed(Protocol):
 
 
 def measure(source: Indexed, index: int) -> tuple[list[tuple[int, int]], int]:
-    """Return sizes of the pictures and characters of the texts; nothing of a sample that cannot be used."""
+    """Return sizes of the images and characters of the texts; nothing of a sample that cannot be used."""
     try:
         sample = source[index]
-        return [picture_size(image) for image in sample.images], text_length(sample.messages)
-    except (BadSampleError, UnreadablePictureError):  # said when the sample is read
+        return [image_size(image) for image in sample.images], text_length(sample.messages)
+    except (BadSampleError, UnreadableImageError):  # said when the sample is read
         return [], 0

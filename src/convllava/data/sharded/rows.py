@@ -14,7 +14,7 @@ WINDOW = 512
 """Rows that are shuffled together, and read together from a stream."""
 
 KEPT_WINDOWS = 10
-"""Windows of a stream that are kept in memory (compressed pictures): as many as batches are grouped from."""
+"""Windows of a stream that are kept in memory (compressed images): as many as batches are grouped from."""
 
 
 class Rows(Protocol):
@@ -37,7 +37,7 @@ class StoredRows:
     """Rows in ``datasets``' memory-mapped Arrow files; ``dataset`` holds the shards one behind the other."""
 
     def __init__(self, dataset: Any, lengths: Sequence[int]) -> None:
-        self._dataset = dataset.with_format("arrow")  # as stored: no picture is decoded
+        self._dataset = dataset.with_format("arrow")  # as stored: no image is decoded
         self._lengths = list(lengths)
         self._starts = [0, *np.cumsum(lengths).tolist()]
         assert self._starts[-1] == len(dataset), (self._starts[-1], len(dataset))
@@ -53,8 +53,8 @@ class StoredRows:
     def length(self, shard: int) -> int:
         return self._lengths[shard]
 
-    def without_pictures(self) -> Iterator[tuple[int, int, Row]]:
-        """Yield shard, row number and row, with empty bytes for each picture, without reading the pictures."""
+    def without_images(self) -> Iterator[tuple[int, int, Row]]:
+        """Yield shard, row number and row, with empty bytes for each image, without reading the images."""
         for shard, (start, length) in enumerate(zip(self._starts, self._lengths, strict=False)):
             for first in range(0, length, WINDOW):
                 table = self._dataset[start + first : start + min(first + WINDOW, length)]

@@ -53,7 +53,7 @@ class ShardWalk:
         return self._dataset.sample(*self.locate(index))
 
     def image_sizes(self, index: int) -> list[tuple[int, int]]:
-        """Return (height, width) of each picture; empty for a sample that cannot be used."""
+        """Return (height, width) of each image; empty for a sample that cannot be used."""
         return self._measured(index)[0]
 
     def text_length(self, index: int) -> int:

@@ -15,7 +15,7 @@ def answer_all(generator: Generator, requests: Sequence[Callable[[], Request]]) 
 
     Args:
         generator: Of the model.
-        requests: Each makes its request when its turn comes, so that few pictures are in memory.
+        requests: Each makes its request when its turn comes, so that few images are in memory.
     """
     texts = [""] * len(requests)
     running: dict[int, int] = {}

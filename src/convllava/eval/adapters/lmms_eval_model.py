@@ -25,7 +25,7 @@ class ConvLlava(lmms):
         device, dtype: As for `load_pretrained`.
         batch_size: Answers at a time, or "auto".
         prompt_format: In place of the checkpoint's own conversation format.
-        image_aspect_ratio, resolution, max_visual_tokens: How pictures are shown; by default as the checkpoint says.
+        image_aspect_ratio, resolution, max_visual_tokens: How images are shown; by default as the checkpoint says.
         max_batch_size: Accepted, as lmms-eval hands it to every model; without effect.
     """
 
@@ -94,7 +94,7 @@ def generation_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message with its pictures under "image", where requests look for them."""
+    """Return a message with its images under "image", where requests look for them."""
     return {"role": message["role"], "content": [_part(part) for part in message["content"]]}
 
 
@@ -103,4 +103,4 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
         return {"type": "text", "text": part["text"]}
     if part["type"] == "image":
         return {"type": "image", "image": part["url"]}
-    raise ValueError(f"a message holds a part of type {part['type']!r}: text and pictures only")
+    raise ValueError(f"a message holds a part of type {part['type']!r}: text and images only")

@@ -65,10 +65,10 @@ class ConvLLaVA(BaseModel):
 
     def generate_inner(self, message: Sequence[Mapping[str, str]], dataset: str | None = None) -> str:
         """Return the answer to a message of the kit."""
-        pictures = [part["value"] for part in message if part["type"] == "image"]
-        numbers = iter(range(len(pictures)))
+        images = [part["value"] for part in message if part["type"] == "image"]
+        numbers = iter(range(len(images)))
         parts = [next(numbers) if part["type"] == "image" else part["value"] for part in message]
-        request = Request(messages=[user_message(parts)], images=pictures, **self._image)
+        request = Request(messages=[user_message(parts)], images=images, **self._image)
         return answer_all(self._generator, [lambda: request])[0]
 
 

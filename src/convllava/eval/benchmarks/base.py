@@ -18,11 +18,11 @@ KIT_URL = "https://opencompass.openxlab.space/utils/VLMEval"
 
 @dataclass(frozen=True)
 class EvalSample:
-    """A question: ``row`` holds all but the pictures, and goes into the predictions file with the answer."""
+    """A question: ``row`` holds all but the images, and goes into the predictions file with the answer."""
 
     sample_id: str
     row: Row
-    pictures: tuple[BenchmarkImage, ...]
+    images: tuple[BenchmarkImage, ...]
 
 
 class EvalSet(Protocol):
@@ -42,8 +42,8 @@ class EvalSet(Protocol):
 
     def __getitem__(self, index: int) -> EvalSample: ...
 
-    def picture_sizes(self, index: int) -> list[tuple[int, int]]:
-        """Return (width, height) of each picture of a sample, cheaply: batches are made by it."""
+    def image_sizes(self, index: int) -> list[tuple[int, int]]:
+        """Return (width, height) of each image of a sample, cheaply: batches are made by it."""
         ...
 
 
@@ -62,8 +62,8 @@ class ReadSet:
     def __getitem__(self, index: int) -> EvalSample:
         return self._samples[index]
 
-    def picture_sizes(self, index: int) -> list[tuple[int, int]]:
-        return [picture.size for picture in self._samples[index].pictures]
+    def image_sizes(self, index: int) -> list[tuple[int, int]]:
+        return [image.size for image in self._samples[index].images]
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class Record:
 
     Attributes:
         prediction: "" where there was an error.
-        judgement: What a judge has said of it: a letter, Yes or No, or points.
+        judgment: What a judge has said of it: a letter, Yes or No, or points.
     """
 
     sample_id: str
     row: Row
     prediction: str
     error: str | None = None
-    judgement: str | float | None = None
+    judgment: str | float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Outcome:
 
     Attributes:
         verdicts: In the order of the records.
-        units: Names of what is drawn in a bootstrap: samples, questions or pictures.
+        units: Names of what is drawn in a bootstrap: samples, questions or images.
         columns: (units, k); the figure is ``statistic`` of their sums.
         per_category: Share or points of each category, in the figure's own unit.
         figures: Further numbers.
@@ -224,7 +224,7 @@ class Benchmark:
             ValueError: There is no file of this benchmark below ``data``, or it is damaged.
         """
         table = self.read(data, options)
-        samples = [self.sample(row, pictures) for row, pictures in zip(table.rows, table.pictures, strict=True)]
+        samples = [self.sample(row, images) for row, images in zip(table.rows, table.images, strict=True)]
         samples = [sample for sample in samples if self.keeps(sample.row)]
         if not samples:
             raise ValueError(f"{table.path} holds no questions of {self.title}")
@@ -252,9 +252,9 @@ class Benchmark:
             return read_jsonl(paths[0], self.columns, [paths[0].parent, data], kit_compatible=kit)
         return read_parquet(paths, self.from_hub, kit_compatible=kit)
 
-    def sample(self, row: Row, pictures: tuple[BenchmarkImage, ...]) -> EvalSample:
+    def sample(self, row: Row, images: tuple[BenchmarkImage, ...]) -> EvalSample:
         """Make a question of a row."""
-        return EvalSample(str(row["index"]), row, pictures)
+        return EvalSample(str(row["index"]), row, images)
 
     def keeps(self, row: Row) -> bool:
         """Tell whether a row belongs to the split that is scored."""
@@ -264,7 +264,7 @@ class Benchmark:
         """Return a row of the hub with the columns of the TSV, or None to leave it out."""
         raise ValueError(f"{self.title} is not read from parquet: use the TSV or JSONL")
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
         """Return the prompt of a row."""
         raise NotImplementedError
 
@@ -320,7 +320,7 @@ class Benchmark:
 
     def _check_prompt(self, table: Table, sample: EvalSample, options: LoadOptions) -> None:
         try:
-            self.parts(sample.row, len(sample.pictures), options)
+            self.parts(sample.row, len(sample.images), options)
         except (ValueError, KeyError) as error:
             raise ValueError(f"{table.path}, index {sample.sample_id}: {error}") from error
 

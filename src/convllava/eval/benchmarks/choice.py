@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..metrics import extract_choice
-from ..prompts import Part, choice_text, options_of, pictures_first
+from ..prompts import Part, choice_text, images_first, options_of
 from .base import Benchmark, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
 
 
@@ -13,8 +13,8 @@ class ChoiceBenchmark(Benchmark):
     columns: tuple[str, ...] = ("question", "answer", "A", "B")
     judge = "choice"
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(choice_text(row, options.prompts), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(choice_text(row, options.prompts), images)
 
     def choices(self, row: Row) -> dict[str, str]:
         """Return the options that an answer may name."""
@@ -35,7 +35,7 @@ class ChoiceBenchmark(Benchmark):
             return None
         prediction = kit_prediction(record, scoring)
         found = extract_choice(prediction, self.choices(record.row), profile=scoring.profile)
-        return found or (str(record.judgement) if record.judgement is not None else None)
+        return found or (str(record.judgment) if record.judgment is not None else None)
 
     def categories(self, row: Row) -> Sequence[str]:
         return [row["category"]] if row.get("category") is not None else []

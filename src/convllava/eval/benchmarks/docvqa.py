@@ -1,7 +1,7 @@
 """DocVQA, validation split (the test split has no public answers); the figure is ANLS."""
 
 from ..metrics import anls
-from ..prompts import Part, pictures_first, short_answer_text
+from ..prompts import Part, images_first, short_answer_text
 from ..sources import parse_answers
 from .base import Benchmark, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
 
@@ -22,8 +22,8 @@ class DocVQA(Benchmark):
     def from_hub(self, row: Row) -> Row | None:
         return {"index": row["questionId"], "question": row["question"], "answer": list(row["answers"])}
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(short_answer_text(row, options.prompts), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(short_answer_text(row, options.prompts), images)
 
     def verdict(self, record: Record, scoring: Scoring) -> Verdict:
         if record.error is not None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...data.synthetic import SyntheticDataset
+from ...synthetic import SyntheticDataset
 from .. import held_out, synthetic
-from ..prompts import Part, PromptProfile, pictures_first
-from ..sources.table import LoadedPicture
+from ..prompts import Part, PromptProfile, images_first
+from ..sources.table import LoadedImage
 from .base import Benchmark, EvalSample, EvalSet, LoadOptions, Outcome, Record, Row, Scoring, Verdict, ratio
 
 _LOOKED_AT = range(3)
@@ -34,8 +34,8 @@ class DrawnBenchmark(Benchmark):
         """Return the samples, which are drawn one by one as they are asked for."""
         return _DrawnSet(self.name, self.definition)
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(str(row["question"]), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(str(row["question"]), images)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return None
@@ -86,9 +86,9 @@ class _DrawnSet:
             "width": image.width,
             "height": image.height,
         }
-        return EvalSample(self.ids[index], row, (LoadedPicture(image),))
+        return EvalSample(self.ids[index], row, (LoadedImage(image),))
 
-    def picture_sizes(self, index: int) -> list[tuple[int, int]]:
+    def image_sizes(self, index: int) -> list[tuple[int, int]]:
         return [(width, height) for height, width in self._source.image_sizes(index)]
 
 

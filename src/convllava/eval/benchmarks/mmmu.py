@@ -1,8 +1,8 @@
-"""MMMU, validation split: questions of 30 subjects, some with several pictures, some without options."""
+"""MMMU, validation split: questions of 30 subjects, some with several images, some without options."""
 
 import re
 
-from ..prompts import Part, choice_text, interleaved, options_of, pictures_first
+from ..prompts import Part, choice_text, images_first, interleaved, options_of
 from ..sources.cells import parse_list
 from .base import LoadOptions, Row
 from .choice import ChoiceBenchmark
@@ -56,9 +56,9 @@ class MMMU(ChoiceBenchmark):
             "split": found["split"],
         }
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
         text = choice_text(row, options.prompts)
-        return pictures_first(text, pictures) if options.prompts == "current" else interleaved(text, pictures)
+        return images_first(text, images) if options.prompts == "current" else interleaved(text, images)
 
     def categories(self, row: Row) -> list[str]:
         discipline = row.get("l2-category")

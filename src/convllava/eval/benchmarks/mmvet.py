@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..metrics.mmvet import capabilities_of, mmvet_scores
-from ..prompts import Part, pictures_first
+from ..prompts import Part, images_first
 from .base import Benchmark, LoadOptions, Outcome, Record, Row, Scoring, Verdict
 
 
@@ -30,8 +30,8 @@ class MMVet(Benchmark):
             "category": row["capability"],
         }
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(str(row["question"]), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(str(row["question"]), images)
 
     def verdict(self, record: Record, scoring: Scoring) -> Verdict:
         """Return a judge's points; none for an error.
@@ -41,12 +41,12 @@ class MMVet(Benchmark):
         """
         if record.error is not None:
             return Verdict(0.0, None, resolved=False)
-        if record.judgement is None:
+        if record.judgment is None:
             raise ValueError(
                 f"MM-Vet, sample {record.sample_id}: there are no points without a judge; give --judge-url and "
                 "--judge-model"
             )
-        points = float(record.judgement)
+        points = float(record.judgment)
         return Verdict(points, f"{points:g}")
 
     def categories(self, row: Row) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""POPE: is something in the picture; the figure is F1 pooled over three ways of asking for what is not there."""
+"""POPE: is something in the image; the figure is F1 pooled over three ways of asking for what is not there."""
 
 from collections.abc import Sequence
 

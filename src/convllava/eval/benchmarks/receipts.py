@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..metrics import anls, edit_distance
-from ..prompts import Part, PromptProfile, pictures_first
+from ..prompts import Part, PromptProfile, images_first
 from ..sources import Table
 from .base import Benchmark, LoadOptions, Outcome, Record, Row, Scoring, Verdict, mean_outcome, ratio
 
@@ -21,8 +21,8 @@ class _Receipts(Benchmark):
     own_prompt_format = True
     answer_limit = 256
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(str(row["question"]), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(str(row["question"]), images)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return self.answer_limit

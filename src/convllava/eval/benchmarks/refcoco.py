@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..metrics import grounding_hit, parse_box
-from ..prompts import Part, PromptProfile, locate_text, pictures_first
+from ..prompts import Part, PromptProfile, images_first, locate_text
 from ..sources import BenchmarkImage, Table, read_jsonl, read_parquet
 from .base import Benchmark, EvalSample, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
 
@@ -50,32 +50,32 @@ class RefCOCO(Benchmark):
     def _exploded(self, table: Table) -> Table:
         """Return one row for each sentence of each row of the hub."""
         rows: list[Row] = []
-        pictures: list[tuple[BenchmarkImage, ...]] = []
-        for row, own in zip(table.rows, table.pictures, strict=True):
+        images: list[tuple[BenchmarkImage, ...]] = []
+        for row, own in zip(table.rows, table.images, strict=True):
             x, y, width, height = row["bbox"]
             for number, sentence in enumerate(row["answer"]):
                 index = f"{row['question_id']}/{len(rows)}/{number}"
                 rows.append({"index": index, "sent": sentence, "bbox": [x, y, x + width, y + height]})
-                pictures.append(own[:1])
+                images.append(own[:1])
         warnings = list(table.warnings)
         if self.name == "refcoco-val":
             warnings.append(
                 "the hub's val split of RefCOCO mixes the google and the UNC split: figures on it are not comparable"
             )
-        return replace(table, rows=rows, pictures=pictures, warnings=warnings)
+        return replace(table, rows=rows, images=images, warnings=warnings)
 
-    def sample(self, row: Row, pictures: tuple[BenchmarkImage, ...]) -> EvalSample:
-        width, height = pictures[0].size
+    def sample(self, row: Row, images: tuple[BenchmarkImage, ...]) -> EvalSample:
+        width, height = images[0].size
         own = (row.get("width", width), row.get("height", height))
         if own != (width, height):
             raise ValueError(
-                f"{self.title}, index {row['index']}: {own} pixels are noted, the picture has {(width, height)}"
+                f"{self.title}, index {row['index']}: {own} pixels are noted, the image has {(width, height)}"
             )
         _check_box(self.title, row)
-        return super().sample({**row, "width": width, "height": height}, pictures)
+        return super().sample({**row, "width": width, "height": height}, images)
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(locate_text(str(row["sent"])), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(locate_text(str(row["sent"])), images)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return 100

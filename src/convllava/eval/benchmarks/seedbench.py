@@ -1,4 +1,4 @@
-"""SEED-Bench, the questions about single pictures."""
+"""SEED-Bench, the questions about single images."""
 
 from .base import KIT_URL, Row
 from .choice import ChoiceBenchmark

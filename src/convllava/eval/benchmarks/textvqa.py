@@ -1,7 +1,7 @@
 """TextVQA, validation split, without OCR tokens unless they are asked for."""
 
-from ..metrics import normalise_vqa_answer, vqa_accuracy
-from ..prompts import Part, pictures_first, short_answer_text
+from ..metrics import normalize_vqa_answer, vqa_accuracy
+from ..prompts import Part, images_first, short_answer_text
 from ..sources import parse_answers
 from .base import Benchmark, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
 
@@ -26,16 +26,16 @@ class TextVQA(Benchmark):
             "ocr_tokens": list(row["ocr_tokens"]),
         }
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
         tokens = _ocr_tokens(row) if options.ocr_tokens else None
-        return pictures_first(short_answer_text(row, options.prompts, tokens), pictures)
+        return images_first(short_answer_text(row, options.prompts, tokens), images)
 
     def verdict(self, record: Record, scoring: Scoring) -> Verdict:
         if record.error is not None:
             return Verdict(0.0, None, resolved=False)
         prediction = kit_prediction(record, scoring)
         credit = vqa_accuracy(prediction, parse_answers(record.row["answer"]), profile=scoring.profile)
-        return Verdict(credit, normalise_vqa_answer(prediction, profile=scoring.profile), bool(prediction.strip()))
+        return Verdict(credit, normalize_vqa_answer(prediction, profile=scoring.profile), bool(prediction.strip()))
 
 
 def _ocr_tokens(row: Row) -> list[str]:

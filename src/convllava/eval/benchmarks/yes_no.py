@@ -2,7 +2,7 @@
 
 from ..metrics import extract_yes_no
 from ..metrics.yes_no import UNKNOWN
-from ..prompts import Part, pictures_first, yes_no_text
+from ..prompts import Part, images_first, yes_no_text
 from .base import Benchmark, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
 
 
@@ -12,8 +12,8 @@ class YesNoBenchmark(Benchmark):
     judge = "yes_no"
     drops_request = False
 
-    def parts(self, row: Row, pictures: int, options: LoadOptions) -> list[Part]:
-        return pictures_first(yes_no_text(row, options.prompts, drops_request=self.drops_request), pictures)
+    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+        return images_first(yes_no_text(row, options.prompts, drops_request=self.drops_request), images)
 
     def verdict(self, record: Record, scoring: Scoring) -> Verdict:
         answer = self.answer(record, scoring)
@@ -24,4 +24,4 @@ class YesNoBenchmark(Benchmark):
         if record.error is not None:
             return UNKNOWN
         found = extract_yes_no(kit_prediction(record, scoring), profile=scoring.profile)
-        return str(record.judgement) if found == UNKNOWN and record.judgement is not None else found
+        return str(record.judgment) if found == UNKNOWN and record.judgment is not None else found

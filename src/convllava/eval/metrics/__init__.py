@@ -12,7 +12,7 @@ from .mmvet import mmvet_scores
 from .pope import pope_scores
 from .profiles import PROFILES, Profile
 from .text import anls, character_error_rate, edit_distance, exact_match
-from .vqa import normalise_vqa_answer, vqa_accuracy
+from .vqa import normalize_vqa_answer, vqa_accuracy
 from .yes_no import extract_yes_no
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "grounding_hit",
     "mme_scores",
     "mmvet_scores",
-    "normalise_vqa_answer",
+    "normalize_vqa_answer",
     "parse_box",
     "pope_scores",
     "vqa_accuracy",

@@ -48,9 +48,9 @@ def grounding_hit(text: str, gt_xyxy: Sequence[float], width: int, height: int, 
 
     Args:
         text: An answer with a box in fractions of the padded square, or in thousandths of it.
-        gt_xyxy: The true box in pixels of the ``width`` x ``height`` picture.
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
+        gt_xyxy: The true box in pixels of the ``width`` x ``height`` image.
+        width: Of the image, in pixels.
+        height: Of the image, in pixels.
         threshold: Smallest intersection over union that counts.
     """
     box = parse_box(text)

@@ -1,4 +1,4 @@
-"""MME: two questions about each picture, one to be answered yes and one no."""
+"""MME: two questions about each image, one to be answered yes and one no."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,17 +30,17 @@ def mme_scores(rows: Iterable[Mapping[str, Any]], *, profile: Profile = "paper")
 
     Returns:
         ``per_category``: points of each subtask, 100 times the share of right answers plus 100 times the share
-        of pictures with both right (at most 200); ``perception``: sum of ten subtasks, the number that is
+        of images with both right (at most 200); ``perception``: sum of ten subtasks, the number that is
         called MME in papers (at most 2000); ``cognition``: sum of the other four (at most 800); ``accuracy`` and
         ``accuracy_plus`` by subtask. Subtasks without rows are left out and add nothing.
     """
-    pictures: dict[str, dict[Any, list[bool]]] = {}
+    images: dict[str, dict[Any, list[bool]]] = {}
     for row in rows:
         right = extract_yes_no(text_of(row["prediction"]), profile=profile) == row["answer"]
-        pictures.setdefault(row["category"], {}).setdefault(_key(row["image_path"]), []).append(right)
-    accuracy = {name: _accuracy(groups) for name, groups in pictures.items()}
-    accuracy_plus = {name: _accuracy_plus(groups) for name, groups in pictures.items()}
-    points = {name: accuracy[name] + accuracy_plus[name] for name in pictures}
+        images.setdefault(row["category"], {}).setdefault(_key(row["image_path"]), []).append(right)
+    accuracy = {name: _accuracy(groups) for name, groups in images.items()}
+    accuracy_plus = {name: _accuracy_plus(groups) for name, groups in images.items()}
+    points = {name: accuracy[name] + accuracy_plus[name] for name in images}
     return {
         "per_category": points,
         "perception": sum(points[name] for name in PERCEPTION if name in points),
@@ -55,14 +55,14 @@ def text_of(prediction: object) -> str:
     return "" if prediction is None else str(prediction)
 
 
-def _accuracy(pictures: Mapping[Any, list[bool]]) -> float:
-    answers = [right for own in pictures.values() for right in own]
+def _accuracy(images: Mapping[Any, list[bool]]) -> float:
+    answers = [right for own in images.values() for right in own]
     return 100 * sum(answers) / len(answers)
 
 
-def _accuracy_plus(pictures: Mapping[Any, list[bool]]) -> float:
-    """The first two rows of a picture are its pair."""
-    return 100 * sum(len(own) > 1 and own[0] and own[1] for own in pictures.values()) / len(pictures)
+def _accuracy_plus(images: Mapping[Any, list[bool]]) -> float:
+    """The first two rows of an image are its pair."""
+    return 100 * sum(len(own) > 1 and own[0] and own[1] for own in images.values()) / len(images)
 
 
 def _key(image_path: Any) -> Any:

@@ -1,4 +1,4 @@
-"""POPE: is something in the picture or not."""
+"""POPE: is something in the image or not."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

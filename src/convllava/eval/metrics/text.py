@@ -32,7 +32,7 @@ def exact_match(prediction: str, truth: str) -> bool:
 
 
 def anls(prediction: str, answers: Sequence[str]) -> float:
-    """Return the average normalised Levenshtein similarity of one question, from 0 to 1.
+    """Return the average normalized Levenshtein similarity of one question, from 0 to 1.
 
     The best of all references counts. Case and the amount of white space do not matter to the distance; the
     length it is divided by is that of the longer text as it was given, in capitals (so that a sharp s counts

@@ -1,4 +1,4 @@
-"""Soft accuracy of visual question answering, with the kit's normalisation of answers."""
+"""Soft accuracy of visual question answering, with the kit's normalization of answers."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ENOUGH_MATCHES = 3
 """Annotators who must have given the same answer for the full score."""
 
 
-def normalise_vqa_answer(text: str, *, profile: Profile = "paper") -> str:
+def normalize_vqa_answer(text: str, *, profile: Profile = "paper") -> str:
     """Return an answer as it is compared: no marks, lower case, digits for number words, no articles.
 
     Args:
@@ -26,7 +26,7 @@ def normalise_vqa_answer(text: str, *, profile: Profile = "paper") -> str:
     """
     check_profile(profile)
     line = text.replace("\n", " ").replace("\t", " ").strip()
-    return _normalise_words(strip_marks(line, profile=profile))
+    return _normalize_words(strip_marks(line, profile=profile))
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], *, profile: Profile = "paper") -> float:
@@ -35,8 +35,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], *, profile: Profile = 
     For each annotator: matches among all others over three, at most 1; then the mean. Ten annotators of whom
     k agree with the prediction give 0, 0.3, 0.6, 0.9 and, from four on, 1. No annotators give 0.
     """
-    wanted = normalise_vqa_answer(prediction, profile=profile)
-    matches = [normalise_vqa_answer(answer, profile=profile) == wanted for answer in answers]
+    wanted = normalize_vqa_answer(prediction, profile=profile)
+    matches = [normalize_vqa_answer(answer, profile=profile) == wanted for answer in answers]
     scores = [min(1.0, (sum(matches) - own) / ENOUGH_MATCHES) for own in matches]
     return sum(scores) / len(scores) if scores else 0.0
 
@@ -52,6 +52,6 @@ def strip_marks(text: str, *, profile: Profile = "paper") -> str:
     return stop.sub("", stripped, count=_MOST_STOPS)
 
 
-def _normalise_words(text: str) -> str:
+def _normalize_words(text: str) -> str:
     words = (NUMBER_WORDS.get(word, word) for word in text.lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)

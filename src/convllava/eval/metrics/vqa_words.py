@@ -1,4 +1,4 @@
-"""Words that the VQA normalisation replaces or drops: the tables of the VQA evaluation, which all kits share."""
+"""Words that the VQA normalization replaces or drops: the tables of the VQA evaluation, which all kits share."""
 
 ARTICLES = frozenset({"a", "an", "the"})
 

@@ -1,4 +1,4 @@
-"""Local JSONL: an object a line, pictures by path."""
+"""Local JSONL: an object a line, images by path."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from .cells import KIT_MISSING
-from .table import FilePicture, BenchmarkImage, Row, Table, check_indices, cleaned
+from .table import BenchmarkImage, FileImage, Row, Table, check_indices, cleaned
 
 
 def read_jsonl(path: Path, required: Sequence[str], folders: Sequence[Path], *, kit_compatible: bool = False) -> Table:
@@ -19,11 +19,11 @@ def read_jsonl(path: Path, required: Sequence[str], folders: Sequence[Path], *, 
     Args:
         path: Of the file.
         required: Keys that every line needs.
-        folders: Where paths of pictures may start from.
+        folders: Where paths of images may start from.
         kit_compatible: Treat texts such as ``None`` and ``NA`` as missing.
 
     Raises:
-        ValueError: A line is no object, lacks a key, or names a picture that is not there.
+        ValueError: A line is no object, lacks a key, or names an image that is not there.
     """
     data = path.read_bytes()
     table = Table(path, hashlib.md5(data, usedforsecurity=False).hexdigest(), [], [])
@@ -33,7 +33,7 @@ def read_jsonl(path: Path, required: Sequence[str], folders: Sequence[Path], *, 
             raise ValueError(f"{path}, line {number}: no key {', '.join(missing)}")
         images = row.pop("image")
         names = images if isinstance(images, list) else [images]
-        table.pictures.append(tuple(_picture(path, number, str(name), folders) for name in names))
+        table.images.append(tuple(_image(path, number, str(name), folders) for name in names))
         row.setdefault("index", number - 1)
         table.rows.append(cleaned(row, kit_compatible, KIT_MISSING))
     check_indices(path, table.rows)
@@ -53,18 +53,18 @@ def _lines(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
-def _picture(path: Path, line: int, name: str, folders: Sequence[Path]) -> BenchmarkImage:
+def _image(path: Path, line: int, name: str, folders: Sequence[Path]) -> BenchmarkImage:
     for folder in folders:
         if (folder / name).is_file():
             try:
                 return _file(folder / name)
             except Exception as error:  # decoders raise anything on damaged data
-                raise ValueError(f"{path}, line {line}: {folder / name} is not a picture that can be read") from error
+                raise ValueError(f"{path}, line {line}: {folder / name} is not an image that can be read") from error
     looked = ", ".join(str(folder / name) for folder in folders)
-    raise ValueError(f"{path}, line {line}: no picture {name!r}; looked for {looked}")
+    raise ValueError(f"{path}, line {line}: no image {name!r}; looked for {looked}")
 
 
 @lru_cache(maxsize=1 << 16)
-def _file(path: Path) -> FilePicture:
+def _file(path: Path) -> FileImage:
     with Image.open(path) as image:
-        return FilePicture(path, image.size)
+        return FileImage(path, image.size)

@@ -1,4 +1,4 @@
-"""Parquet as the hub has it: shards of one split, pictures as structs of bytes."""
+"""Parquet as the hub has it: shards of one split, images as structs of bytes."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from .table import BenchmarkImage, Row, Table, check_indices, cleaned, decoded, 
 
 
 @dataclass(frozen=True)
-class ParquetPicture:
+class ParquetImage:
     """A cell of a shard, or member ``number`` of a list there."""
 
     path: Path
@@ -39,38 +39,38 @@ def read_parquet(
 
     Args:
         paths: Shards, in order.
-        convert: A row of the hub (without pictures) to one with the columns of the TSV, or None to leave it out.
+        convert: A row of the hub (without images) to one with the columns of the TSV, or None to leave it out.
         kit_compatible: Treat texts such as ``None`` and ``NA`` as missing.
 
     Raises:
-        ValueError: A column is missing or a picture is none.
+        ValueError: A column is missing or an image is none.
     """
     md5s = [_md5(path) for path in paths]
     md5 = md5s[0] if len(md5s) == 1 else hashlib.md5("".join(md5s).encode(), usedforsecurity=False).hexdigest()
     table = Table(paths[0] if len(paths) == 1 else paths[0].parent, md5, [], [])
     left_out = 0
     for path in paths:
-        for raw, pictures in _rows(path):
+        for raw, images in _rows(path):
             try:
                 row = convert(raw)
             except KeyError as error:
                 raise ValueError(
                     f"{path} has no column {error.args[0]!r}; its columns are {', '.join(raw)}: is it this benchmark's?"
                 ) from None
-            if row is None or not pictures:
+            if row is None or not images:
                 left_out += row is not None
                 continue
             row.setdefault("index", len(table.rows))
             table.rows.append(cleaned(row, kit_compatible, KIT_MISSING))
-            table.pictures.append(pictures)
+            table.images.append(images)
     check_indices(table.path, table.rows)
     if left_out:
-        table.warnings.append(f"{left_out} rows of {table.path.name} have no picture and are left out")
+        table.warnings.append(f"{left_out} rows of {table.path.name} have no image and are left out")
     return table
 
 
 def _rows(path: Path) -> Any:
-    """Yield each row without its pictures, and the pictures."""
+    """Yield each row without its images, and the images."""
     file = _open(path)
     names = [field.name for field in file.schema_arrow]
     image_columns = [field.name for field in file.schema_arrow if _is_image(field.type)]
@@ -79,22 +79,22 @@ def _rows(path: Path) -> Any:
         rows = file.read_row_group(group, columns=others).to_pylist()
         cells = {name: _column(path, group, name) for name in image_columns}
         for number, row in enumerate(rows):
-            yield row, _pictures(path, group, number, {name: cells[name][number].as_py() for name in image_columns})
+            yield row, _images(path, group, number, {name: cells[name][number].as_py() for name in image_columns})
 
 
-def _pictures(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[BenchmarkImage, ...]:
-    pictures = []
+def _images(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[BenchmarkImage, ...]:
+    images = []
     for column, cell in cells.items():
         members = enumerate(cell) if isinstance(cell, list) else [(None, cell)]
         for number, member in members:
             if member is None or (member["bytes"] is None and member.get("path") is None):
-                continue  # MMMU has columns for seven pictures
+                continue  # MMMU has columns for seven images
             try:
                 size = size_of(member["bytes"] or b"")
             except ValueError as error:
                 raise ValueError(f"{path}, row {row} of row group {group}: {error}; download it again") from error
-            pictures.append(ParquetPicture(path, group, row, column, number, size))
-    return tuple(pictures)
+            images.append(ParquetImage(path, group, row, column, number, size))
+    return tuple(images)
 
 
 @lru_cache(maxsize=4)

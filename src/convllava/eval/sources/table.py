@@ -1,4 +1,4 @@
-"""Rows of a benchmark with their pictures, which stay in the file until they are looked at."""
+"""Rows of a benchmark with their images, which stay in the file until they are looked at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 class BenchmarkImage(Protocol):
-    """A picture that is opened when it is needed."""
+    """An image that is opened when it is needed."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -20,10 +20,10 @@ class BenchmarkImage(Protocol):
         ...
 
     def open(self) -> Any:
-        """Return what ``inference.open_image`` takes: a path or a loaded picture.
+        """Return what ``inference.open_image`` takes: a path or a loaded image.
 
         Raises:
-            ValueError: The picture is damaged.
+            ValueError: The image is damaged.
         """
         ...
 
@@ -35,21 +35,21 @@ class Table:
     Attributes:
         path: Of the file, or of the folder of its shards.
         md5: Of the file; of several shards, of their md5 sums in order.
-        rows: One dictionary each, without pictures.
-        pictures: Of each row.
+        rows: One dictionary each, without images.
+        images: Of each row.
         warnings: What whoever reads the score has to know.
     """
 
     path: Path
     md5: str
     rows: list[Row]
-    pictures: list[tuple[BenchmarkImage, ...]]
+    images: list[tuple[BenchmarkImage, ...]]
     warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class LoadedPicture:
-    """A picture that is in memory already."""
+class LoadedImage:
+    """An image that is in memory already."""
 
     image: Image.Image
 
@@ -62,8 +62,8 @@ class LoadedPicture:
 
 
 @dataclass(frozen=True)
-class FilePicture:
-    """A picture file."""
+class FileImage:
+    """An image file."""
 
     path: Path
     size: tuple[int, int]
@@ -73,20 +73,20 @@ class FilePicture:
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """Return (width, height) of an encoded picture from its header.
+    """Return (width, height) of an encoded image from its header.
 
     Raises:
-        ValueError: The data are no picture.
+        ValueError: The data are no image.
     """
     try:
         with Image.open(BytesIO(data)) as image:
             return image.size
     except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError("the data are not a picture that can be read") from error
+        raise ValueError("the data are not an image that can be read") from error
 
 
 def decoded(data: bytes) -> Image.Image:
-    """Return a picture decoded completely.
+    """Return an image decoded completely.
 
     Raises:
         ValueError: It is damaged.
@@ -95,7 +95,7 @@ def decoded(data: bytes) -> Image.Image:
         image = Image.open(BytesIO(data))
         image.load()
     except Exception as error:
-        raise ValueError(f"the picture is damaged ({error})") from error
+        raise ValueError(f"the image is damaged ({error})") from error
     return image
 
 

@@ -1,4 +1,4 @@
-"""VLMEvalKit's TSV: a header, one row a question, pictures as base64 text."""
+"""VLMEvalKit's TSV: a header, one row a question, images as base64 text."""
 
 import binascii
 import csv
@@ -16,8 +16,8 @@ from .table import BenchmarkImage, Row, Table, cleaned, decoded, size_of
 
 
 @dataclass(frozen=True)
-class TsvPicture:
-    """Picture ``number`` of the image cell of the record that begins at byte ``offset``."""
+class TsvImage:
+    """Image ``number`` of the image cell of the record that begins at byte ``offset``."""
 
     path: Path
     offset: int
@@ -33,7 +33,7 @@ class TsvPicture:
 
 
 def read_tsv(path: Path, required: Sequence[str], *, kit_compatible: bool = False) -> Table:
-    """Read a benchmark's TSV; pictures are checked but stay in the file.
+    """Read a benchmark's TSV; images are checked but stay in the file.
 
     Args:
         path: Of the file.
@@ -41,7 +41,7 @@ def read_tsv(path: Path, required: Sequence[str], *, kit_compatible: bool = Fals
         kit_compatible: Treat texts such as ``None`` and ``NA`` as missing, as VLMEvalKit does.
 
     Raises:
-        ValueError: A column is missing, a row has too few cells, an index occurs twice, a picture is no picture or
+        ValueError: A column is missing, a row has too few cells, an index occurs twice, an image is no image or
             refers to a row that is not there. Names the file and the row.
     """
     with path.open("rb") as stream:
@@ -55,10 +55,10 @@ def read_tsv(path: Path, required: Sequence[str], *, kit_compatible: bool = Fals
 
 @dataclass
 class _Scanned:
-    """All rows, and where their pictures are: their own, or those of the row with another index."""
+    """All rows, and where their images are: their own, or those of the row with another index."""
 
     rows: list[Row]
-    pictures: dict[str, tuple[BenchmarkImage, ...]]
+    images: dict[str, tuple[BenchmarkImage, ...]]
     references: dict[str, str]
 
 
@@ -76,53 +76,53 @@ def _scan(path: Path, records: "_Records", required: Sequence[str]) -> _Scanned:
             raise ValueError(f"{path}, record {number}: {len(cells)} cells where the header has {len(header)}")
         row: Row = {name: cell for name, cell in zip(header, cells, strict=True) if name != "image"}
         index = row["index"]
-        if index in found.pictures or index in found.references:
+        if index in found.images or index in found.references:
             raise ValueError(f"{path}, record {number}: index {index!r} occurs twice; each question needs its own")
         cell = cells[image_column]
         if 0 < len(cell) <= REFERENCE_LENGTH and not cell.startswith("["):
             found.references[index] = cell
         else:
-            found.pictures[index] = _pictures(path, index, cell, offset, image_column)
+            found.images[index] = _images(path, index, cell, offset, image_column)
         if row.get("image_path"):
             row["image_path"] = parse_list(row["image_path"]) or row["image_path"]
         found.rows.append(row)
     return found
 
 
-def _pictures(path: Path, index: str, cell: str, offset: int, column: int) -> tuple[BenchmarkImage, ...]:
+def _images(path: Path, index: str, cell: str, offset: int, column: int) -> tuple[BenchmarkImage, ...]:
     if not cell:
         return ()
     try:
         sizes = [size_of(_bytes_of(image)) for image in images_of_cell(cell)]
     except ValueError as error:
         raise ValueError(f"{path}, index {index}: {error}; download the file again") from error
-    return tuple(TsvPicture(path, offset, column, number, size) for number, size in enumerate(sizes))
+    return tuple(TsvImage(path, offset, column, number, size) for number, size in enumerate(sizes))
 
 
 def _table(path: Path, md5: str, rows: list[Row], scanned: _Scanned, kit_compatible: bool) -> Table:
     table = Table(path, md5, [], [])
     for row in rows:
-        pictures = _resolve(path, str(row["index"]), scanned)
-        if pictures:
+        images = _resolve(path, str(row["index"]), scanned)
+        if images:
             table.rows.append(cleaned(row, kit_compatible, KIT_MISSING))
-            table.pictures.append(pictures)
+            table.images.append(images)
     dropped = len(rows) - len(table.rows)
     if dropped:
-        table.warnings.append(f"{dropped} of {len(rows)} rows of {path.name} have no picture and are left out")
+        table.warnings.append(f"{dropped} of {len(rows)} rows of {path.name} have no image and are left out")
     return table
 
 
 def _resolve(path: Path, index: str, scanned: _Scanned) -> tuple[BenchmarkImage, ...]:
-    """Follow references from row to row until there is a picture."""
+    """Follow references from row to row until there is an image."""
     seen = [index]
     while (target := scanned.references.get(seen[-1])) is not None:
-        if target in seen or (target not in scanned.references and not scanned.pictures.get(target)):
+        if target in seen or (target not in scanned.references and not scanned.images.get(target)):
             raise ValueError(
-                f"{path}, index {index}: its image cell {target!r} names a row without a picture, or none at all; "
+                f"{path}, index {index}: its image cell {target!r} names a row without an image, or none at all; "
                 "download the file again"
             )
         seen.append(target)
-    return scanned.pictures[seen[-1]]
+    return scanned.images[seen[-1]]
 
 
 def _check_columns(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
@@ -150,7 +150,7 @@ class _Records:
         self._digest = hashlib.md5(usedforsecurity=False)
 
     def read(self) -> Iterator[tuple[int, list[str]]]:
-        csv.field_size_limit(sys.maxsize)  # a picture is larger than the 128 KiB allowed by default
+        csv.field_size_limit(sys.maxsize)  # an image is larger than the 128 KiB allowed by default
         reader = csv.reader(self._lines(), delimiter="\t")
         while True:
             offset = self._position  # the reader takes no more lines than a record has

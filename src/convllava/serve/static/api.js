@@ -24,7 +24,7 @@ async function checked(response) {
   let message = `The server answered with status ${response.status}.`;
   try {
     // the place in the body says nothing to somebody who never saw the body
-    message = (await response.json()).error.message.replace(/messages\[\d+\]\.content\[\d+\]\.image_url\.url/, "The picture");
+    message = (await response.json()).error.message.replace(/messages\[\d+\]\.content\[\d+\]\.image_url\.url/, "The image");
   } catch {
     // not one of our errors: the status has to do
   }

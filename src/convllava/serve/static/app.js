@@ -1,22 +1,22 @@
-// The page: pictures on the left, a dialogue about them on the right.
+// The page: images on the left, a dialogue about them on the right.
 
 import * as api from "./api.js";
-import { COLOURS, cells, draw } from "./overlay.js";
+import { COLORS, cells, draw } from "./overlay.js";
 
 const $ = (id) => document.getElementById(id);
 const BOX = /\[\s*(?:\d*\.?\d+\s*,\s*){3}\d*\.?\d+\s*\]/g;
 
 const state = {
   model: null,
-  pictures: [], // {url, width, height, name, sent}
+  images: [], // {url, width, height, name, sent}
   shown: 0,
   messages: [], // as the server wants them
-  boxes: [], // in pixels of the first picture
+  boxes: [], // in pixels of the first image
   estimate: null,
   running: null, // AbortController
 };
 
-// pictures ------------------------------------------------------------------------------------------------
+// images ------------------------------------------------------------------------------------------------
 
 function asDataUrl(blob) {
   return new Promise((resolve, reject) => {
@@ -27,9 +27,9 @@ function asDataUrl(blob) {
   });
 }
 
-async function addPicture(blob, name) {
+async function addImage(blob, name) {
   if (!blob.type.startsWith("image/")) {
-    return showError(`${name} is not a picture: choose a PNG, JPEG, WebP, GIF, BMP or AVIF file.`);
+    return showError(`${name} is not an image: choose a PNG, JPEG, WebP, GIF, BMP or AVIF file.`);
   }
   const url = await asDataUrl(blob);
   const image = new Image();
@@ -39,35 +39,35 @@ async function addPicture(blob, name) {
   } catch {
     return showError(`${name} cannot be shown: it is damaged or of a kind that this browser does not know.`);
   }
-  const picture = { url, width: image.naturalWidth, height: image.naturalHeight, name, sent: false };
-  state.pictures.push(picture);
-  state.shown = state.pictures.length - 1;
-  if (state.pictures.length === 1) state.boxes = [];
+  const image = { url, width: image.naturalWidth, height: image.naturalHeight, name, sent: false };
+  state.images.push(image);
+  state.shown = state.images.length - 1;
+  if (state.images.length === 1) state.boxes = [];
   render();
   await refreshEstimate();
 }
 
 async function addFiles(files) {
-  for (const file of files) await addPicture(file, file.name || "The pasted picture");
+  for (const file of files) await addImage(file, file.name || "The pasted image");
   $("question").focus();
 }
 
 function render() {
-  const picture = state.pictures[state.shown];
-  $("drop").hidden = Boolean(picture);
-  $("shown").hidden = $("tools").hidden = !picture;
+  const image = state.images[state.shown];
+  $("drop").hidden = Boolean(image);
+  $("shown").hidden = $("tools").hidden = !image;
   renderThumbnails();
-  if (!picture) return;
-  $("remove").hidden = picture.sent; // what was said about it stands in the dialogue
+  if (!image) return;
+  $("remove").hidden = image.sent; // what was said about it stands in the dialogue
   const image = $("image");
   image.onload = redraw;
-  image.src = picture.url;
-  image.alt = `Picture ${state.shown + 1}: ${picture.name}`;
+  image.src = image.url;
+  image.alt = `Image ${state.shown + 1}: ${image.name}`;
   renderCaption();
 }
 
 function removeShown() {
-  state.pictures.splice(state.shown, 1);
+  state.images.splice(state.shown, 1);
   state.shown = Math.max(0, state.shown - 1);
   state.estimate = null;
   render();
@@ -75,15 +75,15 @@ function removeShown() {
 }
 
 function renderThumbnails() {
-  const items = state.pictures.map((picture, index) => {
+  const items = state.images.map((image, index) => {
     const item = document.createElement("div");
     item.setAttribute("role", "listitem");
     const button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-pressed", String(index === state.shown));
-    button.setAttribute("aria-label", `Show picture ${index + 1}, ${picture.name}`);
+    button.setAttribute("aria-label", `Show image ${index + 1}, ${image.name}`);
     const image = document.createElement("img");
-    image.src = picture.url;
+    image.src = image.url;
     image.alt = "";
     button.append(image);
     button.onclick = () => {
@@ -97,10 +97,10 @@ function renderThumbnails() {
 }
 
 function renderCaption() {
-  const picture = state.pictures[state.shown];
+  const image = state.images[state.shown];
   const cost = state.estimate?.images[state.shown];
-  if (!picture) return;
-  const size = `${picture.width} × ${picture.height} pixels`;
+  if (!image) return;
+  const size = `${image.width} × ${image.height} pixels`;
   const seen = cost
     ? `, seen at ${cost.resolution[1]} × ${cost.resolution[0]}: ${cost.grid[0]} × ${cost.grid[1]} = ${cost.visual_tokens} visual tokens`
     : "";
@@ -108,14 +108,14 @@ function renderCaption() {
 }
 
 function redraw() {
-  const picture = state.pictures[state.shown];
-  if (!picture || !$("image").naturalWidth) return;
+  const image = state.images[state.shown];
+  if (!image || !$("image").naturalWidth) return;
   const cost = state.estimate?.images[state.shown];
   const padded = ($("aspect").value || state.model?.convllava.image_aspect_ratio) === "pad";
   const stride = state.model?.convllava.output_stride;
   const lattice =
     $("grid").checked && cost && stride
-      ? cells(picture.width, picture.height, cost.grid, cost.resolution, stride, padded)
+      ? cells(image.width, image.height, cost.grid, cost.resolution, stride, padded)
       : null;
   const boxes = $("boxes").checked && state.shown === 0 ? state.boxes : [];
   draw($("overlay"), $("image"), { lattice, boxes });
@@ -140,8 +140,8 @@ async function refreshEstimate() {
   const controller = (estimating = new AbortController());
   const text = state.messages.map((message) => JSON.stringify(message.content).slice(0, 4000)).join("");
   const body = {
-    sizes: state.pictures.map(({ width, height }) => [width, height]),
-    num_text_characters: state.pictures.length ? $("question").value.length : text.length,
+    sizes: state.images.map(({ width, height }) => [width, height]),
+    num_text_characters: state.images.length ? $("question").value.length : text.length,
     ...imageOptions(),
   };
   try {
@@ -158,7 +158,7 @@ async function refreshEstimate() {
 }
 
 function describe({ visual_tokens: tokens, context, seconds }) {
-  if (!state.pictures.length) return "";
+  if (!state.images.length) return "";
   const cost = `${tokens} visual token${tokens === 1 ? "" : "s"} of ${context} in the context`;
   if (tokens >= context) return `${cost}: too many, lower the resolution or the budget`;
   return seconds === null ? cost : `${cost}, about ${nice(seconds)} for an answer`;
@@ -195,7 +195,7 @@ function showError(message) {
 }
 
 function content(question) {
-  const fresh = state.pictures.filter((picture) => !picture.sent);
+  const fresh = state.images.filter((image) => !image.sent);
   const parts = fresh.map(({ url }) => ({ type: "image_url", image_url: { url } }));
   return [[...parts, { type: "text", text: question }], fresh];
 }
@@ -233,13 +233,13 @@ async function ask(question) {
     item.classList.remove("busy");
     setRunning(null);
   }
-  for (const picture of fresh) picture.sent = true;
-  $("remove").hidden = state.pictures[state.shown]?.sent ?? true;
+  for (const image of fresh) image.sent = true;
+  $("remove").hidden = state.images[state.shown]?.sent ?? true;
   state.messages = [...messages, { role: "assistant", content: answer }];
 }
 
 function finish(item, answer, { usage, convllava, finish_reason: reason }) {
-  colourBoxes(item.querySelector(".text"), answer);
+  colorBoxes(item.querySelector(".text"), answer);
   state.boxes = convllava.boxes;
   if (convllava.boxes.length) {
     state.shown = 0;
@@ -251,7 +251,7 @@ function finish(item, answer, { usage, convllava, finish_reason: reason }) {
   const facts = [
     `${usage.prompt_tokens_details.image_tokens} visual + ${usage.prompt_tokens - usage.prompt_tokens_details.image_tokens} text tokens`,
     usage.prompt_tokens_details.cached_tokens ? `${usage.prompt_tokens_details.cached_tokens} reused` : "",
-    encoding ? `pictures ${nice(encoding)}` : "",
+    encoding ? `images ${nice(encoding)}` : "",
     `first word after ${nice(first)}`,
     `${usage.completion_tokens} tokens in ${nice(total)}`,
     rate ? `${rate.toFixed(0)} tokens/s` : "",
@@ -268,15 +268,15 @@ function note(item, text) {
   item.scrollIntoView({ block: "end" });
 }
 
-// A box in the text gets the colour of its rectangle.
-function colourBoxes(element, answer) {
+// A box in the text gets the color of its rectangle.
+function colorBoxes(element, answer) {
   let start = 0;
   let index = 0;
   const pieces = [];
   for (const found of answer.matchAll(BOX)) {
     const mark = document.createElement("span");
     mark.className = "box";
-    mark.style.borderColor = COLOURS[index++ % COLOURS.length];
+    mark.style.borderColor = COLORS[index++ % COLORS.length];
     mark.textContent = found[0];
     pieces.push(answer.slice(start, found.index), mark);
     start = found.index + found[0].length;
@@ -292,7 +292,7 @@ function setRunning(controller) {
 }
 
 function reset() {
-  Object.assign(state, { pictures: [], shown: 0, messages: [], boxes: [], estimate: null });
+  Object.assign(state, { images: [], shown: 0, messages: [], boxes: [], estimate: null });
   $("messages").replaceChildren();
   $("gallery").hidden = false;
   $("estimate").textContent = "";
@@ -324,13 +324,13 @@ async function openCamera() {
   dialog.showModal();
 }
 
-function takePicture() {
+function takeImage() {
   const video = $("video");
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => addPicture(blob, "The camera's picture"), "image/jpeg", 0.92);
+  canvas.toBlob((blob) => addImage(blob, "The camera's image"), "image/jpeg", 0.92);
   $("camera-dialog").close();
 }
 
@@ -352,7 +352,7 @@ async function showGallery() {
     button.append(image, words);
     button.onclick = async () => {
       reset();
-      await addPicture(await (await fetch(image.src)).blob(), title);
+      await addImage(await (await fetch(image.src)).blob(), title);
       $("question").value = question;
       $("question").focus();
     };
@@ -388,7 +388,7 @@ function wireTheme() {
   };
 }
 
-function wirePictures() {
+function wireImages() {
   $("choose").onclick = $("more").onclick = () => $("file").click();
   $("file").onchange = async () => {
     await addFiles($("file").files);
@@ -415,7 +415,7 @@ function wirePictures() {
   });
   $("remove").onclick = removeShown;
   $("camera").onclick = openCamera;
-  $("snap").onclick = takePicture;
+  $("snap").onclick = takeImage;
   $("camera-close").onclick = () => $("camera-dialog").close();
 }
 
@@ -447,7 +447,7 @@ async function start() {
 }
 
 wireTheme();
-wirePictures();
+wireImages();
 wireDialogue();
 showGallery();
 start();

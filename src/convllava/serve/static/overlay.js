@@ -1,8 +1,8 @@
-// What is drawn over a picture: the cells that become one visual token each, and the boxes of an answer.
+// What is drawn over an image: the cells that become one visual token each, and the boxes of an answer.
 
-export const COLOURS = ["#e6194b", "#0082c8", "#f58231", "#3cb44b", "#911eb4", "#008080"];
+export const COLORS = ["#e6194b", "#0082c8", "#f58231", "#3cb44b", "#911eb4", "#008080"];
 
-// Where the picture lies on what the model sees, in the picture's own pixels: with "pad" it is centred on a square.
+// Where the image lies on what the model sees, in the image's own pixels: with "pad" it is centerd on a square.
 export function cells(width, height, grid, resolution, stride, padded) {
   const side = Math.max(width, height);
   const [seenHeight, seenWidth] = resolution;
@@ -29,14 +29,14 @@ export function draw(canvas, image, { lattice, boxes }) {
   context.scale((width * scale) / image.naturalWidth, (height * scale) / image.naturalHeight);
   const pixel = image.naturalWidth / Math.max(1, width);
   if (lattice) drawLattice(context, image, lattice, pixel);
-  boxes.forEach((box, index) => drawBox(context, box, COLOURS[index % COLOURS.length], pixel, index + 1));
+  boxes.forEach((box, index) => drawBox(context, box, COLORS[index % COLORS.length], pixel, index + 1));
 }
 
 function drawLattice(context, image, lattice, pixel) {
   const { left, top, cellWidth, cellHeight, rows, columns } = lattice;
-  for (const [colour, shift] of [["rgb(255 255 255 / .75)", 0], ["rgb(0 60 90 / .75)", pixel]]) {
+  for (const [color, shift] of [["rgb(255 255 255 / .75)", 0], ["rgb(0 60 90 / .75)", pixel]]) {
     context.beginPath();
-    context.strokeStyle = colour;
+    context.strokeStyle = color;
     context.lineWidth = pixel;
     for (let column = 0; column <= columns; column++) {
       const x = left + column * cellWidth + shift;
@@ -52,14 +52,14 @@ function drawLattice(context, image, lattice, pixel) {
   }
 }
 
-function drawBox(context, [x0, y0, x1, y1], colour, pixel, number) {
+function drawBox(context, [x0, y0, x1, y1], color, pixel, number) {
   context.lineWidth = 3 * pixel;
-  context.strokeStyle = colour;
+  context.strokeStyle = color;
   context.strokeRect(x0, y0, Math.max(x1 - x0, pixel), Math.max(y1 - y0, pixel));
   context.font = `bold ${14 * pixel}px sans-serif`;
   const label = String(number);
   const width = context.measureText(label).width + 8 * pixel;
-  context.fillStyle = colour;
+  context.fillStyle = color;
   context.fillRect(x0, Math.max(0, y0 - 18 * pixel), width, 18 * pixel);
   context.fillStyle = "#fff";
   context.fillText(label, x0 + 4 * pixel, Math.max(0, y0 - 18 * pixel) + 14 * pixel);

@@ -1,9 +1,0 @@
-"""Pictures drawn by us, with questions, answers and boxes: text lines, documents and scenes of shapes."""
-
-from .cells import CELL_END
-from .dataset import KINDS, SyntheticDataset
-from .example import Example, Kind
-from .export import write_dataset
-from .preview import preview_sheet
-
-__all__ = ["CELL_END", "KINDS", "Example", "Kind", "SyntheticDataset", "preview_sheet", "write_dataset"]

@@ -1,0 +1,121 @@
+"""Small mechanisms that every package needs: atomic writes, suggestions, optional packages, dtype names."""
+
+import importlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Lend a temporary path next to ``path`` that replaces it when the block succeeds and is removed otherwise.
+
+    The temporary name keeps the suffix of ``path``, since some writers choose a format by it. Missing parent folders
+    are made.
+
+    Raises:
+        OSError: The file cannot be written; what was at ``path`` before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically.
+
+    Raises:
+        OSError: As :func:`atomic_write`.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write an indented JSON file atomically.
+
+    Raises:
+        OSError: As :func:`atomic_write`.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def atomic_directory(destination: Path, num_bytes: int = 0) -> Iterator[Path]:
+    """Lend a fresh directory next to ``destination`` that becomes it when the block succeeds and is removed otherwise.
+
+    Args:
+        destination: A path that does not exist yet, or an empty directory.
+        num_bytes: Lower bound on the bytes to be written; checked against the free space first.
+
+    Raises:
+        ValueError: ``destination`` is not empty, or the disk has too little free space.
+        OSError: Writing failed; nothing is left behind.
+    """
+    if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+        raise ValueError(f"{destination} exists already and is not an empty directory: give another name, or remove it")
+    parent = destination.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(parent).free
+    if num_bytes > free:
+        raise ValueError(
+            f"{destination} needs {num_bytes / 2**30:.1f} GiB and only {free / 2**30:.1f} GiB are free there; make "
+            "room or write elsewhere"
+        )
+    temporary = parent / f".{destination.name}.tmp-{os.getpid()}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.replace(temporary, destination)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; nothing was written", str(destination)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def did_you_mean(name: object, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``"; did you mean 'nearest'?"`` for the end of a message, or an empty string if no name is near.
+
+    Args:
+        name: The unknown name.
+        names: The known names.
+        cutoff: Similarity between 0 and 1 below which a known name is not suggested.
+    """
+    near = get_close_matches(str(name), list(names), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class MissingPackageError(ValueError):
+    """An optional package is not installed; the message says how to install it."""
+
+
+def require(package: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        package: The module to import, such as ``"matplotlib"``.
+        extra: The extra of this project that installs it, such as ``"plots"``.
+        purpose: What it is needed for, as the plural subject of the message: "plots", "parquet files".
+
+    Raises:
+        MissingPackageError: The package is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingPackageError(f"{purpose} need {package}: pip install 'convllava[{extra}]'") from error
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the name of a torch dtype without its module, such as ``"bfloat16"``."""
+    return str(dtype).removeprefix("torch.")

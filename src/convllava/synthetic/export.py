@@ -1,0 +1,104 @@
+"""Writing a data set to disk in the LLaVA format: images and ``data.jsonl``."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..constants import IMAGE_TOKEN
+from ..data.images import EncodedImage, StoredImage
+from ..data.samples import Message, Sample, SampleSource
+
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+def write_dataset(
+    dataset: SampleSource, directory: Path | str, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Write every sample: images as ``images/0000000.png``, dialogues as lines of ``data.jsonl``.
+
+    A record and its image read::
+
+        {"id": "synthetic/line/train/0/17", "image": "images/0000017.png",
+         "conversations": [{"from": "human", "value": "<image>\\nRead the text."},
+                           {"from": "gpt", "value": "Total: 12.50"}]}
+
+    ``image`` is a list where a sample has several, and absent where it has none. All is written beside the
+    destination and moved there at the end, so that an interrupted run leaves nothing that looks finished.
+
+    Args:
+        dataset: What to write.
+        directory: A path that does not exist yet, or an empty directory.
+        progress: Called after each sample with the number written and the number in all.
+
+    Raises:
+        FileExistsError: The destination is a file or a directory that is not empty.
+    """
+    target = Path(directory)
+    _check_free(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        draft = Path(scratch) / "dataset"
+        _write_all(dataset, draft, progress)
+        _check_free(target)
+        if target.exists():
+            target.rmdir()
+        draft.rename(target)
+    return target
+
+
+def llava_record(sample: Sample, images: list[str]) -> dict[str, Any]:
+    """Return a sample as a record of the LLaVA format; ``images`` are the paths it shall name."""
+    record: dict[str, Any] = {"id": sample.sample_id}
+    if images:
+        record["image"] = images[0] if len(images) == 1 else images
+    record["conversations"] = [
+        {"from": _SPEAKERS[message["role"]], "value": _value(message)} for message in sample.messages
+    ]
+    return record
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(f"{target} exists and is not empty: give a new path, or remove it first")
+
+
+def _write_all(dataset: SampleSource, draft: Path, progress: Callable[[int, int], None] | None) -> None:
+    (draft / "images").mkdir(parents=True)
+    count = len(dataset)
+    with (draft / "data.jsonl").open("w", encoding="utf-8") as lines:
+        for index in range(count):
+            record = _write_sample(dataset[index], index, draft)
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+            if progress is not None:
+                progress(index + 1, count)
+
+
+def _write_sample(sample: Sample, index: int, draft: Path) -> dict[str, Any]:
+    several = len(sample.images) > 1
+    images = []
+    for number, image in enumerate(sample.images):
+        name = f"images/{index:07d}-{number}" if several else f"images/{index:07d}"
+        images.append(_write_image(image, draft, name))
+    return llava_record(sample, images)
+
+
+def _write_image(image: StoredImage, draft: Path, name: str) -> str:
+    """Save a drawing as PNG, or copy a file as it is; return the path within the data set."""
+    if isinstance(image, EncodedImage):
+        (draft / f"{name}{image.suffix}").write_bytes(image.data)
+        return f"{name}{image.suffix}"
+    if isinstance(image, Path):
+        path = name + image.suffix
+        shutil.copyfile(image, draft / path)
+    else:
+        path = f"{name}.png"
+        image.save(draft / path)
+    return path
+
+
+def _value(message: Message) -> str:
+    parts = (f"{IMAGE_TOKEN}\n" if part["type"] == "image" else part["text"] for part in message["content"])
+    return "".join(parts)

@@ -1,0 +1,84 @@
+"""What papers of all sorts are put together from: titles, rows with a label, articles and their prices."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import names
+from .typesetting import Cell, Fact, Row
+
+_MOST_ARTICLES = 14
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What a paper is written for: a split's words, room for so many plain rows, the case of its articles."""
+
+    split: str
+    rows: int
+    case: Callable[[str], str] = str.capitalize
+
+
+Paper = Callable[[random.Random, Brief], list[Row]]
+
+Money = Callable[[int], str]
+"""Writes a sum given in cents."""
+
+CASES = (str.capitalize, str.capitalize, str.title, str.upper, str.lower)
+"""How a page may write the names of its articles, the commonest twice."""
+
+SELLER = Fact(
+    "the name of the shop",
+    ("Who is it from?", "Which shop is it from?", "Which company is it?", "Who sells this?"),
+)
+PHONE = Fact("the phone number", ("Which number can one call?", "What is the telephone number?"))
+TOTAL = Fact("the total", ("How much is it in all?", "What is the total amount?", "How much is to be paid?"))
+
+
+def title_row(rng: random.Random, heading: str, fact: Fact | None) -> Row:
+    """Head a page."""
+    shown = heading.upper() if rng.random() < 0.3 else heading
+    align = rng.choice(("center", "center", "left"))
+    return Row((Cell(shown, fact),), align, scale=rng.choice((1.0, 1.2, 1.4)), bold=rng.random() < 0.8)
+
+
+def divider(rng: random.Random) -> Row:
+    """Part two blocks by a rule or a gap."""
+    return Row(rule=rng.random() < 0.5)
+
+
+def money_writer(rng: random.Random) -> Money:
+    """Choose how a page writes sums given in cents."""
+    pattern = rng.choice(("{:.2f}", "{:.2f}", "{:.2f}", "${:.2f}", "£{:.2f}", "€{:.2f}", "{:.2f} €"))
+    return lambda cents: pattern.format(cents / 100)
+
+
+def prices(rng: random.Random, room: int) -> list[int]:
+    """Draw prices in cents for one article or more, at most as many as there is room for."""
+    count = how_many(rng, min(_MOST_ARTICLES, room))
+    return [rng.choice((rng.randint(50, 999), rng.randint(50, 9999), 10 * rng.randint(5, 400))) for _ in range(count)]
+
+
+def how_many(rng: random.Random, most: int) -> int:
+    """Draw a number from 1 to ``most``, rather a large one, so that pages are well filled."""
+    return max(rng.randint(1, max(1, most)), rng.randint(1, max(1, most)))
+
+
+def articles(rng: random.Random, brief: Brief, costs: list[int]) -> list[tuple[str, int]]:
+    """Give each price, in cents, a name of its own."""
+    found: dict[str, int] = {}
+    for price in costs:
+        while (name := names.article_name(rng, brief.split)) in found:
+            pass
+        found[name] = price
+    return list(found.items())
+
+
+def article_row(brief: Brief, name: str, price: str) -> Row:
+    """Set an article and its price apart."""
+    return Row((Cell(brief.case(name)), Cell(price, price_of(name))), "spread")
+
+
+def price_of(name: str) -> Fact:
+    """Say how one asks for the price of an article."""
+    return Fact(f"the price of the {name}", (f"How much is the {name}?", f"What does the {name} cost?"))

@@ -50,6 +50,9 @@ FOLDERS = ("src", "tests", "benchmarks", "recipes", "examples", "docs")
 SUFFIXES = {".py", ".md", ".yaml", ".js", ".css", ".html", ".sh"}
 FOUND = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
 TEXT = [*sorted(path.relative_to(ROOT).as_posix() for path in FOUND), *("README.md", "Makefile", "pyproject.toml")]
+NOT_OURS = re.compile(r"vqa_normalise|in the pic|the picture show")
+"""Lines that quote a file of the reference vectors, or a question that the bundled model was trained on."""
+
 TEXT = [name for name in TEXT if not GENERATED.search(name)]
 SOURCE = [name for name in TEXT if name.startswith("src/") and name.endswith(".py")]
 DOCS = [name for name in TEXT if name.endswith(".md")]
@@ -75,6 +78,8 @@ def parts_of(text: str) -> str:
 def test_words(name: str) -> None:
     found = []
     for number, line in words_of(name):
+        if NOT_OURS.search(line):
+            continue
         for pattern, instead in WORDS.items():
             for match in re.finditer(rf"\b(?:{pattern})\b", parts_of(line), re.IGNORECASE):
                 found.append(f"line {number}: {match[0]!r}: write {instead}")

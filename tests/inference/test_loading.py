@@ -57,7 +57,7 @@ def remove(name: str) -> Change:
 
 def without_image_token(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_text((folder / name).read_text().replace("<image>", "<image>"))
+        (folder / name).write_text((folder / name).read_text().replace("<image>", "<other>"))
 
 
 SPOILT = {

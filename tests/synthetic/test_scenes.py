@@ -53,7 +53,7 @@ def matching(scene: Scene, words: str) -> list[Thing]:
 def test_counts_are_those_of_the_scene() -> None:
     for example in draw("scene", 200, tasks=["count"]):
         match = re.search(
-            r"(?:How many|Count the) (.*?)(?: are there| are in the image| do you see)?[?.]$",
+            r"(?:How many|Count the) (.*?)(?: are there| are in the picture| do you see)?[?.]$",
             example.question,
         )
         assert match is not None, example.question
@@ -76,7 +76,7 @@ def test_yes_and_no_come_equally_often(task: str, split: str) -> None:
 
 def test_existence_is_true_to_the_scene() -> None:
     for example in draw("scene", 200, tasks=["existence"]):
-        match = re.search(r" an? (.*?)(?: in the image)?\?$", example.question)
+        match = re.search(r" an? (.*?)(?: in the picture)?\?$", example.question)
         assert match is not None
         assert (example.answer == "yes") == bool(matching(scene_of(example), match[1])), example.question
 
@@ -122,7 +122,7 @@ def test_caption_names_everything_from_left_to_right() -> None:
 
 @pytest.mark.parametrize("task", SCENE_TASKS)
 def test_chosen_task_is_the_one_asked(task: str) -> None:
-    captions = re.compile(r"Describe the|What is in the|What does the image show|Caption this")
+    captions = re.compile(r"Describe the|What is in the|What does the picture show|Caption this")
     for example in draw("scene", 60, tasks=[task]):
         assert bool(captions.match(example.question)) == (task == "caption")
 

@@ -67,7 +67,7 @@ def test_yes_no(vectors: Path, profile: Any) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_vqa(vectors: Path, profile: Any) -> None:
     column = f"vlmevalkit_{COLUMN[profile]}"
-    for case in load(vectors, "vqa_normalize")["cases"]:
+    for case in load(vectors, "vqa_normalise")["cases"]:
         assert normalize_vqa_answer(case["input"], profile=profile) == case["expected"][column], case["id"]
     for case in load(vectors, "vqa_accuracy")["cases"]:
         value = vqa_accuracy(case["prediction"], case["answers"], profile=profile)

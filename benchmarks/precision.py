@@ -17,7 +17,7 @@ from convllava.eval.synthetic import BENCHMARKS
 from convllava.inference import Generator, load_pretrained, open_image
 from convllava.model import ConvLlavaForConditionalGeneration
 
-PRECISIONS = ("plain", "float32", "bfloat16", "int8")
+PRECISIONS = ("eager", "float32", "bfloat16", "int8")
 IMAGES = 8
 
 
@@ -29,12 +29,8 @@ def documents(processor: object, number: int) -> list[Tensor]:
 
 
 def switch(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
-    """Let the encoder run in one of the ways."""
-    tower = model.model.vision_tower
-    if precision == "plain":
-        tower.undo_optimization()
-    else:
-        tower.optimize_for_inference(precision)
+    """Set the backend of the encoder."""
+    model.model.vision_tower.set_backend(precision if precision == "eager" else f"cpu-{precision}")
 
 
 @torch.inference_mode()

@@ -1,9 +1,9 @@
 """The vision encoder on an NVIDIA GPU: against transformers and timm, the GPU's own peak and its memory's.
 
 ConvNeXt-L with five stages in bfloat16 at 768, 1024 and 1536, one image and sixteen. transformers and, where it is
-installed, timm (its four stages, and ours with as many) run eagerly in channels_last; ours eagerly, too, and
-with the backend "cuda" (fused kernels, CUDA graphs). `of_peak` is the share of what a large matrix product reaches on this very GPU,
-`of_bandwidth` that of a large copy, of the bytes that the fused convolution and norm has to move at least.
+installed, timm (its four stages, and ours with as many) run eagerly in channels_last; ours runs eagerly and with the
+backend "cuda" (fused kernels, CUDA graphs). `of_peak` is the FLOP rate relative to a large matrix product on the same
+GPU; `of_bandwidth` is the rate of the bytes that the fused convolution and norm must move, relative to a large copy.
 """
 
 import argparse

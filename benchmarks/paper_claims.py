@@ -141,8 +141,8 @@ def claims(report: Report, seconds: dict[str, float], sizes: Sizes, few: int, ma
     small, large = sizes.sides
     vit = seconds[f"ViT-L/14 {sizes.vit['image_size']}"]
     for suffix in ("", ", eager"):
-        four, five = seconds[f"four stages {small}{way}"], seconds[f"five stages {small}{way}"]
-        wide = seconds[f"five stages {large}{way}"]
+        four, five = seconds[f"four stages {small}{suffix}"], seconds[f"five stages {small}{suffix}"]
+        wide = seconds[f"five stages {large}{suffix}"]
         encoder = "eager" if suffix else "backend"
         report.add(
             claim=f"four stages at {small} / ViT-L at {sizes.vit['image_size']}", encoder=encoder, ratio=four / vit

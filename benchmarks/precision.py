@@ -1,6 +1,6 @@
 """What the faster ways of encoding do to nano: its features, and its scores on held-out synthetic benchmarks.
 
-Features are those of real (synthetic) documents; their error is relative to the plain float32 encoder, in the Euclidean
+Features are those of real (synthetic) documents; their error is relative to the eager float32 encoder, in the Euclidean
 norm. The language model stays in float32, so that a difference in a score is the encoder's.
 """
 
@@ -50,7 +50,7 @@ def run(report: Report) -> None:
     for precision in PRECISIONS:
         switch(model, precision)
         found = features(model, images)
-        errors = [float((ours - plain).norm() / plain.norm()) for ours, plain in zip(found, exact, strict=True)]
+        errors = [float((ours - eager).norm() / eager.norm()) for ours, eager in zip(found, exact, strict=True)]
         scores = {}
         with tempfile.TemporaryDirectory() as folder:
             for name in BENCHMARKS:

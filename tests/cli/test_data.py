@@ -9,8 +9,8 @@ from PIL import Image
 
 from convllava.cli.data_report import colored
 from convllava.cli.main import main
-from convllava.data import listing
 from convllava.data.check.preview import Piece
+from convllava.synthetic import dataset
 
 RECIPE = """
 training_stage: foundation
@@ -51,7 +51,7 @@ def test_exit_codes_and_report(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_recipe_is_checked_as_it_trains(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "LOOKED_AT", 8)
+    monkeypatch.setattr(dataset, "CHECKED_SAMPLES", 8)
     assert main(["data", "check", "recipe.yaml", "--jobs", "1", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     own, drawn = report["sources"]

@@ -12,9 +12,7 @@ Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 
 
 @pytest.mark.parametrize("fast", [True, "cpu-float32", "cpu-int8"])
-def test_answers_of_a_fast_encoder(
-    fast: bool | str, tiny_checkpoint: Path, tiny: Loaded
-) -> None:
+def test_answers_of_a_fast_encoder(fast: bool | str, tiny_checkpoint: Path, tiny: Loaded) -> None:
     image = Image.effect_noise((192, 128), 80).convert("RGB")
     model, processor = load_pretrained(tiny_checkpoint, device="cpu", fast=fast)
     backend = model.model.vision_tower.backend

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..data.listing import Listing
+    from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
     from ..train import Recipe
 
@@ -17,7 +17,7 @@ RECIPE_ENDINGS = (".yaml", ".yml")
 class Opened:
     """Sources to look at, and how the model that they are for shows them."""
 
-    sources: "list[Listing]"
+    sources: "list[NamedSource]"
     config: "ConvLlavaConfig"
     processor: "ConvLlavaProcessor"
     max_length: int
@@ -67,32 +67,30 @@ def _recipe_parts(recipe: "Recipe", what: str) -> "tuple[ConvLlavaConfig, ConvLl
     return model.config, processor
 
 
-def _file(path: str, image_folder: Path | None) -> "Listing":
+def _file(path: str, image_folder: Path | None) -> "NamedSource":
     from ..data.files import open_file
-    from ..data.listing import Listing
+    from ..data.samples import NamedSource
     from ..data.shard_files import is_sharded
 
-    return Listing(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
+    return NamedSource(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
 
 
-def _recipe_sources(recipe: "Recipe") -> "list[Listing]":
-    from ..data.listing import Listing
+def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
+    from ..data.samples import NamedSource
 
     opened = [_entry_source(entry) for entry in recipe.data]
     names = [entry.name or str(entry.path) for entry in recipe.data]
-    return [
-        Listing(name, source, drawn) for name, source, drawn in zip(names, opened, _draws(recipe, opened), strict=True)
-    ]
+    draws = _draws(recipe, opened)
+    return [NamedSource(name, source, drawn) for name, source, drawn in zip(names, opened, draws, strict=True)]
 
 
-def _entry_source(entry: Any) -> Any:
+def _entry_source(entry: Any) -> "RecordSource":
     from ..data.shard_files import is_sharded
-    from ..data.sources import open_source
+    from ..train.recipe_data import open_entry
 
-    values = entry.model_dump(exclude={"weight"}, exclude_none=True)
-    if entry.path is not None and is_sharded(entry.path):
-        values["streaming"] = True  # nobody wants a copy of the data only to have it looked at
-    return open_source(**values, on_bad_sample="list")
+    # Shards are read in place: storing them only to look at them would take their size again on the disk.
+    streaming = True if entry.path is not None and is_sharded(entry.path) else None
+    return open_entry(entry, on_bad_sample="list", streaming=streaming)
 
 
 def _draws(recipe: "Recipe", sources: Sequence[Any]) -> list[int]:

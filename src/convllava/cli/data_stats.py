@@ -52,10 +52,10 @@ def _measure(sources: list[Any]) -> "Statistics":
 
     from ..data.stats import measure
 
-    totals = [source.total for source in sources]
+    totals = [source.source.num_records() for source in sources]
     total = None if None in totals else sum(totals)
     with progress_bar("reading headers") as progress:
-        entries = chain.from_iterable(source.entries() for source in sources)
+        entries = chain.from_iterable(source.source.records() for source in sources)
         return measure(entries, jobs=4 * (os.cpu_count() or 1), progress=lambda done: progress(done, total))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from .faults import BadSampleError, Fault, refusal
 from .images import StoredImage, UnreadableImageError, image_size
 from .records import ROLES, read_sample, record_id
-from .samples import Origin, Sample, text_length
+from .samples import Origin, RecordSource, Sample, text_length
 
 __all__ = ["ROLES", "ConversationDataset", "OnBadSample"]
 
@@ -33,7 +33,7 @@ _CHUNK = 1 << 22
 _BLANK = re.compile(r"\s*")
 
 
-class ConversationDataset:
+class ConversationDataset(RecordSource):
     """A LLaVA JSON or JSONL file, read and checked as a whole when it is opened; no image is opened for it.
 
     Args:
@@ -75,11 +75,15 @@ class ConversationDataset:
     def __getitem__(self, index: int) -> Sample:
         return self.sample_of(json.loads(self._texts[index]), int(self._numbers[index]))
 
-    def entries(self) -> Iterator[Sample | Fault]:
-        """Yield every record in the file's order: a sample, or what is wrong with it."""
+    def num_records(self) -> int:
+        """Return the number of records in the file, those that cannot be used included."""
+        return len(self) + len(self.faults)
+
+    def records(self) -> Iterator[Sample | Fault]:
+        """Yield every record in the file's order: a sample, or the fault that makes it unusable."""
         faults = {fault.record: fault for fault in self.faults}
         samples = iter(range(len(self)))
-        for number in range(len(self) + len(faults)):
+        for number in range(self.num_records()):
             yield faults[number] if number in faults else self[next(samples)]
 
     def image_sizes(self, index: int) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """A sample: images and the dialogue about them, the one form in which data reaches a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -67,6 +67,36 @@ class SampleSource(Protocol):
     def text_length(self, index: int) -> int:
         """Return roughly how many characters one sample's texts have; 0 where that is as dear as the sample."""
         ...
+
+
+class RecordSource(SampleSource, Protocol):
+    """A source whose records can be listed in order, for checks and statistics.
+
+    The defaults fit a source without unusable records; classes that inherit from this protocol get them.
+    """
+
+    def num_records(self) -> int | None:
+        """Return the number of records that ``records`` yields; None for streams of unknown length."""
+        return len(self)
+
+    def records(self) -> Iterator[Sample | Fault]:
+        """Yield every record in order: a sample, or the fault that makes it unusable."""
+        yield from (self[index] for index in range(self.num_records() or 0))
+
+
+@dataclass(frozen=True)
+class NamedSource:
+    """A source to check or measure.
+
+    Attributes:
+        name: The name or path in the recipe or on the command line.
+        source: The opened source.
+        drawn: Samples that a training run takes from it; None outside a recipe.
+    """
+
+    name: str
+    source: RecordSource
+    drawn: int | None = None
 
 
 @runtime_checkable

@@ -48,7 +48,7 @@ def test_a_gpu_is_needed(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cpu-int8", "auto"])
 def test_a_backend_is_for_its_own_device(name: str) -> None:
-    with pytest.raises(ValueError, match="needs a CPU and the vision encoder is on meta|no backend is faster on meta"):
+    with pytest.raises(ValueError, match=r"needs a CPU and the vision encoder is on meta|no backend is faster on meta"):
         _tower().to("meta").set_backend(name)
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from ..conversations import OnBadSample
 from ..files import open_file
-from ..samples import Sample, SampleSource
+from ..samples import RecordSource, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Card:
         absent = [] if (root / self.annotations).is_file() else [f"{self.annotations} ({self.source})"]
         return absent + [f"{name} ({url})" for name, url in self.images.items() if not (root / name).is_dir()]
 
-    def open(self, root: Path, *, on_bad_sample: OnBadSample = "stop") -> SampleSource:
+    def open(self, root: Path, *, on_bad_sample: OnBadSample = "stop") -> RecordSource:
         """Open the data set.
 
         Raises:
@@ -99,16 +99,16 @@ class Card:
             )
         folder = root / self.image_folder
         source = open_file(root / self.annotations, folder, on_bad_sample=on_bad_sample)
-        opened: SampleSource = source if self.keep is None else _Kept(source, self.keep, folder)
+        opened: RecordSource = source if self.keep is None else _Kept(source, self.keep, folder)
         if self.is_exact and len(opened) != self.samples:
             logger.warning("%s under %s has %d samples, the known one %d", self.name, root, len(opened), self.samples)
         return opened
 
 
-class _Kept:
+class _Kept(RecordSource):
     """Some samples of a source, in its order."""
 
-    def __init__(self, source: SampleSource, keep: Keep, image_folder: Path) -> None:
+    def __init__(self, source: RecordSource, keep: Keep, image_folder: Path) -> None:
         self.source = source
         self.indices = [index for index in range(len(source)) if keep.takes(source[index], image_folder)]
         if not self.indices:

@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..faults import Fault
-from ..listing import Listing
-from ..samples import Sample
+from ..samples import NamedSource, Sample
 from .inspecting import Facts, Inspector
 from .report import Report, SourceReport
 
@@ -20,7 +19,7 @@ Progress = Callable[[int, int | None], None]
 
 
 def check(
-    sources: Iterable[Listing], inspector: Inspector, *, jobs: int = 0, progress: Progress | None = None
+    sources: Iterable[NamedSource], inspector: Inspector, *, jobs: int = 0, progress: Progress | None = None
 ) -> Report:
     """Look at every record.
 
@@ -36,14 +35,14 @@ def check(
         found = SourceReport(source.name, source.drawn)
         report.sources.append(found)
         seen.start_source()
-        for done, facts in enumerate(_inspected(source.entries(), inspector, jobs), start=1):
+        for done, facts in enumerate(_inspected(source.source.records(), inspector, jobs), start=1):
             facts.faults += seen.repeats(facts)
             if len(found.previews) == inspector.previewed:
                 facts.pieces = []
             found.add(facts)
             report.faults += facts.faults
             if progress is not None:
-                progress(done, source.total)
+                progress(done, source.source.num_records())
         found.distinct_images = len(seen.images)
     return report
 

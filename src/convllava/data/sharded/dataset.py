@@ -9,7 +9,7 @@ import numpy as np
 from .. import shard_files
 from ..conversations import OnBadSample
 from ..faults import BadSampleError, Fault, refusal
-from ..samples import Origin, Sample
+from ..samples import Origin, RecordSource, Sample
 from .light_rows import Row
 from .measuring import measure
 from .parquet import ParquetSamples, stored_parquet, streamed_parquet
@@ -20,7 +20,7 @@ from .walk import ShardWalk
 MakeSample = Callable[[Row, Origin], Sample]
 
 
-class ShardedDataset:
+class ShardedDataset(RecordSource):
     """Parquet or WebDataset shards as samples, in the order of the files.
 
     Args:
@@ -91,8 +91,13 @@ class ShardedDataset:
         """Return the endless walk of a seed."""
         return ShardWalk(self, seed)
 
-    def entries(self) -> Iterator[Sample | Fault]:
-        """Yield every record in the files' order: a sample, or what is wrong with it."""
+    def num_records(self) -> int | None:
+        """Return the number of records, those that cannot be used included; None if a shard's length is unknown."""
+        lengths = [self.rows.length(shard) for shard in range(len(self.files))]
+        return None if None in lengths else sum(length or 0 for length in lengths)
+
+    def records(self) -> Iterator[Sample | Fault]:
+        """Yield every record in the files' order: a sample, or the fault that makes it unusable."""
         for shard in range(len(self.files)):
             index = 0
             while self.rows.reach(shard, index + 1) > index:

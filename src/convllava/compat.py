@@ -67,17 +67,6 @@ def render_chat_template(
     return texts, spans
 
 
-def pil_image_processor() -> type:
-    """Return the base class of image processors that work on PIL images.
-
-    Borrows ``transformers.image_processing_backends.PilBackend`` (5.16 to 5.23), which is not exported from
-    ``transformers``. Awaited: that export.
-    """
-    from transformers.image_processing_backends import PilBackend
-
-    return PilBackend
-
-
 def mkldnn_supports(dtype: "torch.dtype") -> bool:
     """Return whether this processor has instructions for bfloat16 or float16 and PyTorch uses them.
 

@@ -138,7 +138,8 @@ def test_save_and_auto_classes_round_trip(tmp_path: Path) -> None:
     expected = model(**batch).logits
     again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     assert isinstance(again, ConvLlavaForConditionalGeneration)
-    assert torch.equal(again(**batch).logits, expected)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    torch.testing.assert_close(again(**batch).logits, expected)  # not bit for bit: weights of a file align otherwise
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), ConvLlavaProcessor)
     base = AutoModel.from_pretrained(tmp_path).eval()
     batch.pop("labels")

@@ -1,41 +1,69 @@
-"""``convllava data import-sroie``: receipts into what training and evaluation read."""
+"""Convert receipts (images, boxes, key fields) to LLaVA data for training and two benchmark files.
 
+python examples/receipts/import_sroie.py SOURCE OUT --train 400 --test 100
+"""
+
+import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from rich.progress import Progress
+from sroie import ConversionOptions, convert_receipts
 
-from .progress import progress_bar
 
-
-def import_sroie(
-    source: Annotated[Path, typer.Argument(help="Folder with SROIE's images, boxes and keys, or a JSONL file.")],
-    out: Annotated[Path, typer.Argument(help="Directory to make; it must not exist, or be empty.")],
-    train: Annotated[int | None, typer.Option(help="Receipts to train on; all but the test's by default.")] = None,
-    test: Annotated[int, typer.Option(help="Receipts kept for the test.")] = 100,
-    seed: Annotated[int, typer.Option(help="Chooses the split and the wording of questions.")] = 0,
-    page_width: Annotated[int, typer.Option(help="Wider pages are scaled down to it, in pixels.")] = 768,
-    line_height: Annotated[int, typer.Option(help="Height of the lines that are cut out, in pixels.")] = 64,
-    test_lines: Annotated[int, typer.Option(help="Lines drawn from each receipt of the test.")] = 5,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out what cannot be used, and list it.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
-) -> None:
-    """Turn receipts (images, boxes, key fields) into LLaVA data and two benchmarks."""
-    from ..data.receipts import ImportOptions, import_receipts
-
-    options = ImportOptions(train, test, seed, page_width, line_height, test_lines)
-    with progress_bar("importing receipts") as progress:
-        report = import_receipts(source, out, options, skip_bad=skip_bad, progress=progress)
-    print(json.dumps(report, ensure_ascii=False) if as_json else summary(report, out))
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    default = ConversionOptions()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder with SROIE's images, boxes and keys, or a JSONL file")
+    parser.add_argument("out", type=Path, help="output directory, new or empty")
+    parser.add_argument("--train", type=int, help="training receipts; default: all that the test leaves")
+    parser.add_argument("--test", type=int, default=default.test, help="test receipts; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the split and of the questions")
+    parser.add_argument("--page-width", type=int, default=default.page_width, help="maximum width of pages in pixels")
+    parser.add_argument("--line-height", type=int, default=default.line_height, help="height of lines in pixels")
+    parser.add_argument("--test-lines", type=int, default=default.test_lines, help="lines of each test receipt")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out receipts that cannot be used, and list them")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    return parser.parse_args(arguments)
 
 
 def summary(report: dict[str, Any], out: Path) -> str:
-    """Say in a few lines what was written and what was left out."""
-    known, tested = report["test_from_companies_in_train"], len(report["test"])
-    lines = [f"{len(report['train'])} receipts to train on, {tested} to test with, in {out}"]
+    """Return a few lines on what was written and what was left out."""
+    known, test = report["test_from_companies_in_train"], len(report["test"])
+    lines = [f"{len(report['train'])} training receipts and {test} test receipts in {out}"]
     lines += [f"  {count:6d} records in {name}.jsonl" for name, count in report["records"].items()]
-    lines += [f"  {known} of the {tested} to test with are from companies that are trained on too"]
-    lines += [f"  left out: {own['name']}: {own['message']}" for own in report["skipped"]]
+    lines += [f"  {known} of the {test} test receipts are from companies that also occur in training"]
+    lines += [f"  left out: {problem['name']}: {problem['message']}" for problem in report["skipped"]]
     lines += [f"  left out: {name}: its image is in the test under another name" for name in report["repeated"]]
     return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the conversion and return the exit code."""
+    given = parse(arguments)
+    try:
+        options = ConversionOptions(
+            given.train, given.test, given.seed, given.page_width, given.line_height, given.test_lines
+        )
+        with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("receipts")
+            report = convert_receipts(
+                given.source,
+                given.out,
+                options,
+                skip_bad=given.skip_bad,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(report, ensure_ascii=False) if given.json else summary(report, given.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

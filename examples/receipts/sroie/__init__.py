@@ -1,16 +1,16 @@
-"""Receipts with annotated lines and key fields, brought into the LLaVA format: the SROIE layout, or a JSONL file."""
+"""Receipts with annotated lines and key fields, in SROIE's layouts or a JSONL file, converted to the LLaVA format."""
 
-from .importing import ImportOptions, import_receipts
+from .convert import ConversionOptions, convert_receipts
+from .files import Problem, read_receipts
 from .receipt import FIELDS, Receipt, TextLine, reading_rows
-from .sources import Problem, read_receipts
 
 __all__ = [
     "FIELDS",
-    "ImportOptions",
+    "ConversionOptions",
     "Problem",
     "Receipt",
     "TextLine",
-    "import_receipts",
+    "convert_receipts",
     "read_receipts",
     "reading_rows",
 ]

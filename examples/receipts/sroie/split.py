@@ -1,4 +1,4 @@
-"""Which receipts are trained on and which are kept for the test: fixed by their names alone."""
+"""The split into training and test receipts, which depends on their names alone."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -6,41 +6,43 @@ from hashlib import sha256
 from .receipt import Receipt
 
 Split = tuple[list[Receipt], list[Receipt], list[Receipt]]
-"""Receipts to train on, those to test with, and those left out because their image is in the test."""
+"""Training receipts, test receipts, and those left out because their image is in the test."""
 
 
 def split_receipts(receipts: Sequence[Receipt], train: int | None, test: int, seed: int) -> Split:
     """Choose receipts for the test and, among the others, for training.
 
-    Receipts stand in the order of ``sha256("SEED:NAME")``; the first ``test`` are for the test and the next
-    ``train``, or all others, for training. So more training data leave the test as it is. Data that come split keep
-    their split, and the numbers are taken from each part. Some images occur under several names (SROIE has such):
-    the test takes them last and once, and what is trained on has no image of the test.
+    Receipts are sorted by ``sha256("SEED:NAME")``; the first ``test`` are for the test and the next ``train``, or all
+    others, for training. More training data therefore do not change the test. Data that come split keep their split,
+    and the numbers apply to each part. Some images occur under several names (SROIE has such): the test takes those
+    last and once, and no training receipt has an image of the test.
 
     Raises:
-        ValueError: There are too few.
+        ValueError: There are too few receipts.
     """
     ordered = sorted(receipts, key=lambda receipt: sha256(f"{seed}:{receipt.name}".encode()).digest())
     is_split = any(receipt.part is not None for receipt in receipts)
-    candidates = _each_once([own for own in ordered if own.part == "test"] if is_split else ordered)
-    tested = _first(candidates, test, "the part 'test'" if is_split else "the test")
-    images = {own.fingerprint for own in tested}
-    others = [own for own in ordered if own not in tested and (own.part == "train" or not is_split)]
-    left_out = [own for own in others if own.fingerprint in images]
-    rest = [own for own in others if own.fingerprint not in images]
-    what = "the part 'train'" if is_split else "training, beside those of the test,"
-    return _first(rest, len(rest) if train is None else train, what), tested, left_out
+    candidates = _unique_first([receipt for receipt in ordered if receipt.part == "test"] if is_split else ordered)
+    test_receipts = _first(candidates, test, "the part 'test'" if is_split else "the test")
+    images = {receipt.fingerprint for receipt in test_receipts}
+    others = [
+        receipt for receipt in ordered if receipt not in test_receipts and (receipt.part == "train" or not is_split)
+    ]
+    left_out = [receipt for receipt in others if receipt.fingerprint in images]
+    rest = [receipt for receipt in others if receipt.fingerprint not in images]
+    purpose = "the part 'train'" if is_split else "training, in addition to those of the test,"
+    return _first(rest, len(rest) if train is None else train, purpose), test_receipts, left_out
 
 
-def _each_once(receipts: Sequence[Receipt]) -> list[Receipt]:
-    """Return one receipt of each image, images that occur several times at the end."""
+def _unique_first(receipts: Sequence[Receipt]) -> list[Receipt]:
+    """Return one receipt of each image, with images that occur several times at the end."""
     groups: dict[str, list[Receipt]] = {}
     for receipt in receipts:
         groups.setdefault(receipt.fingerprint, []).append(receipt)
     return [group[0] for group in sorted(groups.values(), key=lambda group: len(group) > 1)]
 
 
-def _first(receipts: list[Receipt], count: int, what: str) -> list[Receipt]:
+def _first(receipts: list[Receipt], count: int, purpose: str) -> list[Receipt]:
     if count > len(receipts):
-        raise ValueError(f"{count} receipts are wanted for {what} but there are {len(receipts)}: ask for fewer")
+        raise ValueError(f"{count} receipts are requested for {purpose} but there are {len(receipts)}: ask for fewer")
     return receipts[:count]

@@ -6,7 +6,7 @@ import pytest
 from receipt_files import write_sroie
 
 from convllava.cli.main import main
-from convllava.train.recipe import load_recipe
+from convllava.train import load_recipe
 
 RECIPES = ("1_read", "2_answer")
 

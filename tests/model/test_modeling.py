@@ -81,7 +81,7 @@ def test_placeholders_and_images_must_agree() -> None:
     model, processor = tiny_model()
     batch = _batch(processor, [ROWS[0]])
     batch["input_ids"][0, batch["input_ids"][0].tolist().index(processor.image_token_id)] = 5
-    with pytest.raises(ValueError, match="2 image tokens but the images give 3 visual tokens"):
+    with pytest.raises(ValueError, match="2 image tokens but the images have 3 visual tokens"):
         model(**batch)
 
 
@@ -138,11 +138,12 @@ def test_save_and_auto_classes_round_trip(tmp_path: Path) -> None:
     expected = model(**batch).logits
     again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     assert isinstance(again, ConvLlavaForConditionalGeneration)
-    assert torch.equal(again(**batch).logits, expected)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    torch.testing.assert_close(again(**batch).logits, expected)  # weights of a file may be aligned differently
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), ConvLlavaProcessor)
     base = AutoModel.from_pretrained(tmp_path).eval()
     batch.pop("labels")
-    assert torch.equal(again.lm_head(base(**batch).last_hidden_state), expected)
+    torch.testing.assert_close(again.lm_head(base(**batch).last_hidden_state), expected)
     assert base.get_encoder("image") is base.vision_tower
     assert base.get_decoder() is base.language_model
 

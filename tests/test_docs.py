@@ -50,7 +50,6 @@ PENDING = [
     "docs/evaluation.md",
     "docs/paper.md",
     "docs/performance.md",
-    "docs/receipts.md",
     "docs/serving.md",
     "docs/train.md",
     "docs/training_runs.md",

@@ -1,28 +1,24 @@
-"""Models and encoders for programs without this package: directories with their own code, backbones, ONNX."""
+"""Export models and encoders for programs without this package: directories with their own code, backbones, ONNX."""
 
-import importlib.util
 import logging
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import model as model_package
 from ..model import ConvLlavaVisionBackbone, ConvLlavaVisionConfig
-from .converting import Converted, convert
-from .destination import whole_or_nothing
-from .json_files import read_json, write_json
-from .quiet import quiet
-from .shards import DEFAULT_SHARD_SIZE
-from .towers import load_tower
+from ..support import atomic_directory, atomic_write, quiet_transformers, read_json, require, write_json
+from .convert import Converted, convert
+from .encoders import load_vision_tower
+from .weights import DEFAULT_SHARD_SIZE
 
-# Each class is named by the file of its user: transformers loads every file of an auto_map with its own copies of what
-# it imports, and a configuration of another copy would be a stranger to the model.
+# Each class is named by the file that uses it: transformers loads every file of an auto_map with its own copies of its
+# imports, and a model does not accept a configuration class of another copy.
 _CONFIG = "modeling_convllava.ConvLlavaConfig"
 _VISION_CONFIG = "vision_convllava.ConvLlavaVisionConfig"
 _IMAGES = "processing_convllava.ConvLlavaImageProcessor"
@@ -34,7 +30,7 @@ AUTO_MAP = {
     "AutoModelForImageTextToText": "modeling_convllava.ConvLlavaForConditionalGeneration",
 }
 _BACKBONE = "vision_convllava.ConvLlavaVisionBackbone"
-# AutoBackbone of transformers up to 5.23 asks the hub even about a local directory: there AutoModel has to open it
+# AutoBackbone of transformers up to 5.23 asks the hub even for a local directory, which AutoModel has to load instead
 BACKBONE_AUTO_MAP = {"AutoConfig": _VISION_CONFIG, "AutoModel": _BACKBONE, "AutoBackbone": _BACKBONE}
 # and what these import, also where they never run: transformers wants every file that is named
 BACKBONE_CODE = (

@@ -23,9 +23,7 @@ TIED_WEIGHTS: Mapping[str, str] = ConvLlavaForConditionalGeneration._tied_weight
 
 ((HEAD, EMBEDDINGS),) = TIED_WEIGHTS.items()
 
-LayoutName = Literal[
-    "convllava", "official-split", "official-consolidated", "llava-1.5", "transformers-llava", "parts"
-]
+LayoutName = Literal["convllava", "official-split", "official-consolidated", "llava-1.5", "transformers-llava", "parts"]
 
 
 @dataclass(frozen=True)
@@ -220,9 +218,7 @@ def check_quantized(checkpoint: Checkpoint) -> None:
     matrices, plain = _group_parts(checkpoint.weights, _QUANTIZED_PARTS[method])
     expected = expected_shapes(checkpoint.config)
     stored = set(plain) | set(matrices)
-    missing = [
-        f"{name} ({part})" for name, parts in matrices.items() for part in _NEEDED_PARTS[method] - set(parts)
-    ]
+    missing = [f"{name} ({part})" for name, parts in matrices.items() for part in _NEEDED_PARTS[method] - set(parts)]
     misshapen = [
         f"{name} is {list(_quantized_shape(name, matrices, plain))}, the config wants {list(shape)}"
         for name, shape in expected.items()

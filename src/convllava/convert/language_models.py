@@ -1,7 +1,6 @@
 """Language models from elsewhere: any causal language model of transformers whose parts fit this package's model."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

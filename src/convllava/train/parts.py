@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from ..convert import Checkpoint, open_parts, quiet
+from ..convert import Checkpoint, JoinSettings, open_parts
 from ..inference.checkpoint_files import locate
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+from ..support import check_loading_report, quiet_transformers
 from .recipe import Parts, Recipe
 
 
@@ -25,10 +26,12 @@ def open_starting_parts(parts: Parts, recipe: Recipe) -> Checkpoint:
     return open_parts(
         tower if tower.exists() else locate(parts.vision_tower),
         locate(parts.language_model),
-        resolution=recipe.image.resolution,
-        image_aspect_ratio=recipe.image.aspect_ratio or "pad",
-        prompt_format=recipe.prompt_format,
-        seed=recipe.seed,
+        JoinSettings(
+            resolution=recipe.image.resolution,
+            image_aspect_ratio=recipe.image.aspect_ratio or "pad",
+            prompt_format=recipe.prompt_format,
+            seed=recipe.seed,
+        ),
     )
 
 
@@ -40,10 +43,10 @@ def load_parts(parts: Parts, recipe: Recipe) -> tuple[ConvLlavaForConditionalGen
     """
     checkpoint = open_starting_parts(parts, recipe)
     tensors = {name: weight.load() for name, weight in checkpoint.weights.items()}
-    with quiet():
+    with quiet_transformers():
         model, report = ConvLlavaForConditionalGeneration.from_pretrained(
             None, config=checkpoint.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    check_loading_report(report, f"{parts.vision_tower} and {parts.language_model}")
     model.generation_config = checkpoint.generation_config
     return model, checkpoint.processor

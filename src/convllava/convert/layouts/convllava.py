@@ -67,9 +67,7 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
         config=config,
         weights=weights,
         processor=processor,
-        generation_config=read_generation_config(
-            folder, config.image_token_id, config.get_text_config(decoder=True)
-        ),
+        generation_config=read_generation_config(folder, config.image_token_id, config.get_text_config(decoder=True)),
         notes={"training_stage": _training_stage(folder), "resolution_from": "config.json"},
     )
 
@@ -110,8 +108,8 @@ def _read_processor(folder: Path) -> ConvLlavaProcessor:
         return ConvLlavaProcessor.from_pretrained(folder)
     except Exception as error:  # a damaged tokenizer file raises errors of many types
         raise ValueError(
-            f"cannot load the processor (tokenizer and image options) of {folder}: {first_line(error)}; save it next to "
-            "the model with processor.save_pretrained"
+            f"cannot load the processor (tokenizer and image options) of {folder}: {first_line(error)}; save it "
+            "next to the model with processor.save_pretrained"
         ) from error
 
 

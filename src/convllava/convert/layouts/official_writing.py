@@ -199,7 +199,7 @@ def _tower_config(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
         "drop_path_rate": 0.0,
         "hidden_act": vision.hidden_act,
         "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12,  # for the last norm only, which is never applied; transformers fixes 1e-6 in the layers
+        "layer_norm_eps": 1e-12,  # of the unused last norm; transformers fixes 1e-6 in the layers
         "layer_scale_init_value": vision.layer_scale_init_value,
         "num_channels": vision.num_channels,
         "patch_size": 4,

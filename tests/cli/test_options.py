@@ -72,7 +72,7 @@ def test_defaults_of_fields_are_those_of_options(command: tuple[Any, list[Any]])
         (["Once", "--temperature", "-1"], "greater than or equal to 0"),
         (["Once", "--temperature", "warm"], "valid number"),
         (["Once", "--temperature", "1", "--cache", "none"], "'slab', 'paged'"),
-        (["--temperature", "1"], "PROMPT"),
+        (["--temperature", "1"], "prompt"),
     ],
 )
 def test_options_are_checked_as_those_of_parameters(

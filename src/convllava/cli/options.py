@@ -65,7 +65,7 @@ Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; b
 
 @dataclass(frozen=True)
 class DeviceArguments:
-    """Where and in which precision a model runs."""
+    """Device and precision of a model."""
 
     dtype: Dtype = None
     device: Device = None
@@ -73,7 +73,7 @@ class DeviceArguments:
 
 @dataclass(frozen=True)
 class LoadArguments(DeviceArguments):
-    """How a model is loaded."""
+    """Options of loading a model."""
 
     adapter: Adapter = None
     quantize: Quantize = None

@@ -16,7 +16,7 @@ from transformers import ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
 from convllava import compat
-from convllava.model import build_nano_processor
+from convllava.model import ConvLlavaForConditionalGeneration, build_nano_processor, nano
 
 
 def names(library: str, name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:

@@ -220,7 +220,7 @@ def check_quantized(checkpoint: Checkpoint) -> None:
     stored = set(plain) | set(matrices)
     missing = [f"{name} ({part})" for name, parts in matrices.items() for part in _NEEDED_PARTS[method] - set(parts)]
     misshapen = [
-        f"{name} is {list(_quantized_shape(name, matrices, plain))}, the config wants {list(shape)}"
+        f"{name} is {list(_quantized_shape(name, matrices, plain))}, expected {list(shape)}"
         for name, shape in expected.items()
         if name in stored and not _fits(name, shape, matrices, plain)
     ]

@@ -215,7 +215,7 @@ def tensor_faults(
         "missing": [stored_name(name) for name in set(expected) - set(weights) - set(may_be_missing)],
         "surplus": [weights[name].stored_name for name in set(weights) - set(expected)],
         "misshapen": [
-            f"{weights[name].stored_name} is {list(weights[name].shape)}, the config wants {list(shape)}"
+            f"{weights[name].stored_name} is {list(weights[name].shape)}, expected {list(shape)}"
             for name, shape in expected.items()
             if name in weights and weights[name].shape != shape
         ],

@@ -100,7 +100,7 @@ SPLIT_FAULTS: dict[str, tuple[Change, str]] = {
     "surplus": (tensors(lambda s: s.update(extra=torch.ones(2))), "1 surplus: extra"),
     "misshapen": (
         tensors(lambda s: s.update({NORM: torch.ones(3)})),
-        r"model\.norm\.weight is \[3\], the config wants",
+        r"model\.norm\.weight is \[3\], expected",
     ),
     "integer": (tensors(lambda s: s.update({NORM: torch.ones(64, dtype=torch.int64)})), f"{NORM} is int64"),
     "nan": (tensors(lambda s: s[NORM][:2].fill_(torch.nan)), f"2 of 64 values of {NORM} are not finite"),

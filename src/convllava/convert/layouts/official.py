@@ -238,8 +238,8 @@ def _agreed(found: Mapping[str, int], config: Mapping[str, Any], folder: Path) -
     if not found:
         raise ValueError(
             f"{folder}: resolution is not set, and {config.get('mm_vision_tower')!r} is no published encoder: pass "
-            "resolution (--resolution; 768, 1024 or 1536 in the paper), or store it once with `convllava convert SRC "
-            "DST --resolution PIXELS`"
+            "resolution= (--resolution), which is 768, 1024 or 1536 in the paper, or store it once with `convllava "
+            "convert SRC DST --resolution PIXELS`"
         )
     if len(set(found.values())) > 1:
         values = ", ".join(f"{side} in {place}" for place, side in found.items())

@@ -81,16 +81,16 @@ def compare_with_parts(
         open_checkpoint,
         open_parts,
     )
-    from ..convert.checkpoint import PROJECTOR
     from ..inference import load_pretrained
     from ..inference.checkpoint_files import hub_id, locate
+    from ..model.modeling_convllava import PROJECTOR_PREFIX
     from .join import locate_encoder
 
     checkpoint = open_checkpoint(locate(joined), resolution=resolution, hub_id=hub_id(joined))
     config, folder = checkpoint.config, locate(language_model)
     settings = JoinSettings(config.resolution, config.image_aspect_ratio, config.prompt_format)
     parts = open_parts(locate_encoder(vision_tower), folder, settings)
-    comparison = compare_tensors(checkpoint, parts, tolerance, ignore_prefix=PROJECTOR)
+    comparison = compare_tensors(checkpoint, parts, tolerance, ignore_prefix=PROJECTOR_PREFIX)
     if not logits or has_vision_and_language(folder):
         return comparison
     loaded = load_pretrained(joined, dtype="float32", resolution=resolution)

@@ -4,14 +4,7 @@
 them, one module for each. The other modules are named after what they do.
 """
 
-from .checkpoint import (
-    Checkpoint,
-    check_head,
-    check_quantized,
-    check_tensors,
-    expected_shapes,
-    quantization_method,
-)
+from .checkpoint import Checkpoint, check_head, check_quantized, check_tensors, expected_shapes, quantization_method
 from .convert import Converted, convert
 from .encoders import load_vision_tower
 from .export import OnnxCheck, export_backbone, export_onnx, export_with_code

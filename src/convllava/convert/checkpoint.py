@@ -13,15 +13,8 @@ from transformers import GenerationConfig
 from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .weights import Weight, Weights, list_faults, tensor_faults
 
-VISION_TOWER = "model.vision_tower."
-PROJECTOR = "model.multi_modal_projector."
-LANGUAGE_MODEL = "model.language_model."
-"""Prefixes of the tensors of the three parts; the head, ``lm_head.weight``, belongs to the language model."""
-
-TIED_WEIGHTS: Mapping[str, str] = ConvLlavaForConditionalGeneration._tied_weights_keys
-"""The tensors that equal another one where the configuration ties the embeddings, with the names of the others."""
-
-((HEAD, EMBEDDINGS),) = TIED_WEIGHTS.items()
+((HEAD, EMBEDDINGS),) = ConvLlavaForConditionalGeneration.tied_weights().items()
+"""Names of the two tensors that are equal if the configuration ties the embeddings."""
 
 LayoutName = Literal["convllava", "official-split", "official-consolidated", "llava-1.5", "transformers-llava", "parts"]
 
@@ -111,8 +104,8 @@ class Checkpoint:
 
     @property
     def tied(self) -> set[str]:
-        """Names of the tensors that are not stored, since the configuration ties them to others."""
-        return set(TIED_WEIGHTS) if self.config.tie_word_embeddings else set()
+        """Names of the tensors that need not be stored, since the configuration ties them to others."""
+        return {HEAD} if self.config.tie_word_embeddings else set()
 
 
 def expected_shapes(config: ConvLlavaConfig) -> dict[str, tuple[int, ...]]:
@@ -148,15 +141,15 @@ def check_head(checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: The two differ.
     """
-    for name in checkpoint.tied & set(checkpoint.weights):
-        embeddings = TIED_WEIGHTS[name]
-        head, table = checkpoint.weights[name].load(), checkpoint.weights[embeddings].load()
-        if not torch.equal(head, table):
-            raise ValueError(
-                f"{checkpoint.folder} contradicts itself: its config ties {name} to {embeddings}, and the stored "
-                f"two differ (by up to {float((head.float() - table.float()).abs().max()):.3g}); set "
-                "tie_word_embeddings to false, or remove one of them"
-            )
+    if HEAD not in checkpoint.tied & set(checkpoint.weights):
+        return
+    head, embeddings = checkpoint.weights[HEAD].load(), checkpoint.weights[EMBEDDINGS].load()
+    if not torch.equal(head, embeddings):
+        gap = float((head.float() - embeddings.float()).abs().max())
+        raise ValueError(
+            f"{checkpoint.folder} contradicts itself: its config ties {HEAD} to {EMBEDDINGS}, and the stored two "
+            f"differ (by up to {gap:.3g}); set tie_word_embeddings to false, or remove one of them"
+        )
 
 
 _QUANTIZED_PARTS: dict[str, re.Pattern[str]] = {

@@ -7,14 +7,15 @@ from typing import Any
 from transformers import CLIPVisionConfig
 
 from ..model import ConvLlavaVisionConfig
+from ..model.modeling_convllava import VISION_TOWER_PREFIX
 from ..model.presets import CLIP_L_336
-from .checkpoint import VISION_TOWER, TensorNames
+from .checkpoint import TensorNames
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of an encoder's tensors by this package's names, without the prefix ``model.vision_tower.``."""
 
 CLIP_NAMES = TensorNames(
-    prefixes=[("vision_model.", VISION_TOWER), ("", VISION_TOWER)],
+    prefixes=[("vision_model.", VISION_TOWER_PREFIX), ("", VISION_TOWER_PREFIX)],
     unused=r"(vision_model\.)?embeddings\.position_ids|text_model\..*|(visual|text)_projection\.weight|logit_scale",
 )
 """Tensor names of a CLIP ViT in its own directory."""

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 
 from ..model import ConvLlavaVisionConfig, ConvLlavaVisionModel
+from ..model.modeling_convllava import VISION_TOWER_PREFIX
 from ..support import quiet_transformers, read_json
-from .checkpoint import VISION_TOWER
 from .encoder_tensors import CLIP_NAMES, clip_config, convnext_config, convnext_names
 from .layouts.registry import has_vision_and_language, open_checkpoint
 from .tensor_files import WeightFiles, open_weights
@@ -83,12 +83,12 @@ def open_vision_tower(source: str | Path, *, layer_norm_eps: float | None = None
 def _open(path: Path, layer_norm_eps: float | None) -> StoredEncoder:
     if path.is_dir() and has_vision_and_language(path):
         checkpoint = open_checkpoint(path, needs_resolution=False)
-        return StoredEncoder(path, checkpoint.config.vision_config, checkpoint.weights.below(VISION_TOWER))
+        return StoredEncoder(path, checkpoint.config.vision_config, checkpoint.weights.below(VISION_TOWER_PREFIX))
     files = _open_files(path)
     config = path / "config.json"
     stored = read_json(config) if config.is_file() else None
     if any(name.endswith("embeddings.class_embedding") for name in files):
-        weights = Weights.renamed(files, CLIP_NAMES).below(VISION_TOWER)
+        weights = Weights.renamed(files, CLIP_NAMES).below(VISION_TOWER_PREFIX)
         return StoredEncoder(path, clip_config(weights.shapes(), stored, str(path)), weights)
     names = convnext_names(files, str(path))
     weights = Weights({ours: Weight(files, name, is_pointwise=".pwconv" in ours) for name, ours in names.items()})

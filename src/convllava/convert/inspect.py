@@ -10,23 +10,13 @@ import torch
 from torch import Tensor
 
 from ..model import ConvLlavaVisionConfig, num_image_tokens
+from ..model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
+from ..model.presets import RESOLUTIONS
 from ..support import dtype_name
-from .checkpoint import (
-    EMBEDDINGS,
-    HEAD,
-    LANGUAGE_MODEL,
-    PROJECTOR,
-    VISION_TOWER,
-    Checkpoint,
-    checkpoint_faults,
-    quantization_method,
-)
+from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
 from .layouts.registry import open_checkpoint
 from .tensor_files import shorten
 from .weights import ReadBudget
-
-RESOLUTIONS = (768, 1024, 1536)
-"""Resolutions of the published models, for which visual tokens are counted in addition to the checkpoint's own."""
 
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "nf4": 0.5}
 """Bytes of one value, without the scales of quantized matrices."""
@@ -59,7 +49,7 @@ def inspect_checkpoint(folder: Path, *, resolution: int | None = None, hub_id: s
         "layout": checkpoint.layout,
         "training_stage": checkpoint.notes.get("training_stage"),
         "vision_encoder": _vision_encoder(checkpoint),
-        "projector": {"type": "mlp2x_gelu", "parameters": _parameters(checkpoint, PROJECTOR)},
+        "projector": {"type": "mlp2x_gelu", "parameters": _parameters(checkpoint, PROJECTOR_PREFIX)},
         "language_model": _language_model(checkpoint),
         "tokenizer": _tokenizer(checkpoint),
         "prompt_format": checkpoint.config.prompt_format,
@@ -85,7 +75,7 @@ def _vision_encoder(checkpoint: Checkpoint) -> dict[str, Any]:
     config = checkpoint.config.vision_config
     common = {
         "output_stride": checkpoint.config.output_stride,
-        "parameters": _parameters(checkpoint, VISION_TOWER),
+        "parameters": _parameters(checkpoint, VISION_TOWER_PREFIX),
         "named": checkpoint.notes.get("vision_tower_named"),
     }
     if isinstance(config, ConvLlavaVisionConfig):
@@ -111,8 +101,8 @@ def _language_model(checkpoint: Checkpoint) -> dict[str, Any]:
         **{name: getattr(config, name, None) for name in names},
         "tie_word_embeddings": checkpoint.config.tie_word_embeddings,
         "parameters": _parameters(checkpoint)
-        - _parameters(checkpoint, VISION_TOWER)
-        - _parameters(checkpoint, PROJECTOR),
+        - _parameters(checkpoint, VISION_TOWER_PREFIX)
+        - _parameters(checkpoint, PROJECTOR_PREFIX),
     }
 
 
@@ -128,7 +118,7 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _visual_tokens(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return the number of visual tokens of a square image at each resolution that the encoder can take."""
+    """Return the number of visual tokens of a square image at the checkpoint's own and the published resolutions."""
     sides = {checkpoint.config.resolution}
     if isinstance(checkpoint.config.vision_config, ConvLlavaVisionConfig):
         sides |= {*RESOLUTIONS}
@@ -145,7 +135,7 @@ def _weight_bytes(checkpoint: Checkpoint) -> dict[str, int]:
     matrices = sum(
         weight.num_elements
         for name, weight in checkpoint.weights.items()
-        if name.startswith(f"{LANGUAGE_MODEL}layers.") and len(weight.shape) == 2
+        if name.startswith(f"{LANGUAGE_MODEL_PREFIX}layers.") and len(weight.shape) == 2
     )
     return {
         name: int(total * size) if size >= 2 else int((total - matrices) * 2 + matrices * size)

@@ -22,8 +22,9 @@ from ..model import (
     ConvLlavaVisionConfig,
 )
 from ..model.image_processing_convllava import CLIP_MEAN, CLIP_STD
+from ..model.modeling_convllava import PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..support import quiet_transformers, read_json
-from .checkpoint import EMBEDDINGS, HEAD, PROJECTOR, VISION_TOWER, Checkpoint, check_head, check_tensors
+from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, check_head, check_tensors
 from .config_files import SENTENCEPIECE, check_image_processor, image_token_id, read_generation_config
 from .convert import Converted, write_options
 from .encoders import StoredEncoder, open_vision_tower
@@ -180,7 +181,7 @@ def _weights(encoder: StoredEncoder, language: StoredLanguageModel, config: Conv
         {
             **grown,
             **{name: Weight(projector, name) for name in projector},
-            **encoder.weights.prefixed(VISION_TOWER),
+            **encoder.weights.prefixed(VISION_TOWER_PREFIX),
         }
     )
 
@@ -200,7 +201,7 @@ def new_projector(config: ConvLlavaConfig, seed: int, dtype: torch.dtype) -> dic
         torch.manual_seed(seed)
         for linear in (projector.linear_1, projector.linear_2):
             initialize_weights(model, linear)
-    return {PROJECTOR + name: value.detach().to(dtype) for name, value in projector.state_dict().items()}
+    return {PROJECTOR_PREFIX + name: value.detach().to(dtype) for name, value in projector.state_dict().items()}
 
 
 def _processor(

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..model.modeling_convllava import LANGUAGE_MODEL_PREFIX
 from ..support import first_line, quiet_transformers, read_json
-from .checkpoint import EMBEDDINGS, HEAD, LANGUAGE_MODEL
+from .checkpoint import EMBEDDINGS, HEAD
 from .config_files import load_tokenizer
 from .layouts.registry import describes_vision_and_language, open_checkpoint
 from .tensor_files import open_weights
@@ -66,7 +67,9 @@ def open_language_model(folder: Path) -> StoredLanguageModel:
 
 def _from_whole_model(folder: Path) -> StoredLanguageModel:
     checkpoint = open_checkpoint(folder, needs_resolution=False)
-    kept = {name: weight for name, weight in checkpoint.weights.items() if name.startswith((LANGUAGE_MODEL, HEAD))}
+    kept = {
+        name: weight for name, weight in checkpoint.weights.items() if name.startswith((LANGUAGE_MODEL_PREFIX, HEAD))
+    }
     return StoredLanguageModel(folder, checkpoint.config.text_config, Weights(kept), checkpoint.processor.tokenizer)
 
 
@@ -90,7 +93,7 @@ def _check_parts(model: PreTrainedModel, path: Path) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(f"{path}: {config.model_type} is an encoder and a decoder; only a decoder alone can be joined")
     embeddings = _name_of(model.base_model, model.get_input_embeddings())
-    if LANGUAGE_MODEL + f"{embeddings}.weight" != EMBEDDINGS:
+    if LANGUAGE_MODEL_PREFIX + f"{embeddings}.weight" != EMBEDDINGS:
         raise ValueError(
             f"{path}: {config.model_type} keeps its embeddings in {embeddings}; only language models that call them "
             "embed_tokens can be joined (llama, mistral, qwen2, qwen3, phi3 and others)"
@@ -113,7 +116,9 @@ def _name_of(model: torch.nn.Module, wanted: torch.nn.Module) -> str:
 def _weights(folder: Path, model: PreTrainedModel) -> Weights:
     """Return the stored tensors under this package's names, after a comparison with those that the model has."""
     files = open_weights(folder)
-    expected = {LANGUAGE_MODEL + name: tuple(tensor.shape) for name, tensor in model.base_model.state_dict().items()}
+    expected = {
+        LANGUAGE_MODEL_PREFIX + name: tuple(tensor.shape) for name, tensor in model.base_model.state_dict().items()
+    }
     head = model.get_output_embeddings()
     head_name = _name_of(model, head) + ".weight"
     tied = bool(model.config.tie_word_embeddings)
@@ -122,11 +127,11 @@ def _weights(folder: Path, model: PreTrainedModel) -> Weights:
     prefix = model.base_model_prefix + "."
     found: dict[str, Weight] = {}
     for name in files:
-        ours = HEAD if name == head_name else LANGUAGE_MODEL + name.removeprefix(prefix)
+        ours = HEAD if name == head_name else LANGUAGE_MODEL_PREFIX + name.removeprefix(prefix)
         if (ours == HEAD and tied) or (ours not in expected and _ROTARY_TABLE.fullmatch(name)):
             continue
         found[ours] = Weight(files, name)
-    faults = tensor_faults(expected, found, lambda name: name.removeprefix(LANGUAGE_MODEL))
+    faults = tensor_faults(expected, found, lambda name: name.removeprefix(LANGUAGE_MODEL_PREFIX))
     if faults:
         raise ValueError(
             f"the tensors of {folder} are not those of the language model in its config.json; {'; '.join(faults)}. If "

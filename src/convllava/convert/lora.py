@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..model import ConvLlavaVisionConfig
+from ..model.modeling_convllava import PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..support import read_json
-from .checkpoint import EMBEDDINGS, HEAD, PROJECTOR, VISION_TOWER, Checkpoint, TensorNames
+from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, TensorNames
 from .encoder_tensors import CLIP_NAMES
 from .layouts.official import LLAVA_NAMES, NAMES, PROMPT_FORMAT, TOWER_FOLDER, TOWER_NAMES
 from .layouts.official_config import check_official
@@ -172,9 +173,9 @@ def _fully_trained(checkpoint: Checkpoint, folder: Path, names: TensorNames) -> 
             found[ours] = _with_image_row(checkpoint, ours, Weight(files, name))
     if (folder / TOWER_FOLDER).is_dir():
         found |= Weights.renamed(open_weights(folder / TOWER_FOLDER), TOWER_NAMES if names is NAMES else CLIP_NAMES)
-    _check_complete(checkpoint, found, PROJECTOR, path)
-    if any(name.startswith(VISION_TOWER) for name in found):
-        _check_complete(checkpoint, found, VISION_TOWER, path)
+    _check_complete(checkpoint, found, PROJECTOR_PREFIX, path)
+    if any(name.startswith(VISION_TOWER_PREFIX) for name in found):
+        _check_complete(checkpoint, found, VISION_TOWER_PREFIX, path)
     unknown = sorted(weight.stored_name for name, weight in found.items() if name not in checkpoint.weights)
     if unknown:
         raise ValueError(f"{path} holds tensors that {checkpoint.folder} does not have: {shorten(unknown)}")

@@ -18,10 +18,10 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
+from .configuration_convllava import IMAGE_ASPECT_RATIOS
 from .fast_image_processing import decode, in_threads, normalize_into, open_lazily, resize, resize_padded, upright_size
 from .image_loading import open_image, to_pil, to_rgb
 
-IMAGE_ASPECT_RATIOS = ("pad", "native")
 PREPROCESSING = ("exact", "fast")
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

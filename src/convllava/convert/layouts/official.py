@@ -28,8 +28,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ...model import ConvLlavaConfig, ConvLlavaImageProcessor, ConvLlavaProcessor, ConvLlavaVisionConfig
 from ...model.image_processing_convllava import CLIP_MEAN, CLIP_STD
+from ...model.modeling_convllava import VISION_TOWER_PREFIX
 from ...support import read_json
-from ..checkpoint import EMBEDDINGS, HEAD, VISION_TOWER, Checkpoint, LayoutName, ReadOptions, TensorNames
+from ..checkpoint import EMBEDDINGS, HEAD, Checkpoint, LayoutName, ReadOptions, TensorNames
 from ..config_files import (
     check_image_processor,
     image_token_id,
@@ -60,16 +61,16 @@ _INNER_TOWER = "model.vision_tower.vision_tower."
 _ROTARY_TABLE = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"  # saved by transformers before 4.32
 
 NAMES = TensorNames(
-    prefixes=[(_INNER_TOWER, VISION_TOWER), *_LANGUAGE_NAMES],
+    prefixes=[(_INNER_TOWER, VISION_TOWER_PREFIX), *_LANGUAGE_NAMES],
     unused=rf"{_ROTARY_TABLE}|{re.escape(_INNER_TOWER)}layernorm\.(weight|bias)",
 )
 """Tensor names of the model's own files with a ConvNeXt, whose last norm is never applied."""
 
-TOWER_NAMES = TensorNames(prefixes=[("", VISION_TOWER)], unused=r"layernorm\.(weight|bias)")
+TOWER_NAMES = TensorNames(prefixes=[("", VISION_TOWER_PREFIX)], unused=r"layernorm\.(weight|bias)")
 """Tensor names of a ConvNeXt in ``vision_tower/``."""
 
 LLAVA_NAMES = TensorNames(
-    prefixes=[(_INNER_TOWER + "vision_model.", VISION_TOWER), *_LANGUAGE_NAMES],
+    prefixes=[(_INNER_TOWER + "vision_model.", VISION_TOWER_PREFIX), *_LANGUAGE_NAMES],
     unused=rf"{_ROTARY_TABLE}|.*\.embeddings\.position_ids",
 )
 """Tensor names of the model's own files with a CLIP ViT (LLaVA-1.5)."""
@@ -157,7 +158,7 @@ def _layout_name(vision_config: PreTrainedConfig, tower_files: WeightFiles | Non
 
 def _vision_config(weights: Weights, folder: Path, config: Mapping[str, Any]) -> PreTrainedConfig:
     """Read the encoder's configuration off its tensors, and compare it with every file that describes the encoder."""
-    shapes = weights.below(VISION_TOWER).shapes()
+    shapes = weights.below(VISION_TOWER_PREFIX).shapes()
     if not shapes:
         raise ValueError(
             f"{folder} has no vision encoder: config.json names {config.get('mm_vision_tower')!r}, which may not be "

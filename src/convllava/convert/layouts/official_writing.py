@@ -12,8 +12,9 @@ import torch
 
 from ...constants import IMAGE_TOKEN
 from ...model import ConvLlavaVisionConfig
+from ...model.modeling_convllava import VISION_TOWER_PREFIX
 from ...support import atomic_directory, dtype_name, read_json, write_json
-from ..checkpoint import EMBEDDINGS, HEAD, VISION_TOWER, Checkpoint, WriteOptions
+from ..checkpoint import EMBEDDINGS, HEAD, Checkpoint, WriteOptions
 from ..config_files import BICUBIC, SENTENCEPIECE, load_tokenizer
 from ..weights import OutputTensor, write_weights
 from .convllava import find_original_files
@@ -91,8 +92,8 @@ def _output_tensors(
     model, tower = [], []
     for name, weight in sorted(checkpoint.weights.items()):
         written = dtype or weight.dtype
-        if name.startswith(VISION_TOWER):
-            tower.append(OutputTensor(name.removeprefix(VISION_TOWER), weight, written))
+        if name.startswith(VISION_TOWER_PREFIX):
+            tower.append(OutputTensor(name.removeprefix(VISION_TOWER_PREFIX), weight, written))
         else:
             kept = rows if name in (EMBEDDINGS, HEAD) and weight.shape[0] != rows else None
             model.append(OutputTensor(NAMES.theirs(name), weight, written, kept))

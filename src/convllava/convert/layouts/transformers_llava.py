@@ -12,8 +12,9 @@ from transformers import AutoConfig, CLIPVisionConfig, PreTrainedTokenizerBase
 from ...constants import IMAGE_TOKEN
 from ...model import ConvLlavaConfig, ConvLlavaImageProcessor, ConvLlavaProcessor
 from ...model.image_processing_convllava import CLIP_MEAN, CLIP_STD
+from ...model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ...support import read_json
-from ..checkpoint import LANGUAGE_MODEL, PROJECTOR, VISION_TOWER, Checkpoint, ReadOptions, TensorNames
+from ..checkpoint import Checkpoint, ReadOptions, TensorNames
 from ..config_files import (
     check_image_processor,
     image_token_id,
@@ -27,15 +28,15 @@ from .official import PROMPT_FORMAT
 
 NAMES = TensorNames(
     prefixes=[
-        ("model.language_model.", LANGUAGE_MODEL),
-        ("model.vision_tower.vision_model.", VISION_TOWER),
+        ("model.language_model.", LANGUAGE_MODEL_PREFIX),
+        ("model.vision_tower.vision_model.", VISION_TOWER_PREFIX),
         ("model.", "model."),
         # older versions of transformers
-        ("language_model.model.", LANGUAGE_MODEL),
+        ("language_model.model.", LANGUAGE_MODEL_PREFIX),
         ("language_model.lm_head.", "lm_head."),
-        ("vision_tower.vision_model.", VISION_TOWER),
-        ("vision_tower.", VISION_TOWER),
-        ("multi_modal_projector.", PROJECTOR),
+        ("vision_tower.vision_model.", VISION_TOWER_PREFIX),
+        ("vision_tower.", VISION_TOWER_PREFIX),
+        ("multi_modal_projector.", PROJECTOR_PREFIX),
     ],
     unused=r".*\.embeddings\.position_ids",
 )

@@ -1,4 +1,4 @@
-"""How one asks about receipts: one fixed wording for the test, many for training."""
+"""Questions about receipts: one fixed wording for the test, many for training."""
 
 FIXED_QUESTIONS = {
     "company": "What is the name of the company?",
@@ -6,10 +6,10 @@ FIXED_QUESTIONS = {
     "address": "What is the address?",
     "total": "What is the total?",
 }
-"""What the test asks, about every receipt in the same words."""
+"""Questions of the test, the same for every receipt."""
 
 READ_LINE = "Read the text."
-"""What the test asks about a line."""
+"""Question of the test about a line."""
 
 FIELD_QUESTIONS: dict[str, tuple[str, ...]] = {
     "company": (
@@ -46,7 +46,7 @@ FIELD_QUESTIONS: dict[str, tuple[str, ...]] = {
         "Tell me the amount due.",
     ),
 }
-"""Wordings that training draws from; the test's is one of them."""
+"""Wordings for training; the test's wording is one of them."""
 
 LINE_QUESTIONS = (READ_LINE, "What does it say?", "Transcribe the text.", "What is written here?", "Read this.")
 

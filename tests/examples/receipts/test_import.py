@@ -1,25 +1,25 @@
-"""Receipts in SROIE's layouts become training data and benchmarks; what cannot be used is named."""
+"""Receipts in SROIE's layouts become training data and benchmarks; unusable ones are named."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import import_sroie
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from receipt_files import box_lines, keys, write_sroie
+from sroie import ConversionOptions, Receipt, TextLine, convert_receipts, read_receipts, reading_rows
+from sroie.crops import cut_line
+from sroie.receipt import row_text, rows_of_field
+from sroie.split import split_receipts
 
-from convllava.cli.main import main
 from convllava.data.conversations import ConversationDataset
-from convllava.data.receipts import ImportOptions, TextLine, import_receipts, read_receipts, reading_rows
-from convllava.data.receipts.crops import cut_line
-from convllava.data.receipts.receipt import Receipt, row_text, rows_of_field
-from convllava.data.receipts.splitting import split_receipts
 
-# On record: another way of splitting would train on what was tested with.
+# The published split: another one would train on test receipts.
 FIRST_OF_THE_TEST = ["024", "031", "392", "404", "057", "282"]
 FIRST_OF_TRAINING = ["403", "066", "449"]
 
@@ -46,7 +46,7 @@ def sroie(tmp_path: Path) -> Path:
     return tmp_path / "sroie"
 
 
-def test_every_layout_is_read_alike(tmp_path: Path) -> None:
+def test_every_layout_gives_the_same_receipts(tmp_path: Path) -> None:
     examples = write_sroie(tmp_path / "github", 3)
     kaggle, official = tmp_path / "kaggle", tmp_path / "official"
     boxes, fields = official / "0325updated.task1train(626p)", official / "0325updated.task2train(626p)"
@@ -63,23 +63,23 @@ def test_every_layout_is_read_alike(tmp_path: Path) -> None:
             (folder / f"{number:03d}.txt").write_bytes(text.encode("cp1252"))  # a pound sign is not UTF-8 then
         for folder in (kaggle / "entities", fields):
             (folder / f"{number:03d}.txt").write_text(json.dumps(keys(example)))
-        pieces = [{"box": list(own.box), "text": own.text} for own in example.facts["page"].fields]
+        pieces = [{"box": list(receipt.box), "text": receipt.text} for receipt in example.facts["page"].fields]
         lines.append(json.dumps({"image": f"img/{number:03d}.jpg", "fields": keys(example), "lines": pieces}))
     listed.write_text("\n".join(lines))
     first, *others = [read_receipts(source) for source in (tmp_path / "github", kaggle, official, listed)]
     assert first[1] == []
-    assert [own.fields for own in first[0]] == [keys(example) for example in examples]
-    known = [(own.name, own.size, own.fields, own.lines) for own in first[0]]
+    assert [receipt.fields for receipt in first[0]] == [keys(example) for example in examples]
+    known = [(receipt.name, receipt.size, receipt.fields, receipt.lines) for receipt in first[0]]
     for receipts, problems in others:
         assert problems == []
-        assert [(own.name, own.size, own.fields, own.lines) for own in receipts] == known
+        assert [(receipt.name, receipt.size, receipt.fields, receipt.lines) for receipt in receipts] == known
 
 
-def test_what_is_written_can_be_trained_on(sroie: Path, tmp_path: Path) -> None:
-    report = import_receipts(sroie, tmp_path / "out", ImportOptions(test=2, test_lines=3))
+def test_written_data_can_be_trained_on(sroie: Path, tmp_path: Path) -> None:
+    report = convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=2, test_lines=3))
     assert (len(report["train"]), len(report["test"])) == (4, 2)
     assert {*report["train"], *report["test"]} == {f"{number:03d}" for number in range(6)}
-    receipts = {own.name: own for own in read_receipts(sroie)[0]}
+    receipts = {receipt.name: receipt for receipt in read_receipts(sroie)[0]}
     for task in TASKS:
         dataset = ConversationDataset(tmp_path / "out" / f"{task}.jsonl")
         assert len(dataset) == report["records"][task]
@@ -87,7 +87,7 @@ def test_what_is_written_can_be_trained_on(sroie: Path, tmp_path: Path) -> None:
             Path(str(sample.images[0])).stem.split("-")[0] for sample in map(dataset.__getitem__, range(len(dataset)))
         }
         assert used == set(report["train"]), task
-    fields = {Path(own["image"]).stem: own for own in records(tmp_path / "out" / "train_fields.jsonl")}
+    fields = {Path(receipt["image"]).stem: receipt for receipt in records(tmp_path / "out" / "train_fields.jsonl")}
     for name, record in fields.items():
         turns = record["conversations"]
         assert sorted(turn["value"] for turn in turns[1::2]) == sorted(receipts[name].fields.values())
@@ -97,10 +97,10 @@ def test_what_is_written_can_be_trained_on(sroie: Path, tmp_path: Path) -> None:
         assert (tmp_path / "out" / record["image"]).read_bytes() == receipts[name].image.read_bytes()
 
 
-def test_lines_are_cut_where_they_are(sroie: Path, tmp_path: Path) -> None:
-    """Each crop shows its own piece of the page: scaled back, it is what stands in the box."""
-    import_receipts(sroie, tmp_path / "out", ImportOptions(test=1))
-    receipts = {own.name: own for own in read_receipts(sroie)[0]}
+def test_lines_are_cropped_at_their_boxes(sroie: Path, tmp_path: Path) -> None:
+    """Each crop shows its box of the page."""
+    convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=1))
+    receipts = {receipt.name: receipt for receipt in read_receipts(sroie)[0]}
     for record in records(tmp_path / "out" / "train_lines.jsonl")[:6]:
         name, number = Path(record["image"]).stem.split("-")
         receipt = receipts[name]
@@ -115,30 +115,30 @@ def test_lines_are_cut_where_they_are(sroie: Path, tmp_path: Path) -> None:
             box = (x0 - margin, y0 - margin, x1 + margin, y1 + margin)
             wanted = page.crop(box).resize((width, 64), Image.Resampling.BICUBIC)
             assert np.array_equal(np.asarray(crop)[:, :width], np.asarray(wanted))
-            assert np.ptp(np.asarray(crop)[:, width:], axis=(0, 1)).max(initial=0) == 0, "nothing but paper beside it"
+            assert np.ptp(np.asarray(crop)[:, width:], axis=(0, 1)).max(initial=0) == 0, "only paper to its right"
 
 
-def test_the_test_asks_in_fixed_words(sroie: Path, tmp_path: Path) -> None:
-    report = import_receipts(sroie, tmp_path / "out", ImportOptions(test=2, test_lines=3))
+def test_the_test_has_fixed_questions(sroie: Path, tmp_path: Path) -> None:
+    report = convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=2, test_lines=3))
     lines, fields = (records(tmp_path / "out" / f"receipts_{name}.jsonl") for name in ("lines", "fields"))
     assert len(lines) == 2 * 3
     assert {row["index"].split("/")[0] for row in (*lines, *fields)} == set(report["test"])
     assert {row["question"] for row in fields if row["field"] == "total"} == {"What is the total?"}
-    receipts = {own.name: own for own in read_receipts(sroie)[0]}
+    receipts = {receipt.name: receipt for receipt in read_receipts(sroie)[0]}
     for row in fields:
         assert row["answer"] == receipts[row["index"].split("/")[0]].fields[row["field"]]
 
 
 def test_the_same_import_twice(sroie: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        import_receipts(sroie, tmp_path / name, ImportOptions(test=2))
+        convert_receipts(sroie, tmp_path / name, ConversionOptions(test=2))
     files = [sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*.*")) for name in "ab"]
     assert files[0] == files[1]
     assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in files[0])
 
 
 def test_wide_pages_are_scaled_with_their_boxes(sroie: Path, tmp_path: Path) -> None:
-    import_receipts(sroie, tmp_path / "out", ImportOptions(test=1, page_width=128))
+    convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=1, page_width=128))
     for record in records(tmp_path / "out" / "train_pages.jsonl"):
         with Image.open(tmp_path / "out" / record["image"]) as page:
             assert page.size == (128, 192)
@@ -150,20 +150,20 @@ def test_wide_pages_are_scaled_with_their_boxes(sroie: Path, tmp_path: Path) -> 
 def test_a_split_of_the_data_is_kept(tmp_path: Path) -> None:
     for part, count in (("train", 3), ("test", 2)):
         write_sroie(tmp_path / "data" / part, count, ("img", "box", "entities"))
-    with pytest.raises(ValueError, match="3 receipts are wanted for the part 'test' but there are 2"):
-        import_receipts(tmp_path / "data", tmp_path / "out", ImportOptions(test=3))
+    with pytest.raises(ValueError, match="3 receipts are requested for the part 'test' but there are 2"):
+        convert_receipts(tmp_path / "data", tmp_path / "out", ConversionOptions(test=3))
     receipts, problems = read_receipts(tmp_path / "data")
     assert problems == []
     trained, tested, _ = split_receipts(receipts, None, 2, 0)
-    assert [own.name for own in trained] == ["train-002"], "the other two have the images of the test"
-    assert sorted(own.name for own in tested) == ["test-000", "test-001"]
+    assert [receipt.name for receipt in trained] == ["train-002"], "the other two have the images of the test"
+    assert sorted(receipt.name for receipt in tested) == ["test-000", "test-001"]
 
 
 def test_no_image_is_trained_on_and_tested_with(sroie: Path, tmp_path: Path) -> None:
-    """Each receipt has a twin: those of the test are left out and told, those of training stay."""
+    """Each receipt has a copy: copies of the test are left out and reported, those of training stay."""
     for path in sorted(sroie.rglob("00?.*")):
         shutil.copy(path, path.with_stem(f"{path.stem}(1)"))
-    report = import_receipts(sroie, tmp_path / "out", ImportOptions(test=2))
+    report = convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=2))
     assert len({name[:3] for name in report["test"]}) == len(report["test"]) == 2
     assert sorted(name[:3] for name in report["repeated"]) == sorted(name[:3] for name in report["test"])
     assert len(report["train"]) == 2 * 4
@@ -179,17 +179,17 @@ def test_splits_are_disjoint_and_the_test_stays(train: int, test: int, seed: int
         return
     trained, tested, _ = split_receipts(receipts, train, test, seed)
     assert (len(trained), len(tested)) == (train, test)
-    assert not {own.name for own in trained} & {own.name for own in tested}
+    assert not {receipt.name for receipt in trained} & {receipt.name for receipt in tested}
     assert split_receipts(receipts[::-1], None, test, seed)[1] == tested
 
 
 def test_the_split_of_the_documentation() -> None:
     trained, tested, _ = split_receipts(different(500), 400, 100, 0)
-    assert [own.name for own in tested[:6]] == FIRST_OF_THE_TEST
-    assert [own.name for own in trained[:3]] == FIRST_OF_TRAINING
+    assert [receipt.name for receipt in tested[:6]] == FIRST_OF_THE_TEST
+    assert [receipt.name for receipt in trained[:3]] == FIRST_OF_TRAINING
 
 
-def test_rows_are_read_from_the_top_whatever_the_order() -> None:
+def test_rows_are_read_from_the_top_in_any_order() -> None:
     lines = [
         text_line(90, 99, "2.53"),
         text_line(10, 10, "SHOP"),
@@ -202,7 +202,7 @@ def test_rows_are_read_from_the_top_whatever_the_order() -> None:
     assert rows_of_field(rows, "total", "2.53") == (2, 2)
 
 
-def test_fields_are_found_where_people_find_them() -> None:
+def test_fields_are_found_in_their_rows() -> None:
     texts = [
         "BIG SHOP",
         "NO 5, JALAN AIR,",
@@ -239,19 +239,19 @@ def test_a_narrow_crop_is_filled_with_paper() -> None:
         ("box/017.csv", "1,1,9,1,9,9,1,9,X", r"box/017.csv: there is no image of this name"),
     ],
 )
-def test_what_cannot_be_used_is_named_or_left_out(
+def test_unusable_receipts_are_named_or_left_out(
     sroie: Path, tmp_path: Path, file: str, content: str, message: str
 ) -> None:
     (sroie / file).write_text(content)
     with pytest.raises(ValueError, match=message):
-        import_receipts(sroie, tmp_path / "out", ImportOptions(test=2))
+        convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=2))
     assert not (tmp_path / "out").exists()
-    report = import_receipts(sroie, tmp_path / "out", ImportOptions(test=2), skip_bad=True)
-    assert [own["name"] for own in report["skipped"]] == [Path(file).stem]
+    report = convert_receipts(sroie, tmp_path / "out", ConversionOptions(test=2), skip_bad=True)
+    assert [receipt["name"] for receipt in report["skipped"]] == [Path(file).stem]
     assert len(report["train"]) + len(report["test"]) == (6 if "017" in file else 5)
 
 
-def test_images_cut_short_or_to_be_turned_are_named(sroie: Path, tmp_path: Path) -> None:
+def test_truncated_and_rotated_images_are_named(sroie: Path, tmp_path: Path) -> None:
     first, second = sroie / "img" / "000.jpg", sroie / "img" / "001.jpg"
     first.write_bytes(first.read_bytes()[:2000])
     with Image.open(second) as image:
@@ -259,24 +259,24 @@ def test_images_cut_short_or_to_be_turned_are_named(sroie: Path, tmp_path: Path)
         exif[0x0112] = 6
         image.save(second, exif=exif)
     (sroie / "img" / "._002.jpg").write_text("left by another system")
-    messages = [own.message for own in read_receipts(sroie)[1]]
+    messages = [receipt.message for receipt in read_receipts(sroie)[1]]
     assert len(messages) == 2
     assert "000.jpg is not an image that can be read (image file is truncated" in messages[0]
-    assert "001.jpg is to be shown turned (EXIF)" in messages[1]
+    assert "001.jpg is rotated by its EXIF orientation" in messages[1]
 
 
 def test_command(sroie: Path, tmp_path: Path, capsys: Any) -> None:
     out = str(tmp_path / "out")
-    assert main(["data", "import-sroie", str(sroie), out, "--test", "2"]) == 0
+    assert import_sroie.main([str(sroie), out, "--test", "2"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"4 receipts to train on, 2 to test with, in {out}")
-    assert main(["data", "import-sroie", str(sroie), out]) == 2
-    assert "exists and is not empty" in capsys.readouterr().err
-    assert main(["data", "import-sroie", str(tmp_path / "none"), str(tmp_path / "x")]) == 2
+    assert printed.startswith(f"4 training receipts and 2 test receipts in {out}")
+    assert import_sroie.main([str(sroie), out]) == 2
+    assert "exists already and is not an empty directory" in capsys.readouterr().err
+    assert import_sroie.main([str(tmp_path / "none"), str(tmp_path / "x")]) == 2
     assert "give the folder with SROIE's images" in capsys.readouterr().err
-    assert main(["data", "import-sroie", str(sroie), str(tmp_path / "x")]) == 2
+    assert import_sroie.main([str(sroie), str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
-    assert "100 receipts are wanted for the test but there are 6: ask for fewer" in error
+    assert "100 receipts are requested for the test but there are 6: ask for fewer" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "x").exists()
 
@@ -285,6 +285,6 @@ def test_real_receipts(shared_dir: Path, tmp_path: Path) -> None:
     receipts, problems = read_receipts(shared_dir / "data" / "receipts" / "receipts.jsonl")
     assert problems == []
     trained, tested, repeated = split_receipts(receipts, 400, 100, 0)
-    assert [own.name for own in tested[:6]] == FIRST_OF_THE_TEST
+    assert [receipt.name for receipt in tested[:6]] == FIRST_OF_THE_TEST
     assert (len(trained), len(tested), repeated) == (400, 100, [])
-    assert len({own.fingerprint for own in trained}) == 398, "some occur twice, all of them to be trained on"
+    assert len({receipt.fingerprint for receipt in trained}) == 398, "some occur twice, all of them in training"

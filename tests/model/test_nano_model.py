@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from convllava.model.character_tokenizer import (
+from convllava.model.nano_model import (
     CHARACTERS,
     SPECIAL_TOKENS,
     build_character_tokenizer,

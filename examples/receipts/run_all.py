@@ -1,11 +1,11 @@
-"""The worked example of docs/receipts.md in one go: import, measure, train, measure again, draw.
+"""Run the complete receipts example: import, measure, train, measure again, draw the learning curves.
 
-python benchmarks/receipts_example.py SOURCE                 # a folder in SROIE's layout, or a JSONL file
-python benchmarks/receipts_example.py SOURCE --dry-run       # prints the commands alone
+python examples/receipts/run_all.py SOURCE                 # a folder in SROIE's layout, or a JSONL file
+python examples/receipts/run_all.py SOURCE --dry-run       # only prints the commands
 
-Each command is printed before it runs. Stopped, the same call goes on: what was imported stays, training resumes from
-its last checkpoint, and questions that have an answer are not asked again. At the end stand runs/receipts/summary.md
-(figures before and after, minutes of each step) and runs/receipts/learning_curves.png.
+Each command is printed before it runs. After an interruption, the same call resumes: imported data are kept, training
+resumes from its last checkpoint, and answered questions are not asked again. The results are
+runs/receipts/summary.md (figures before and after, minutes of each step) and runs/receipts/learning_curves.png.
 """
 
 import argparse
@@ -18,25 +18,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+HERE = "examples/receipts"
 FOLDER = Path("runs/receipts")
 DATA = FOLDER / "data"
 RECIPES = ("1_read", "2_answer")
 BENCHMARKS = ("receipts-lines", "receipts-total")
 BUDGET = 160
-"""Visual tokens of a page, the same before, in training and after."""
+"""Maximum visual tokens of a page, the same in training and in both measurements."""
 
 MINUTES = FOLDER / "minutes.json"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command under a name; ``words`` follow the name of the program."""
+    """A named command.
+
+    Attributes:
+        name: Name in ``minutes.json``.
+        words: The command line.
+    """
 
     name: str
     words: tuple[str, ...]
 
 
 def convllava(*words: str) -> tuple[str, ...]:
+    """Return the command line of a convllava command."""
     return (sys.executable, "-m", "convllava.cli.main", *words)
 
 
@@ -45,11 +52,11 @@ def steps(source: str, processes: int, limit: int | None) -> list[Step]:
     found = []
     if not DATA.exists():
         split = ("--train", "400", "--test", "100")
-        found.append(Step("import", convllava("data", "import-sroie", source, str(DATA), *split)))
+        found.append(Step("import", (sys.executable, f"{HERE}/import_sroie.py", source, str(DATA), *split)))
     found.append(Step("before", measure("nano", "before", limit)))
     for name in RECIPES:
         launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
-        command = ("-m", "convllava.cli.main", "train", f"recipes/receipts/{name}.yaml", "--resume")
+        command = ("-m", "convllava.cli.main", "train", f"{HERE}/{name}.yaml", "--resume")
         found.append(Step(name, (*launcher, *command)))
     found.append(Step("after", measure(str(FOLDER / RECIPES[-1]), "after", limit)))
     runs = tuple(str(FOLDER / name) for name in RECIPES)
@@ -59,13 +66,15 @@ def steps(source: str, processes: int, limit: int | None) -> list[Step]:
 
 
 def measure(model: str, name: str, limit: int | None) -> tuple[str, ...]:
-    shown = ("--data", str(DATA), "--max-visual-tokens", str(BUDGET), "--out", str(FOLDER / name))
+    """Return the command that measures a model."""
+    options = ("--data", str(DATA), "--max-visual-tokens", str(BUDGET), "--out", str(FOLDER / name))
     some = ("--limit", str(limit)) if limit else ()
-    return convllava("eval", "run", model, "--benchmark", ",".join(BENCHMARKS), *shown, *some)
+    plugin = f"{HERE}/benchmarks.py"
+    return convllava("eval", "--plugin", plugin, "run", model, "--benchmark", ",".join(BENCHMARKS), *options, *some)
 
 
 def run(step: Step) -> None:
-    """Run a command and note how long it took, beside what earlier calls noted."""
+    """Run a command and add its minutes to those of earlier calls."""
     print(f"$ {shlex.join(step.words)}", flush=True)
     started = time.monotonic()
     subprocess.run(step.words, check=True)
@@ -76,7 +85,7 @@ def run(step: Step) -> None:
 
 
 def figure(folder: Path, benchmark: str) -> str:
-    """Return a figure with its interval."""
+    """Return a score with its interval and number of samples."""
     score = json.loads((folder / f"{benchmark}.score.json").read_text(encoding="utf-8"))
     low, high = score["interval"]
     return f"{score['value']:.3f} ({low:.3f} to {high:.3f}; {score['samples']})"
@@ -93,12 +102,12 @@ def summary() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and run what is left to do."""
+    """Read the command line and run the remaining commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="folder with SROIE's images, boxes and keys, or a JSONL file")
-    parser.add_argument("--processes", type=int, default=2, help="that train side by side (default: 2)")
-    parser.add_argument("--limit", type=int, help="only the first questions of each benchmark: for a try")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and do nothing")
+    parser.add_argument("--processes", type=int, default=2, help="training processes (default: 2)")
+    parser.add_argument("--limit", type=int, help="only the first questions of each benchmark")
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands")
     given = parser.parse_args(arguments)
     planned = steps(given.source, given.processes, given.limit)
     if given.dry_run:

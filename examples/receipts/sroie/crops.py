@@ -1,4 +1,4 @@
-"""Pieces cut out of receipts."""
+"""Crops of receipts: lines, bands of a few rows, scaled pages."""
 
 import math
 import random
@@ -7,26 +7,26 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, ImageStat
 
-from .receipt import PixelBox, Row, TextLine, around
+from .receipt import PixelBox, Row, TextLine, enclosing_box
 
 _MARGIN = 0.12
-"""Paper left around a line, in heights of its box: annotated boxes are tight."""
+"""Margin around a line, in heights of its box: annotated boxes are tight."""
 
 _LONGEST_BAND = 4
-"""Rows of a band, at most."""
+"""Maximum rows of a band."""
 
 
 def open_page(path: Path) -> Image.Image:
-    """Open an image in grey or color, its pixels as they are stored: boxes are counted in these."""
+    """Open an image in gray or RGB without rotating it: boxes are in its stored pixels."""
     with Image.open(path) as image:
         image.load()
         return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def cut_line(page: Image.Image, line: TextLine, height: int) -> Image.Image:
-    """Return one line scaled to ``height`` pixels, with paper to the right up to a whole multiple of the height.
+    """Return one line scaled to ``height`` pixels, filled with paper to the right up to a multiple of the height.
 
-    The multiple keeps the letters' shape: a model that rounds images to whole cells need not stretch them.
+    The multiple keeps the letters' proportions: a model that rounds images to whole positions need not stretch them.
     """
     x0, y0, x1, y1 = line.box
     margin = round(_MARGIN * (y1 - y0))
@@ -38,15 +38,15 @@ def cut_line(page: Image.Image, line: TextLine, height: int) -> Image.Image:
 
 
 def cut_band(page: Image.Image, rows: Sequence[Row]) -> Image.Image:
-    """Return the whole width of the text for some rows, one below the other."""
+    """Return the crop of consecutive rows, as wide as their text."""
     lines = [line for row in rows for line in row]
-    x0, y0, x1, y1 = around(lines)
+    x0, y0, x1, y1 = enclosing_box(lines)
     margin = round(_MARGIN * max(line.box[3] - line.box[1] for line in lines))
     return page.crop(_within(page, (x0 - margin, y0 - margin, x1 + margin, y1 + margin)))
 
 
 def band_around(rng: random.Random, first: int, last: int, count: int) -> tuple[int, int]:
-    """Draw a band of rows, as (first, last), that holds the rows given: up to three more on each side."""
+    """Draw a band of rows, as (first, last), with up to three more rows on each side of the given ones."""
     return max(0, first - rng.randint(0, 3)), min(count - 1, last + rng.randint(0, 3))
 
 
@@ -56,15 +56,15 @@ def any_band(rng: random.Random, count: int) -> tuple[int, int]:
     return first, min(count - 1, first + rng.randint(0, _LONGEST_BAND - 1))
 
 
-def scale_page(page: Image.Image, most: int) -> Image.Image:
-    """Return an image at most so many pixels wide."""
-    if page.width <= most:
+def scale_page(page: Image.Image, max_width: int) -> Image.Image:
+    """Return an image scaled down to at most ``max_width`` pixels."""
+    if page.width <= max_width:
         return page
-    return page.resize((most, round(page.height * most / page.width)), Image.Resampling.LANCZOS)
+    return page.resize((max_width, round(page.height * max_width / page.width)), Image.Resampling.LANCZOS)
 
 
 def scale_line(line: TextLine, factor: float) -> TextLine:
-    """Return a line with its box scaled along with its image; it keeps at least a pixel each way."""
+    """Return a line whose box is scaled by ``factor`` and has at least one pixel in each direction."""
     x0, y0, x1, y1 = (round(value * factor) for value in line.box)
     return TextLine((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), line.text)
 
@@ -74,6 +74,6 @@ def _within(page: Image.Image, box: PixelBox) -> PixelBox:
 
 
 def _paper(image: Image.Image) -> int | tuple[int, ...]:
-    """Return the color of most pixels: print covers less than half of a line."""
+    """Return the median color, which is the paper's: print covers less than half of a line."""
     median = ImageStat.Stat(image).median
     return int(median[0]) if image.mode == "L" else tuple(int(value) for value in median)

@@ -1,17 +1,17 @@
-"""Receipts from disk: the SROIE data set as people have it, or a JSONL file.
+"""Receipts from disk: the SROIE data set in any of its layouts, or a JSONL file.
 
-SROIE is passed around in several layouts, and all are read by the same rule: an image, a file of boxes and a file of
-key fields belong together if they have the same name (endings apart), wherever below the folder they lie::
+SROIE is distributed in several layouts, and all are read by the same rule: an image, a file of boxes and a file of key
+fields belong together if they have the same name (except for the ending), in any folder below the source::
 
     img/000.jpg  box/000.csv  key/000.json                                              (a copy on GitHub)
     train/img/X51.jpg  train/box/X51.txt  train/entities/X51.txt  test/...              (a copy on Kaggle)
     0325updated.task1train(626p)/X51.jpg and X51.txt  0325updated.task2train(626p)/X51.txt   (the organizers')
 
 A line of boxes is ``x1,y1,x2,y2,x3,y3,x4,y4,TEXT`` (four corners; commas in the text count as text); key fields are a
-JSON object with some of ``company``, ``date``, ``address``, ``total``. Folders ``train`` and ``test`` right below the
-source are its own split.
+JSON object with some of ``company``, ``date``, ``address``, ``total``. Folders ``train`` and ``test`` directly below
+the source are a given split.
 
-A JSONL file holds a receipt a line, images by paths relative to it::
+A JSONL file has one receipt a line, with image paths relative to the file::
 
     {"image": "images/7.jpg", "fields": {"total": "12.50"}, "lines": [{"box": [14, 20, 90, 41], "text": "TOTAL"}]}
 """
@@ -37,25 +37,32 @@ _BOX_LINE = re.compile(r"\s*(-?\d+)" + r"\s*,\s*(-?\d+)" * 7 + r"\s*,(.*)")
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that cannot be used, said in one line that names the file."""
+    """A receipt that cannot be used.
+
+    Attributes:
+        name: Name of the receipt.
+        message: The reason in one line, with the file.
+    """
 
     name: str
     message: str
 
 
 def read_receipts(source: Path) -> tuple[list[Receipt], list[Problem]]:
-    """Return the receipts in the order of their names, and those that cannot be used.
+    """Return the receipts in the order of their names, and the problems of those that cannot be used.
 
     Raises:
-        ValueError: There is nothing to read at all.
+        ValueError: The source does not exist, or no receipt can be used.
     """
     if source.is_file():
-        return _read_listed(source)
+        return _read_jsonl(source)
     if not source.is_dir():
-        raise ValueError(f"no folder {source}: give the folder with SROIE's images, boxes and keys, or a JSONL file")
+        raise ValueError(
+            f"the folder {source} does not exist: give the folder with SROIE's images, boxes and keys, or a JSONL file"
+        )
     folders = [source / name for name in SPLIT_FOLDERS]
-    own_split = all(folder.is_dir() for folder in folders)
-    parts = [(folder, folder.name) for folder in folders] if own_split else [(source, None)]
+    is_split = all(folder.is_dir() for folder in folders)
+    parts = [(folder, folder.name) for folder in folders] if is_split else [(source, None)]
     receipts: list[Receipt] = []
     problems: list[Problem] = []
     for folder, part in parts:
@@ -69,34 +76,34 @@ def read_receipts(source: Path) -> tuple[list[Receipt], list[Problem]]:
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
-    """Group the files of images by name; annotations without an image of their name form groups too."""
+    """Group files by name; annotations without an image of the same name form groups too."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in (*IMAGE_ENDINGS, *ANNOTATION_ENDINGS) and not path.name.startswith("."):
             groups.setdefault(path.stem, []).append(path)
-    described = {name: paths for name, paths in groups.items() if not _is_remark(paths)}
+    described = {name: paths for name, paths in groups.items() if not _is_readme(paths)}
     return dict(sorted(described.items()))
 
 
-def _is_remark(paths: list[Path]) -> bool:
-    """Tell whether a name belongs to text that describes the data set, not to a receipt."""
+def _is_readme(paths: list[Path]) -> bool:
+    """Return whether the files describe the data set rather than a receipt."""
     return all(path.suffix.lower() not in IMAGE_ENDINGS and path.stem.lower().startswith("readme") for path in paths)
 
 
 def _read_one(name: str, files: list[Path], part: str | None) -> Receipt:
     images = [path for path in files if path.suffix.lower() in IMAGE_ENDINGS]
-    notes = [path for path in files if path.suffix.lower() in ANNOTATION_ENDINGS]
+    annotations = [path for path in files if path.suffix.lower() in ANNOTATION_ENDINGS]
     if not images:
-        raise ValueError(f"{notes[0]}: there is no image of this name")
-    if not notes:
+        raise ValueError(f"{annotations[0]}: there is no image of this name")
+    if not annotations:
         raise ValueError(f"{images[0]}: there are neither boxes nor key fields of this name")
     fingerprints = {_fingerprint(path) for path in images}
-    if len(fingerprints) > 1:  # nobody can say which the boxes belong to
-        raise ValueError(f"{images[0]} and {images[1]} have one name but differ; remove one")
+    if len(fingerprints) > 1:  # the boxes could belong to either
+        raise ValueError(f"{images[0]} and {images[1]} have the same name but differ; remove one")
     size = _size_of(images[0])
     fields: dict[str, str] = {}
     lines: tuple[TextLine, ...] = ()
-    for path in notes:
+    for path in annotations:
         text = _decode(path)
         if text.lstrip().startswith("{"):
             fields = _fields(path, _parse(path, text))
@@ -110,7 +117,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def _decode(path: Path) -> str:
-    """Read UTF-8 or, as a few files of the organizers are, Windows-1252."""
+    """Return the text of a file in UTF-8 or, as a few files of the organizers, in Windows-1252."""
     data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -140,8 +147,8 @@ def _enclosing(corners: list[int]) -> PixelBox:
 
 
 def _text_line(place: str, box: PixelBox, text: str, size: tuple[int, int]) -> TextLine | None:
-    """Return a piece of text with its box cut to the image; None where the annotation has no text."""
-    width, height = size
+    """Return a piece of text with its box clipped to the image; None where the annotation has no text."""
+    height, width = size
     x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
     if x0 >= x1 or y0 >= y1:
         raise ValueError(f"{place}: the box {list(box)} has no pixel within the image of {width}x{height}")
@@ -171,20 +178,20 @@ def _parse(path: Path, text: str, place: str = "") -> Any:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) of an image that can be decoded to its end."""
+    """Return (height, width) of an upright image that can be decoded completely."""
     try:
         with Image.open(path) as image:
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            size = image.size
+            size = image.height, image.width
     except (OSError, SyntaxError) as error:  # a damaged PNG is a SyntaxError to Pillow
         raise ValueError(f"{path} is not an image that can be read ({error})") from error
     if turned:
-        raise ValueError(f"{path} is to be shown turned (EXIF): nobody can say how its boxes lie; save it upright")
+        raise ValueError(f"{path} is rotated by its EXIF orientation, so its boxes are ambiguous: save it upright")
     return size
 
 
-def _read_listed(path: Path) -> tuple[list[Receipt], list[Problem]]:
+def _read_jsonl(path: Path) -> tuple[list[Receipt], list[Problem]]:
     receipts: dict[str, Receipt] = {}
     problems: list[Problem] = []
     for number, line in enumerate(_decode(path).split("\n"), start=1):
@@ -192,9 +199,9 @@ def _read_listed(path: Path) -> tuple[list[Receipt], list[Problem]]:
             continue
         place = f", line {number}"
         try:
-            receipt = _listed(path, place, _parse(path, line, place))
+            receipt = _jsonl_receipt(path, place, _parse(path, line, place))
             if receipt.name in receipts:
-                raise ValueError(f"{path}{place}: a second receipt of the name {receipt.name!r}")
+                raise ValueError(f"{path}{place}: a second receipt with the name {receipt.name!r}")
             receipts[receipt.name] = receipt
         except ValueError as error:
             problems.append(Problem(f"line {number}", str(error)))
@@ -203,23 +210,23 @@ def _read_listed(path: Path) -> tuple[list[Receipt], list[Problem]]:
     return found, problems
 
 
-def _listed(path: Path, place: str, record: Any) -> Receipt:
+def _jsonl_receipt(path: Path, place: str, record: Any) -> Receipt:
     if not isinstance(record, dict) or not isinstance(record.get("image"), str):
         raise ValueError(f"{path}{place}: expected an object with 'image', the path of an image")
     image = path.parent / record["image"]
     if not image.is_file():
         raise ValueError(f"{path}{place}: no image {image}")
     size = _size_of(image)
-    given = record.get("lines", [])
-    if not isinstance(given, list):
-        raise ValueError(f"{path}{place}: 'lines' must be a list, got {type(given).__name__}")
-    found = [_listed_line(f"{path}{place}, text {number}", own, size) for number, own in enumerate(given)]
+    lines = record.get("lines", [])
+    if not isinstance(lines, list):
+        raise ValueError(f"{path}{place}: 'lines' must be a list, got {type(lines).__name__}")
+    found = [_jsonl_line(f"{path}{place}, text {number}", line, size) for number, line in enumerate(lines)]
     fields = _fields(path, record.get("fields", {}), place)
-    lines = tuple(line for line in found if line is not None)
-    return Receipt(image.stem, image, size, fields, lines, None, _fingerprint(image))
+    texts = tuple(line for line in found if line is not None)
+    return Receipt(image.stem, image, size, fields, texts, None, _fingerprint(image))
 
 
-def _listed_line(place: str, line: Any, size: tuple[int, int]) -> TextLine | None:
+def _jsonl_line(place: str, line: Any, size: tuple[int, int]) -> TextLine | None:
     box, text = (line.get("box"), line.get("text")) if isinstance(line, dict) else (None, None)
     numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
     if not numbers or not isinstance(text, str):

@@ -1,7 +1,9 @@
-"""Receipts of a user's own, or SROIE's: cut-out lines to read and key fields to find.
+"""Three benchmarks on receipts: lines to read, and key fields to find in complete receipts.
 
-The files come from ``convllava data import-sroie``: ``receipts_lines.jsonl`` and ``receipts_fields.jsonl``, with
-``image``, ``question``, ``answer`` and, for fields, ``field``.
+The files come from ``import_sroie.py``: ``receipts_lines.jsonl`` and ``receipts_fields.jsonl``, with ``image``,
+``question``, ``answer`` and, for fields, ``field``. The evaluation loads this file as a plugin::
+
+    convllava eval --plugin examples/receipts/benchmarks.py run nano --benchmark receipts-lines --data FOLDER
 """
 
 from collections.abc import Sequence
@@ -9,14 +11,28 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics import anls, edit_distance
-from ..prompts import Part, PromptProfile, images_first
-from ..sources import Table
-from .base import Benchmark, LoadOptions, Outcome, Record, Row, Scoring, Verdict, mean_outcome, ratio
+from convllava.eval import (
+    Benchmark,
+    LoadOptions,
+    Outcome,
+    Part,
+    PromptProfile,
+    Record,
+    Row,
+    Scoring,
+    Table,
+    Verdict,
+    anls,
+    edit_distance,
+    images_first,
+    mean_outcome,
+    ratio,
+    register_benchmark,
+)
 
 
 class _Receipts(Benchmark):
-    """What both have in common: data of one's own, asked in the model's own format."""
+    """The common part: questions from a file, asked in the model's own prompt format."""
 
     own_prompt_format = True
     answer_limit = 256
@@ -32,13 +48,13 @@ class _Receipts(Benchmark):
 
     def missing(self, data: Path) -> str:
         return (
-            f"no {self.file}.jsonl in {data}: make it with `convllava data import-sroie SOURCE FOLDER` and give FOLDER "
-            "as --data"
+            f"no {self.file}.jsonl in {data}: make it with `python examples/receipts/import_sroie.py SOURCE FOLDER` "
+            "and give FOLDER as --data"
         )
 
 
 class ReceiptLines(_Receipts):
-    """Cut-out lines. SROIE writes all text in capitals, whatever is printed, so case does not count.
+    """Cropped lines. SROIE annotates all text in capitals, whatever is printed, so case does not count.
 
     The figure is edits per true character over all lines; ``figures`` has the same with case.
     """
@@ -65,7 +81,7 @@ class ReceiptLines(_Receipts):
 
 
 class ReceiptFields(_Receipts):
-    """Company, date, address and total of whole receipts; the figure is ANLS, from 0 to 1."""
+    """Company, date, address and total of complete receipts; the figure is ANLS, from 0 to 1."""
 
     name = "receipts-fields"
     title = "Receipts, fields"
@@ -98,13 +114,12 @@ class ReceiptTotal(ReceiptFields):
 
 
 def _edits(record: Record, *, with_case: bool = False) -> tuple[int, int]:
-    """Return the edits that turn an answer into the truth, and the length of the truth; white space is one blank."""
-    given, truth = (" ".join(str(text).split()) for text in (record.prediction, record.row["answer"]))
+    """Return the edits from an answer to the truth, and the length of the truth; runs of white space count as one."""
+    answer, truth = (" ".join(str(text).split()) for text in (record.prediction, record.row["answer"]))
     if not with_case:
-        given, truth = given.upper(), truth.upper()
-    return edit_distance(given, truth), len(truth)
+        answer, truth = answer.upper(), truth.upper()
+    return edit_distance(answer, truth), len(truth)
 
 
-def all_receipts() -> list[_Receipts]:
-    """Return the benchmarks; a file's own name finds the last that reads it."""
-    return [ReceiptLines(), ReceiptTotal(), ReceiptFields()]
+for benchmark in (ReceiptLines(), ReceiptTotal(), ReceiptFields()):
+    register_benchmark(benchmark)

@@ -1,4 +1,4 @@
-"""Receipts drawn by the generator and written as the SROIE data set is passed around."""
+"""Receipts drawn by the generator and written in a layout of the SROIE data set."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ KEYS = {"the name of the shop": "company", "the date": "date", "the street": "ad
 
 
 def draw_receipts(count: int) -> list[Example]:
-    """Return drawn receipts; the boxes of what can be asked for are among their facts."""
+    """Return drawn receipts; the boxes of their fields are among their facts."""
     dataset = SyntheticDataset("document", count=count, papers=["receipt"], sizes=[[384, 256]], noise=0.2)
     return [dataset.example(index) for index in range(count)]
 
@@ -25,14 +25,14 @@ def box_lines(example: Example) -> list[str]:
 
 def keys(example: Example) -> dict[str, str]:
     """Return the key fields."""
-    return {KEYS[own.fact.phrase]: own.text for own in example.facts["page"].fields if own.fact.phrase in KEYS}
+    return {KEYS[field.fact.phrase]: field.text for field in example.facts["page"].fields if field.fact.phrase in KEYS}
 
 
 def write_sroie(folder: Path, count: int, names: tuple[str, str, str] = ("img", "box", "key")) -> list[Example]:
     """Write receipts as images, boxes and keys in three folders; return them in the order of their names."""
     images, boxes, fields = (folder / name for name in names)
-    for own in (images, boxes, fields):
-        own.mkdir(parents=True, exist_ok=True)
+    for path in (images, boxes, fields):
+        path.mkdir(parents=True, exist_ok=True)
     examples = draw_receipts(count)
     for number, example in enumerate(examples):
         name = f"{number:03d}"

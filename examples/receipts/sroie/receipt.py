@@ -1,4 +1,4 @@
-"""A receipt with what is known about it, and the order in which its pieces of text are read."""
+"""A receipt with its annotation, and the reading order of its text."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ _LETTERS_AND_DIGITS = re.compile(r"[^0-9A-Z]+")
 
 @dataclass(frozen=True)
 class TextLine:
-    """A piece of text as it was annotated: rarely a whole line, mostly what stands in one column."""
+    """An annotated piece of text: often one column of a line rather than the complete line."""
 
     box: PixelBox
     text: str
@@ -27,12 +27,13 @@ class Receipt:
     """An image and its annotation.
 
     Attributes:
-        name: File name without its ending, behind the part's name where there is one; each receipt has its own.
-        size: (width, height) of the image in pixels.
-        fields: Some of ``FIELDS`` and what they say; empty ones are left out.
-        lines: In the order of the annotation.
+        name: File name without its ending, with the part's name as prefix where there is one; unique.
+        image: Path of the image.
+        size: (height, width) of the image in pixels.
+        fields: Values of some of ``FIELDS``; empty ones are left out.
+        lines: Pieces of text in the order of the annotation.
         part: ``train`` or ``test`` where the data come split, else None.
-        fingerprint: Of the image's file.
+        fingerprint: Hash of the image's file.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Receipt:
 
 
 Row = tuple[TextLine, ...]
-"""Pieces that stand side by side, from left to right."""
+"""Pieces of text on one line, from left to right."""
 
 
 def reading_rows(lines: Iterable[TextLine]) -> list[Row]:
-    """Return the pieces row by row from the top, whatever order they were annotated in.
+    """Return the pieces row by row from the top; the order of the annotation does not matter.
 
     A piece belongs to a row if its center lies between the upper and lower edge of the row's first piece.
     """
@@ -64,21 +65,21 @@ def reading_rows(lines: Iterable[TextLine]) -> list[Row]:
 
 
 def row_text(row: Row) -> str:
-    """Return a row as a transcript gives it: its pieces joined by a space."""
+    """Return a row's text: its pieces joined by a space."""
     return " ".join(line.text for line in row)
 
 
-def around(lines: Iterable[TextLine]) -> PixelBox:
-    """Return the smallest box that holds all pieces."""
+def enclosing_box(lines: Iterable[TextLine]) -> PixelBox:
+    """Return the smallest box around all pieces."""
     x0s, y0s, x1s, y1s = zip(*(line.box for line in lines), strict=True)
     return min(x0s), min(y0s), max(x1s), max(y1s)
 
 
 def rows_of_field(rows: Sequence[Row], field: str, value: str) -> tuple[int, int] | None:
-    """Return the first and last row in which a field's value stands, or None if it is not found.
+    """Return the first and last row that show a field's value, or None if no row does.
 
-    Only letters and digits are compared: annotators write the same address with other commas. A total that stands
-    in several rows is taken from the last of those that say "total", or else from the last of all.
+    Only letters and digits are compared: annotations differ from the print in commas and case. A total in several rows
+    is taken from the last row with the word "total", or else from the last row.
     """
     wanted = comparable(value)
     if not wanted:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import nn
 from transformers import ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
@@ -155,3 +156,11 @@ def test_initialize_weights() -> None:
     compat.initialize_weights(model, linear)
     assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.1)
     assert not linear.bias.any()
+
+
+@names("accelerate", "GradientState._set_sync_gradients")
+def test_set_gradient_sync() -> None:
+    accelerator = Accelerator(cpu=True)
+    for is_last in (False, True):
+        compat.set_gradient_sync(accelerator, is_last)
+        assert accelerator.sync_gradients == is_last

@@ -1,82 +1,88 @@
-"""Answers given while a model learns: the same questions again and again, so that one sees it learn."""
+"""Answers generated during training: the same questions again and again, which shows what the model has learned."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..data.batching import open_image
 from ..data.mixture import Mixture
 from ..data.samples import Sample
 from ..inference import Generator, Request
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
-from .log_file import keep_lines, read_log
-from .options import SampleAnswers
-from .recipe import Recipe
+from .callbacks import Callback, Progress, keep_lines, read_log
+from .recipe import Recipe, SampleAnswers
 
 ANSWERS_FILE = "answers.jsonl"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, and what the answer should be where that is known."""
+    """A question and, if it is known, its answer."""
 
     text: str
     request: Request
     truth: str | None = None
 
 
-class AnswersWhileLearning(TrainerCallback):
-    """Asks the questions every so many steps and appends the answers to a file, one JSON object a round.
+class AnswerSamples(Callback):
+    """Answers questions every few steps and appends the answers to a JSONL file, one line per round.
 
-    The training does not notice: greedy answers draw no random number, and the model goes back to training mode.
+    Training is not affected: greedy decoding draws no random number, and the model returns to training mode.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        questions: list[Question],
+        options: SampleAnswers,
+        questions: Sequence[Question],
         model: ConvLlavaForConditionalGeneration,
         processor: ConvLlavaProcessor,
-        path: Path,
     ) -> None:
-        assert recipe.sample_answers is not None
-        self.every = recipe.sample_answers.every
-        self.is_mixed = recipe.precision == "bfloat16"
+        self.every = options.every
+        self.uses_bfloat16 = recipe.precision == "bfloat16"
         self.questions = questions
         self.model = model
         self.processor = processor
-        self.path = path
+        self.path = recipe.output_dir / ANSWERS_FILE
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        keep_lines(self.path, state.global_step)
-        if state.global_step == 0:
-            self._ask(0)
+    @classmethod
+    def of(
+        cls, recipe: Recipe, mixture: Mixture, model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor
+    ) -> "list[AnswerSamples]":
+        """Return the callback of a recipe with ``sample_answers``, or none."""
+        options = recipe.sample_answers
+        return [] if options is None else [cls(recipe, options, questions_of(options, mixture), model, processor)]
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._ask(state.global_step)
+    def on_begin(self, progress: Progress) -> None:
+        """Drop the rounds that a resumed run repeats; answer before the first step."""
+        keep_lines(self.path, progress.step)
+        if progress.step == 0:
+            self._answer(0)
 
-    def _ask(self, step: int) -> None:
+    def on_step_end(self, progress: Progress) -> None:
+        """Answer if a round is due, and after the last step."""
+        if progress.step % self.every == 0 or progress.step == progress.max_steps:
+            self._answer(progress.step)
+
+    def _answer(self, step: int) -> None:
         self.model.eval()
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.is_mixed):
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.uses_bfloat16):
             answers = Generator(self.model, self.processor).generate(question.request for question in self.questions)
         self.model.train()
-        told = [
+        lines = [
             {"question": question.text, "answer": answer.text, "truth": question.truth}
             for question, answer in zip(self.questions, answers, strict=True)
         ]
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "answers": told}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"step": step, "answers": lines}, ensure_ascii=False) + "\n")
 
 
 def questions_of(options: SampleAnswers, mixture: Mixture) -> list[Question]:
-    """Return the questions that the recipe names, or those of the first samples drawn."""
+    """Return the questions that the recipe names or, if it names none, those of the first samples."""
     if options.prompts:
         return [
             Question(
@@ -92,11 +98,11 @@ def questions_of(options: SampleAnswers, mixture: Mixture) -> list[Question]:
 
 
 def _first_question(sample: Sample, max_new_tokens: int) -> Question:
-    """Return a sample's dialogue up to its first answer, which is the truth."""
+    """Return a sample's conversation up to its first answer, which is the truth."""
     asked = next(number for number, message in enumerate(sample.messages) if message["role"] == "user")
     messages = sample.messages[: asked + 1]
-    shown = sum(part["type"] == "image" for message in messages for part in message["content"])
-    images = [open_image(image, sample) for image in sample.images[:shown]]
+    num_images = sum(part["type"] == "image" for message in messages for part in message["content"])
+    images = [open_image(image, sample) for image in sample.images[:num_images]]
     text = _text(messages[-1])
     request = Request(messages=messages, images=images, max_new_tokens=max_new_tokens)
     return Question(text, request, truth=_text(sample.messages[asked + 1]))
@@ -107,5 +113,5 @@ def _text(message: dict[str, Any]) -> str:
 
 
 def read_answers(output_dir: Path) -> list[dict[str, Any]]:
-    """Return the rounds of a run, the first one first."""
+    """Return the rounds of answers of a run, the first one first."""
     return read_log(output_dir / ANSWERS_FILE)

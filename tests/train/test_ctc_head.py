@@ -9,35 +9,37 @@ from torch import Tensor
 
 from convllava.data.batching import Collator, EncodedDataset
 from convllava.synthetic import SyntheticDataset
-from convllava.train.reading import EncoderReader
+from convllava.train.ctc_head import EncoderWithCtcHead
 from tests.tiny import tiny_model
 
 CELL_END = 15
 """The token of a tab in the character vocabulary: six control tokens, then the bytes."""
 
 
-def _batch(count: int) -> tuple[EncoderReader, dict[str, Tensor]]:
+def _batch(count: int) -> tuple[EncoderWithCtcHead, dict[str, Tensor]]:
     model, processor = tiny_model(stages=4)
     processor.set_prompt_format("plain")
     lines = SyntheticDataset("line", count=count, sizes=[[32, 32], [32, 96]], cap=(0.5, 0.7), noise=0.0)
     rows = EncodedDataset(lines, processor, max_length=200)
     batch = Collator(processor.tokenizer.pad_token_id)([rows[index] for index in range(count)])
     torch.manual_seed(0)
-    return EncoderReader(model, CELL_END), {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+    return EncoderWithCtcHead(model, CELL_END), {
+        key: value for key, value in batch.items() if isinstance(value, Tensor)
+    }
 
 
-def _read_lines(reader: EncoderReader, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+def _read_lines(reader: EncoderWithCtcHead, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     return reader.read(reader._strips(pixels, sizes, [1] * len(pixels)))
 
 
-def _read_greedily(reader: EncoderReader, batch: dict[str, Tensor]) -> list[list[int]]:
+def _read_greedily(reader: EncoderWithCtcHead, batch: dict[str, Tensor]) -> list[list[int]]:
     log_probabilities, lengths = _read_lines(reader, batch["pixel_values"], batch["image_sizes"])
     best = [row[:length].argmax(-1).tolist() for row, length in zip(log_probabilities, lengths, strict=True)]
     merged = [[step for step, _ in itertools.groupby(row)] for row in best]
     return [[step for step in row if step != reader.blank] for row in merged]
 
 
-def _texts(reader: EncoderReader, labels: Tensor) -> list[list[int]]:
+def _texts(reader: EncoderWithCtcHead, labels: Tensor) -> list[list[int]]:
     return [[label for label in row if label not in (-100, reader.end)] for row in labels.tolist()]
 
 

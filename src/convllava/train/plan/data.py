@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..constants import IGNORE_INDEX
-from ..data.batching import EncodedDataset
-from ..data.catalog import Card, card, find_root, names
-from ..data.mixture import Mixture
-from ..data.samples import Sample, SampleSource
-from ..model import ConvLlavaConfig, ConvLlavaProcessor
-from .recipe import DataEntry, Recipe
-from .recipe_data import open_entry, open_mixture
+from ...constants import IGNORE_INDEX
+from ...data.batching import EncodedDataset
+from ...data.catalog import Card, card, find_root, names
+from ...data.mixture import Mixture
+from ...data.samples import Sample, SampleSource
+from ...model import ConvLlavaConfig, ConvLlavaProcessor
+from ..data_loading import open_entry, open_mixture
+from ..recipe import DataEntry, Recipe
 
 PROBED_SAMPLES = 32
 CHARACTERS_A_TOKEN = 4.0

@@ -9,10 +9,10 @@ everything trained costs nothing on the way back and is computed without a graph
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..analysis.counting import Cost, attention_macs
-from ..analysis.model_cost import geometry_of, projector_cost
-from ..analysis.vision import encoder_cost
-from ..model import ConvLlavaConfig
+from ...analysis.counting import Cost, attention_macs
+from ...analysis.model_cost import geometry_of, projector_cost
+from ...analysis.vision import encoder_cost
+from ...model import ConvLlavaConfig
 
 REFERENCE_CELLS = 16
 """Side of the image, in cells, on which an encoder without a fixed resolution is counted: its cost is linear."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .answers import read_answers
-from .log_file import LOG_FILE, read_log
-from .report_page import TEMPLATE
+from ..callbacks import LOG_FILE, read_log
+from ..sample_answers import read_answers
+from .page import TEMPLATE
 
 REPORT_FILE = "report.html"
 

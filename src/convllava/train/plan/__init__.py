@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from transformers import CLIPVisionConfig
 
-from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration
-from .arguments import split_batch
-from .planned_data import PROBED_SAMPLES, PlannedData, plan_data
-from .protocol import check_protocol
-from .recipe import Recipe, ReportedCost
-from .setup import outline
-from .stages import LANGUAGE_MODEL, set_trainable
-from .training_flops import Flow, PartFlops, flows, sample_flops
-from .training_memory import Memory, Sizes, activation_bytes, replicated, sharded
+from ...model import ConvLlavaConfig, ConvLlavaForConditionalGeneration
+from ..data_loading import split_batch
+from ..lora import add_adapters
+from ..model_setup import resolve_model
+from ..recipe import Recipe, ReportedCost
+from ..stages import LANGUAGE_MODEL, check_protocol
+from .data import PROBED_SAMPLES, PlannedData, plan_data
+from .flops import Flow, PartFlops, flows, sample_flops
+from .memory import Memory, Sizes, activation_bytes, replicated, sharded
 
 __all__ = ["PROBED_SAMPLES", "ModuleCount", "Plan", "plan", "share_of_full_rate"]
 
@@ -101,8 +101,8 @@ def plan(recipe: Recipe, processes: int = 1, device_memory: float | None = None)
         ValueError: For everything that would also stop the training before its first step.
     """
     per_device, accumulation = split_batch(recipe, processes)
-    model, processor = outline(recipe)
-    set_trainable(model, recipe)
+    resolved = resolve_model(recipe, fetch=False)
+    model, processor = resolved.outline(), resolved.processor
     protocol = check_protocol(recipe, model, (processes, per_device, accumulation))
     data = plan_data(recipe, model.config, processor)
     weights = _weights(model, recipe)
@@ -221,10 +221,8 @@ def _weights(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> list[_
         return [
             _Weight(name, one.numel(), one.requires_grad, 4.0 * one.numel()) for name, one in model.named_parameters()
         ]
-    from .lora import put_adapters
-
     with torch.device("meta"):
-        adapted = put_adapters(model, recipe)
+        adapted = add_adapters(model, recipe)
     return [_adapted(name, parameter, recipe) for name, parameter in adapted.named_parameters()]
 
 

@@ -12,9 +12,9 @@ padding.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..analysis.model_cost import geometry_of
-from ..model import ConvLlavaConfig, ConvLlavaVisionConfig
-from .training_flops import Flow, reference_image, vision_parts
+from ...analysis.model_cost import geometry_of
+from ...model import ConvLlavaConfig, ConvLlavaVisionConfig
+from .flops import Flow, reference_image, vision_parts
 
 GIB = 1 << 30
 _CONVNEXT_INSIDE = 12

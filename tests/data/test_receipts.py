@@ -261,7 +261,7 @@ def test_images_cut_short_or_to_be_turned_are_named(sroie: Path, tmp_path: Path)
     (sroie / "img" / "._002.jpg").write_text("left by another system")
     messages = [own.message for own in read_receipts(sroie)[1]]
     assert len(messages) == 2
-    assert "000.jpg is not an image that can be read (image file is truncated" in messages[0]
+    assert "000.jpg is damaged (image file is truncated" in messages[0]
     assert "001.jpg is to be shown turned (EXIF)" in messages[1]
 
 

@@ -15,8 +15,9 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
+from ..images import ImageError
 from .faults import BadSampleError, Fault, refusal
-from .images import StoredImage, UnreadableImageError, image_size
+from .images import StoredImage, stored_size
 from .records import ROLES, read_sample, record_id
 from .samples import Origin, Sample, text_length
 
@@ -85,8 +86,8 @@ class ConversationDataset:
     def image_sizes(self, index: int) -> list[tuple[int, int]]:
         """Return (height, width) of each image from the files' headers; empty where one cannot be read."""
         try:
-            return [image_size(image) for image in self[index].images]
-        except UnreadableImageError:  # said when the sample is read, with its name
+            return [stored_size(image) for image in self[index].images]
+        except ImageError:  # said when the sample is read, with its name
             return []
 
     def text_length(self, index: int) -> int:

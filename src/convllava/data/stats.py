@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..images import ImageError
 from .faults import Fault
-from .images import UnreadableImageError, image_size
+from .images import stored_size
 from .samples import Sample, text_length
 
 Size = tuple[int, int]
@@ -100,8 +101,8 @@ def _facts(entry: Sample | Fault) -> tuple[list[Size] | None, int]:
     if isinstance(entry, Fault):
         return None, 0
     try:
-        return [image_size(image) for image in entry.images], text_length(entry.messages)
-    except UnreadableImageError:
+        return [stored_size(image) for image in entry.images], text_length(entry.messages)
+    except ImageError:
         return None, 0
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from ...images import DATA_SET_LIMITS, ImageError, open_stream, to_rgb, undecoded, upright_size
 from ..faults import Fault, place_of
-from ..images import EncodedImage, StoredImage, UnreadableImageError, reading, upright_size
+from ..images import EncodedImage, StoredImage, fault_of
 from ..records import answers
 from ..samples import Sample
 from .preview import Piece, pieces_of
@@ -105,16 +106,17 @@ class Inspector:
     def _look_at(self, image: StoredImage, sample: Sample, facts: Facts) -> None:
         try:
             data = _bytes_of(image)
-            with warnings.catch_warnings(), reading(image), Image.open(BytesIO(data)) as opened:
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here in our own words
-                opened.load()
-                size = upright_size(opened)
-        except UnreadableImageError as error:
-            facts.faults.append(sample.fault(error.kind, str(error)))
+                with undecoded(data, name=str(image), limits=DATA_SET_LIMITS) as opened:
+                    size, format = upright_size(opened), opened.format
+                    to_rgb(opened)
+        except ImageError as error:
+            facts.faults.append(sample.fault(*fault_of(error)))
             return
         facts.sizes.append(size)
         facts.image_digests.append(_digest(data))
-        facts.faults += (sample.fault(kind, text) for kind, text in self._remarks(image, size, opened.format))
+        facts.faults += (sample.fault(kind, text) for kind, text in self._remarks(image, size, format))
 
     def _remarks(self, image: StoredImage, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
         height, width = size
@@ -167,8 +169,8 @@ def _bytes_of(image: StoredImage) -> bytes:
     if isinstance(image, EncodedImage):
         return image.data
     if isinstance(image, Path):
-        with reading(image):
-            return image.read_bytes()
+        with open_stream(image) as file:
+            return file.read()
     stream = BytesIO()
     image.save(stream, "PPM" if image.mode in ("L", "RGB") else "PNG")
     return stream.getvalue()

@@ -24,8 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
-
+from ...image_conversion import orientation
+from ...images import DATA_SET_LIMITS, undecoded
 from .receipt import FIELDS, PixelBox, Receipt, TextLine
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -171,16 +171,13 @@ def _parse(path: Path, text: str, place: str = "") -> Any:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) of an image that can be decoded to its end."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            size = image.size
-    except (OSError, SyntaxError) as error:  # a damaged PNG is a SyntaxError to Pillow
-        raise ValueError(f"{path} is not an image that can be read ({error})") from error
+    """Return (width, height) of an upright image that can be decoded to its end."""
+    with undecoded(path, limits=DATA_SET_LIMITS) as image:
+        turned = orientation(image) != 1
+        image.load()
+        size = image.size
     if turned:
-        raise ValueError(f"{path} is to be shown turned (EXIF): nobody can say how its boxes lie; save it upright")
+        raise ValueError(f"{path} is to be shown turned (EXIF), so its boxes are ambiguous: save it upright")
     return size
 
 

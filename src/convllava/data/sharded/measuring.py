@@ -2,8 +2,9 @@
 
 from typing import Protocol
 
+from ...images import ImageError
 from ..faults import BadSampleError
-from ..images import UnreadableImageError, image_size
+from ..images import stored_size
 from ..samples import Sample, text_length
 
 
@@ -17,6 +18,6 @@ def measure(source: Indexed, index: int) -> tuple[list[tuple[int, int]], int]:
     """Return sizes of the images and characters of the texts; nothing of a sample that cannot be used."""
     try:
         sample = source[index]
-        return [image_size(image) for image in sample.images], text_length(sample.messages)
-    except (BadSampleError, UnreadableImageError):  # said when the sample is read
+        return [stored_size(image) for image in sample.images], text_length(sample.messages)
+    except (BadSampleError, ImageError):  # said when the sample is read
         return [], 0

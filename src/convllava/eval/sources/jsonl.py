@@ -7,8 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from ...images import DATA_SET_LIMITS, image_size
 from .cells import KIT_MISSING
 from .table import BenchmarkImage, FileImage, Row, Table, check_indices, cleaned
 
@@ -58,13 +57,13 @@ def _image(path: Path, line: int, name: str, folders: Sequence[Path]) -> Benchma
         if (folder / name).is_file():
             try:
                 return _file(folder / name)
-            except Exception as error:  # decoders raise anything on damaged data
-                raise ValueError(f"{path}, line {line}: {folder / name} is not an image that can be read") from error
+            except ValueError as error:
+                raise ValueError(f"{path}, line {line}: {error}") from error
     looked = ", ".join(str(folder / name) for folder in folders)
     raise ValueError(f"{path}, line {line}: no image {name!r}; looked for {looked}")
 
 
 @lru_cache(maxsize=1 << 16)
 def _file(path: Path) -> FileImage:
-    with Image.open(path) as image:
-        return FileImage(path, image.size)
+    height, width = image_size(path, limits=DATA_SET_LIMITS)
+    return FileImage(path, (width, height))

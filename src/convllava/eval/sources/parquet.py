@@ -9,8 +9,9 @@ from typing import Any
 
 from PIL import Image
 
+from ...images import DATA_SET_LIMITS, image_size, open_image
 from .cells import KIT_MISSING
-from .table import BenchmarkImage, Row, Table, check_indices, cleaned, decoded, size_of
+from .table import BenchmarkImage, Row, Table, check_indices, cleaned
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class ParquetImage:
 
     def open(self) -> Image.Image:
         cell = _column(self.path, self.group, self.column)[self.row].as_py()
-        return decoded((cell if self.number is None else cell[self.number])["bytes"])
+        data = (cell if self.number is None else cell[self.number])["bytes"]
+        return open_image(data, name="the image cell", limits=DATA_SET_LIMITS)
 
 
 def read_parquet(
@@ -90,10 +92,10 @@ def _images(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[Be
             if member is None or (member["bytes"] is None and member.get("path") is None):
                 continue  # MMMU has columns for seven images
             try:
-                size = size_of(member["bytes"] or b"")
+                height, width = image_size(member["bytes"] or b"", name="the image cell", limits=DATA_SET_LIMITS)
             except ValueError as error:
                 raise ValueError(f"{path}, row {row} of row group {group}: {error}; download it again") from error
-            images.append(ParquetImage(path, group, row, column, number, size))
+            images.append(ParquetImage(path, group, row, column, number, (width, height)))
     return tuple(images)
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
+
+from ...images import image_size
 
 Row = dict[str, Any]
 
@@ -16,7 +17,7 @@ class BenchmarkImage(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height), known without decoding."""
+        """(width, height) as the image is shown, upright, known without decoding."""
         ...
 
     def open(self) -> Any:
@@ -55,7 +56,8 @@ class LoadedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.image.size
+        height, width = image_size(self.image)
+        return (width, height)
 
     def open(self) -> Image.Image:
         return self.image
@@ -70,33 +72,6 @@ class FileImage:
 
     def open(self) -> Path:
         return self.path
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    """Return (width, height) of an encoded image from its header.
-
-    Raises:
-        ValueError: The data are no image.
-    """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return image.size
-    except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError("the data are not an image that can be read") from error
-
-
-def decoded(data: bytes) -> Image.Image:
-    """Return an image decoded completely.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        image = Image.open(BytesIO(data))
-        image.load()
-    except Exception as error:
-        raise ValueError(f"the image is damaged ({error})") from error
-    return image
 
 
 def cleaned(row: Row, kit_compatible: bool, missing: frozenset[str]) -> Row:

@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from ...images import DATA_SET_LIMITS, image_size, open_image
 from .cells import KIT_MISSING, REFERENCE_LENGTH, images_of_cell, parse_index, parse_list
-from .table import BenchmarkImage, Row, Table, cleaned, decoded, size_of
+from .table import BenchmarkImage, Row, Table, cleaned
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class TsvImage:
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             _, cells = next(_Records(stream).read())
-        return decoded(_bytes_of(images_of_cell(cells[self.column])[self.number]))
+        data = _bytes_of(images_of_cell(cells[self.column])[self.number])
+        return open_image(data, name="the image cell", limits=DATA_SET_LIMITS)
 
 
 def read_tsv(path: Path, required: Sequence[str], *, kit_compatible: bool = False) -> Table:
@@ -93,7 +95,10 @@ def _images(path: Path, index: str, cell: str, offset: int, column: int) -> tupl
     if not cell:
         return ()
     try:
-        sizes = [size_of(_bytes_of(image)) for image in images_of_cell(cell)]
+        sizes = [
+            image_size(_bytes_of(image), name="the image cell", limits=DATA_SET_LIMITS)[::-1]
+            for image in images_of_cell(cell)
+        ]
     except ValueError as error:
         raise ValueError(f"{path}, index {index}: {error}; download the file again") from error
     return tuple(TsvImage(path, offset, column, number, size) for number, size in enumerate(sizes))

@@ -13,7 +13,7 @@ from convllava.data.check import Inspector, Limits, Report, check, write_clean_c
 from convllava.data.conversations import ConversationDataset
 from convllava.data.faults import BadSampleError
 from convllava.data.files import open_file
-from convllava.data.listing import Listing
+from convllava.data.samples import NamedSource
 from convllava.model import build_nano_processor
 
 PROCESSOR = build_nano_processor()
@@ -37,7 +37,7 @@ def _write(folder: Path, records: list[dict[str, Any]], name: str = "data.json")
 
 def _check(path: Path | str, *, jobs: int = 0, previewed: int = 0, **limits: Any) -> Report:
     source = open_file(path, streaming=not str(path).endswith((".json", ".jsonl")), on_bad_sample="list")
-    return check([Listing(str(path), source)], Inspector(PROCESSOR, Limits(**limits), previewed), jobs=jobs)
+    return check([NamedSource(str(path), source)], Inspector(PROCESSOR, Limits(**limits), previewed), jobs=jobs)
 
 
 def _found(report: Report) -> list[tuple[int | None, str]]:
@@ -96,7 +96,7 @@ def test_each_fault_is_found_once_and_named(folder: Path, jobs: int) -> None:
         "file": str(path),
         "record": 2,
         "sample_id": "r2",
-        "message": f"no image {folder / 'gone.png'}; set image_folder to where the images lie",
+        "message": f"no image {folder / 'gone.png'}; set image_folder to the folder of the images",
     }
 
 
@@ -141,7 +141,7 @@ def test_the_preview_is_what_is_learnt(folder: Path) -> None:
 def test_shares_count_what_the_run_draws(folder: Path) -> None:
     first = ConversationDataset(_write(folder, [_own("a", "1", image=None)], "a.json"))
     second = ConversationDataset(_write(folder, [_own("b", "123456789", image=None)] * 2, "b.json"))
-    report = check([Listing("a", first, 30), Listing("b", second, 10)], Inspector(PROCESSOR, Limits()))
+    report = check([NamedSource("a", first, 30), NamedSource("b", second, 10)], Inspector(PROCESSOR, Limits()))
     shares = [source["share_of_supervised_tokens"] for source in report.as_json()["sources"]]
     assert shares == pytest.approx([30 * 2 / 160, 10 * 10 / 160])  # each answer and its end token
 

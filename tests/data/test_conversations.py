@@ -142,7 +142,7 @@ def test_all_faults_are_counted_and_a_bad_line_costs_only_itself(folder: Path) -
         ConversationDataset(folder / "data.jsonl")
     dataset = ConversationDataset(folder / "data.jsonl", on_bad_sample="skip")
     assert [fault.kind for fault in dataset.faults] == ["malformed", "role_order"]
-    assert [type(entry).__name__ for entry in dataset.entries()] == ["Sample", "Fault", "Fault", "Sample"]
+    assert [type(entry).__name__ for entry in dataset.records()] == ["Sample", "Fault", "Fault", "Sample"]
     (folder / "data.jsonl").write_text(bad)
     with pytest.raises(ValueError, match="holds no records that can be used"):
         ConversationDataset(folder / "data.jsonl", on_bad_sample="skip")

@@ -28,7 +28,7 @@ def dataset(tmp_path: Path) -> ConversationDataset:
 
 
 def test_counts(dataset: ConversationDataset) -> None:
-    statistics = measure(dataset.entries(), jobs=2)
+    statistics = measure(dataset.records(), jobs=2)
     assert statistics.sizes == {(100, 200): 2, (90, 60): 2}
     assert (statistics.samples, statistics.text_only, statistics.unreadable) == (4, 1, 1)
     assert statistics.text_lengths == [4, 4, 4, 4]
@@ -46,7 +46,7 @@ def test_counts(dataset: ConversationDataset) -> None:
 
 
 def test_plots(dataset: ConversationDataset, tmp_path: Path) -> None:
-    statistics = measure(dataset.entries())
+    statistics = measure(dataset.records())
     by_policy = tokens_by_policy(statistics, {"a <b>": lambda height, width: height * width // 100})
     written = write_plots(tmp_path / "out", statistics, by_policy, "data & more")
     for path in written[:-1]:

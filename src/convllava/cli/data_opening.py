@@ -1,23 +1,31 @@
-"""What ``convllava data check`` and ``data stats`` look at: a file, shards or a recipe, and the model it is for."""
+"""The input of ``convllava data check`` and ``data stats``: a file, shards or a recipe, and the model it is for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..data.listing import Listing
+    from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
     from ..train import Recipe
+    from ..train.recipe import DataEntry
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Sources to look at, and how the model that they are for shows them."""
+    """Opened sources and the model that they are for.
 
-    sources: "list[Listing]"
+    Attributes:
+        sources: The sources, with their names.
+        config: The model's configuration.
+        processor: The model's processor.
+        max_length: Maximum tokens of a sample.
+    """
+
+    sources: "list[NamedSource]"
     config: "ConvLlavaConfig"
     processor: "ConvLlavaProcessor"
     max_length: int
@@ -31,18 +39,18 @@ def open_for_reading(
     model: str | None,
     max_length: int | None,
 ) -> Opened:
-    """Open all that a recipe draws from, or one data set by path; records that cannot be used are kept to be listed.
+    """Open all sources of a recipe, or one data set by path; unusable records are kept to be listed.
 
     Raises:
-        ValueError: It cannot be opened at all, or an option does not go with it.
+        ValueError: A source cannot be opened, or an option does not apply.
     """
     if not what.endswith(RECIPE_ENDINGS):
         if overrides:
-            raise ValueError(f"{overrides[0]}: values are changed in a recipe, and {what} is none")
+            raise ValueError(f"{overrides[0]}: KEY=VALUE changes a recipe (.yaml), and {what} is not one")
         config, processor = _model_parts(model or "nano")
         return Opened([_file(what, image_folder)], config, processor, max_length or 2048)
     if image_folder is not None:
-        raise ValueError("--image-folder: a recipe says itself where its images lie")
+        raise ValueError("--image-folder applies to a data file; a recipe has its own image_folder")
     from ..train import load_recipe
 
     recipe = load_recipe(what, list(overrides))
@@ -63,39 +71,37 @@ def _recipe_parts(recipe: "Recipe", what: str) -> "tuple[ConvLlavaConfig, ConvLl
 
     model, processor = outline(recipe)
     if processor is None:
-        raise ValueError(f"{what} starts from {recipe.init_from}, which is not here; name a model with --model")
+        raise ValueError(f"{what} starts from {recipe.init_from}, which is missing; name a model with --model")
     return model.config, processor
 
 
-def _file(path: str, image_folder: Path | None) -> "Listing":
+def _file(path: str, image_folder: Path | None) -> "NamedSource":
     from ..data.files import open_file
-    from ..data.listing import Listing
-    from ..data.shard_files import is_sharded
+    from ..data.samples import NamedSource
+    from ..data.sharded import is_sharded
 
-    return Listing(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
+    return NamedSource(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
 
 
-def _recipe_sources(recipe: "Recipe") -> "list[Listing]":
-    from ..data.listing import Listing
+def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
+    from ..data.samples import NamedSource
 
     opened = [_entry_source(entry) for entry in recipe.data]
     names = [entry.name or str(entry.path) for entry in recipe.data]
-    return [
-        Listing(name, source, drawn) for name, source, drawn in zip(names, opened, _draws(recipe, opened), strict=True)
-    ]
+    draws = _draws(recipe, opened)
+    return [NamedSource(name, source, drawn) for name, source, drawn in zip(names, opened, draws, strict=True)]
 
 
-def _entry_source(entry: Any) -> Any:
-    from ..data.shard_files import is_sharded
-    from ..data.sources import open_source
+def _entry_source(entry: "DataEntry") -> "RecordSource":
+    from ..data.sharded import is_sharded
+    from ..train.recipe_data import open_entry
 
-    values = entry.model_dump(exclude={"weight"}, exclude_none=True)
-    if entry.path is not None and is_sharded(entry.path):
-        values["streaming"] = True  # nobody wants a copy of the data only to have it looked at
-    return open_source(**values, on_bad_sample="list")
+    # Shards are read in place: storing them only to look at them would take their size again on the disk.
+    streaming = True if entry.path is not None and is_sharded(entry.path) else None
+    return open_entry(entry, on_bad_sample="list", streaming=streaming)
 
 
-def _draws(recipe: "Recipe", sources: Sequence[Any]) -> list[int]:
+def _draws(recipe: "Recipe", sources: "Sequence[RecordSource]") -> list[int]:
     from ..data.mixture import shares
 
     if recipe.max_steps is not None:

@@ -35,8 +35,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
-def root() -> None:
+def root(
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
+    ] = None,
+) -> None:
     """Measure a model on benchmarks and held-out samples."""
+    if plugin:
+        from ..eval.benchmarks import load_plugin
+
+        for path in plugin:
+            load_plugin(path)
 
 
 @app.command()

@@ -25,7 +25,7 @@ COMMANDS = {
     "demo": "Ask the bundled model about images of several shapes.",
     "serve": "Serve a model: OpenAI's API and a page.",
     "train": "Train a model as a recipe says.",
-    "data": "Make data, and look at data.",
+    "data": "Make, check and measure data.",
     "eval": "Run a benchmark, score predictions and tabulate scores.",
     "convert": "Rewrite a checkpoint in another layout.",
     "join": "Join an encoder and a language model by an untrained projector.",

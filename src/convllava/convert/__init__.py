@@ -2,7 +2,7 @@
 
 from .checkpoint import Checkpoint, Weight, Weights, check_head, check_tensors, tensor_faults
 from .converting import Converted, convert
-from .exporting import OnnxCheck, export_backbone, export_onnx, export_with_code
+from .export import OnnxCheck, export_backbone, export_onnx, export_with_code
 from .inspecting import inspect_checkpoint
 from .joining import join, open_parts
 from .json_files import read_json

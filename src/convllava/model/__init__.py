@@ -11,6 +11,7 @@ from transformers import (
 # by its module: without torchvision, transformers 5.16 and 5.17 export a placeholder that refuses everything
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from .acceleration import BACKENDS as ACCELERATED
 from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
 from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens, resized_shape
 from .modeling_convllava import (
@@ -22,7 +23,7 @@ from .modeling_convllava import (
 )
 from .presets import PRESETS, nano, preset
 from .processing_convllava import ConvLlavaProcessor, build_nano_processor, check_context
-from .vision_convllava import ConvLlavaVisionBackbone, ConvLlavaVisionModel, append_stages
+from .vision_convllava import BACKENDS, ConvLlavaVisionBackbone, ConvLlavaVisionModel, append_stages
 
 __all__ = [
     "PRESETS",
@@ -69,6 +70,7 @@ def _register() -> None:
         ConvLlavaConfig, image_processor_classes={"pil": ConvLlavaImageProcessor}, exist_ok=True
     )
     AutoProcessor.register(ConvLlavaConfig, ConvLlavaProcessor, exist_ok=True)
+    BACKENDS.update(ACCELERATED)
 
 
 _register()

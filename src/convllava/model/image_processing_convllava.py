@@ -195,7 +195,7 @@ class ConvLlavaImageProcessor(PilBackend):
 
     Args:
         output_stride: Pixels per visual token and side of the vision encoder.
-        image_aspect_ratio: "pad": centerd on a square of the mean color. "native": the image's own.
+        image_aspect_ratio: "pad": centered on a square of the mean color. "native": the image's own.
         resolution: Side of the square ("pad") or short side ("native"); None (native only): the own size.
         max_visual_tokens: Budget of one image, None for no limit.
         preprocessing: "exact": values equal those of CLIP's image processor. "fast": a level or so beside them on

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessorMixin, TextKwargs
 
+from ..compat import merge_processor_kwargs
 from .character_tokenizer import build_character_tokenizer
 from .chunked_tokenization import ChunkTokenizer, Tokens, overlapping
 from .image_processing_convllava import IMAGE_OPTIONS, ConvLlavaImageProcessor, num_image_tokens
@@ -280,12 +281,10 @@ class ConvLlavaProcessor(ProcessorMixin):
 
     def _sorted_options(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sort the options of a call into text_kwargs and images_kwargs, as transformers does."""
-        merged = self._merge_kwargs(
-            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
-        # Newer versions keep a few options of texts beside text_kwargs.
-        beside = {name: value for name, value in merged.items() if name.startswith("return_")}
-        return {"text_kwargs": beside | merged["text_kwargs"], "images_kwargs": merged["images_kwargs"]}
+        merged = merge_processor_kwargs(self, self.valid_processor_kwargs, self.tokenizer.init_kwargs, **kwargs)
+        # newer versions of transformers keep a few text options at the top level
+        top_level = {name: value for name, value in merged.items() if name.startswith("return_")}
+        return {"text_kwargs": top_level | merged["text_kwargs"], "images_kwargs": merged["images_kwargs"]}
 
     def _split_options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split keywords into processor options and template variables, without what is always so here."""

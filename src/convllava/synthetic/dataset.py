@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from ..data.samples import Sample, assistant_message, user_message
+from ..data.samples import RecordSource, Sample, assistant_message, user_message
 from .documents import DocumentKind
 from .example import Example, Kind
 from .lines import LineKind
@@ -19,8 +19,14 @@ KINDS: dict[str, type[Any]] = {
 }
 """Every kind by name; see ``Kind`` for what a new one must offer."""
 
+CHECKED_SAMPLES = 256
+"""Samples that checks and statistics look at: they are drawn alike, and a recipe's source has millions."""
 
-class SyntheticDataset:
+ENDLESS = 10_000_000
+"""Samples of a source whose recipe sets no count: more than a run draws."""
+
+
+class SyntheticDataset(RecordSource):
     """``count`` images of one kind, each with a question and its answer, or several.
 
     Sample ``i`` depends on kind, seed, split, ``i`` and the options alone, so it is the same in every run, on
@@ -60,6 +66,10 @@ class SyntheticDataset:
         """Draw sample ``index`` with the facts behind it, not only what a model is shown."""
         index = self._check_index(index)
         return self._generator.example(self._stream(index), self._size(index))
+
+    def num_records(self) -> int:
+        """Return the number of samples that a check or statistics look at."""
+        return min(self.count, CHECKED_SAMPLES)
 
     def image_sizes(self, index: int) -> list[Size]:
         """Return (height, width) of the one image, without drawing it."""

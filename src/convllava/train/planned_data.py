@@ -8,10 +8,9 @@ from ..data.batching import EncodedDataset
 from ..data.catalog import Card, card, find_root, names
 from ..data.mixture import Mixture
 from ..data.samples import Sample, SampleSource
-from ..data.sources import open_source
 from ..model import ConvLlavaConfig, ConvLlavaProcessor
 from .recipe import DataEntry, Recipe
-from .recipe_data import open_mixture
+from .recipe_data import open_entry, open_mixture
 
 PROBED_SAMPLES = 32
 CHARACTERS_A_TOKEN = 4.0
@@ -102,8 +101,7 @@ def _lengths(
     known, name = _card_of(entry), str(entry.name or entry.path)
     if known is not None and not _is_here(entry):
         return _known(known, config)
-    told = entry.model_dump(exclude={"weight"}, exclude_none=True)
-    source = open_source(**told, on_bad_sample=recipe.on_bad_sample)
+    source = open_entry(entry, on_bad_sample=recipe.on_bad_sample)
     if processor is not None:
         return _probe(name, source, processor, recipe)
     samples = [source[index] for index in range(min(PROBED_SAMPLES, len(source)))]

@@ -1,7 +1,9 @@
 """Benchmarks by name; one file each."""
 
-from difflib import get_close_matches
+import importlib.util
+from pathlib import Path
 
+from ...support import did_you_mean
 from .base import (
     Benchmark,
     EvalSample,
@@ -36,6 +38,8 @@ __all__ = [
     "Scoring",
     "Verdict",
     "find_benchmark",
+    "load_plugin",
+    "register_benchmark",
 ]
 
 ALL: dict[str, Benchmark] = {
@@ -58,17 +62,44 @@ ALL: dict[str, Benchmark] = {
 """Every benchmark, in the order of the paper's tables."""
 
 
-def find_benchmark(name: str) -> Benchmark:
-    """Return a benchmark by its name here or by that of VLMEvalKit's file, in capitals or not.
+def register_benchmark(benchmark: Benchmark) -> None:
+    """Add a benchmark that is defined outside this package, so that every command finds it by its name.
 
     Raises:
-        ValueError: When there is none; names the nearest.
+        ValueError: The benchmark has no name, or another class has registered the same name.
+    """
+    if not benchmark.name:
+        raise ValueError(f"{type(benchmark).__name__}.name is not set: a benchmark is found by its name")
+    known = ALL.get(benchmark.name)
+    if known is not None and type(known).__qualname__ != type(benchmark).__qualname__:
+        raise ValueError(f"benchmark {benchmark.name!r} exists already as {type(known).__name__}: choose another name")
+    ALL[benchmark.name] = benchmark
+
+
+def load_plugin(path: Path) -> None:
+    """Run a Python file that calls :func:`register_benchmark`.
+
+    Raises:
+        ValueError: The file does not exist, is not Python, or registers no benchmark.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ValueError(f"{path} is not a Python file: give a .py file that calls convllava.eval.register_benchmark")
+    before = dict(ALL)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    if before == ALL:
+        raise ValueError(f"{path} registers no benchmark: call convllava.eval.register_benchmark in it")
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """Return a benchmark by its name, or by the name of its VLMEvalKit file; case does not matter.
+
+    Raises:
+        ValueError: The name is unknown.
     """
     by_name = {known.lower(): benchmark for known, benchmark in ALL.items()}
     by_file = {benchmark.file.lower(): benchmark for benchmark in ALL.values() if benchmark.file}
     found = by_name.get(name.lower()) or by_file.get(name.lower())
-    if found is not None:
-        return found
-    near = get_close_matches(name, ALL, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"no benchmark {name!r}{hint} Known: {', '.join(ALL)}")
+    if found is None:
+        raise ValueError(f"no benchmark {name!r}{did_you_mean(name, ALL) or '.'} Known: {', '.join(ALL)}")
+    return found

@@ -1,4 +1,4 @@
-"""A copy of a data set without the records that cannot be used and without repetitions; the original stays as it is."""
+"""A copy of a data set without unusable and repeated records."""
 
 import json
 import tarfile
@@ -12,20 +12,23 @@ from ..conversations import ConversationDataset, read_records
 from ..faults import BadSampleError, Fault
 from ..files import FileDataset
 from ..samples import Sample
-from ..shard_files import PARQUET, is_remote, tar_key
-from .inspecting import Facts
+from ..sharded.files import PARQUET, is_remote
+from ..sharded.tar import sample_key
+from .inspector import Inspection
 
-Judge = Callable[[Sample], Facts]
+Inspect = Callable[[Sample], Inspection]
 
 
 @dataclass(frozen=True)
-class Cleaned:
-    """What became of a copy.
+class CleanCopy:
+    """The result of writing a clean copy.
 
     Attributes:
         path: The file, or the folder of shards.
-        repaired: Records whose roles were put in order as LLaVA's own code does: turns of the assistant before the
-            first question and questions that nobody answers at the end are cut off.
+        kept: Number of records that were copied unchanged.
+        dropped: Number of records that were left out.
+        repaired: Number of records whose roles were put in order, as in LLaVA's code: turns of the assistant before
+            the first question and unanswered questions at the end are cut off.
     """
 
     path: Path
@@ -34,17 +37,17 @@ class Cleaned:
     repaired: int
 
 
-def write_clean_copy(dataset: FileDataset, faults: Collection[Fault], target: Path, judge: Judge) -> Cleaned:
-    """Write the records of a data set that have neither errors nor an earlier twin.
+def write_clean_copy(dataset: FileDataset, faults: Collection[Fault], target: Path, inspect: Inspect) -> CleanCopy:
+    """Write the records of a data set that have neither errors nor an earlier duplicate.
 
     Args:
-        dataset: As it was checked.
-        faults: What was found.
+        dataset: The data set that was checked.
+        faults: The faults that the check found.
         target: A file for JSON and JSONL, a folder for shards; it must not exist.
-        judge: Looks at a repaired record once more.
+        inspect: Inspects a repaired record.
 
     Raises:
-        ValueError: The target exists, has another ending than the original, or shards lie behind a URL.
+        ValueError: The target exists or has another ending than the original, or shards are behind a URL.
     """
     if target.exists():
         raise ValueError(f"{target} exists; give a new path for the cleaned copy")
@@ -53,15 +56,15 @@ def write_clean_copy(dataset: FileDataset, faults: Collection[Fault], target: Pa
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         draft = Path(scratch) / target.name
         if isinstance(dataset, ConversationDataset):
-            cleaned = _clean_records(dataset, dropped.get(str(dataset.path), set()), faults, draft, judge)
+            cleaned = _clean_records(dataset, dropped.get(str(dataset.path), set()), faults, draft, inspect)
         else:
             cleaned = _clean_shards(dataset.files, dropped, draft)
         draft.rename(target)
-    return Cleaned(target, *cleaned)
+    return CleanCopy(target, *cleaned)
 
 
 def _dropped(faults: Collection[Fault]) -> dict[str, set[int]]:
-    """Return the records of each file that stay out."""
+    """Return the records of each file that are left out."""
     found: dict[str, set[int]] = {}
     for fault in faults:
         if (fault.is_error or fault.kind == "duplicate") and fault.record is not None:
@@ -70,7 +73,7 @@ def _dropped(faults: Collection[Fault]) -> dict[str, set[int]]:
 
 
 def _clean_records(
-    dataset: ConversationDataset, dropped: set[int], faults: Collection[Fault], draft: Path, judge: Judge
+    dataset: ConversationDataset, dropped: set[int], faults: Collection[Fault], draft: Path, inspect: Inspect
 ) -> tuple[int, int, int]:
     path = dataset.path
     if draft.suffix != path.suffix:
@@ -81,15 +84,15 @@ def _clean_records(
     for number, text, record in read_records(path):
         if number not in dropped:
             kept.append(text.strip())
-        elif number in misplaced and (mended := mended_record(record)) and _is_good(dataset, mended, number, judge):
-            kept.append(json.dumps(mended, ensure_ascii=False))
+        elif number in misplaced and (cut := repaired_record(record)) and _is_good(dataset, cut, number, inspect):
+            kept.append(json.dumps(cut, ensure_ascii=False))
             repaired += 1
     draft.write_text("\n".join(kept) + "\n" if path.suffix == ".jsonl" else "[\n" + ",\n".join(kept) + "\n]\n", "utf-8")
     return len(kept), len(dropped) - repaired, repaired
 
 
-def mended_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record that begins with a question and ends with an answer."""
+def repaired_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record cut so that it begins with a question and ends with an answer; empty if none is left."""
     turns = list(record["conversations"])
     system = turns[:1] if turns[0]["from"] == "system" else []
     dialogue = turns[len(system) :]
@@ -100,9 +103,9 @@ def mended_record(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "conversations": system + dialogue} if dialogue else {}
 
 
-def _is_good(dataset: ConversationDataset, record: dict[str, Any], number: int, judge: Judge) -> bool:
+def _is_good(dataset: ConversationDataset, record: dict[str, Any], number: int, inspect: Inspect) -> bool:
     try:
-        return not judge(dataset.sample_of(record, number)).has_errors
+        return not inspect(dataset.sample_of(record, number)).has_errors
     except BadSampleError:
         return False
 
@@ -127,7 +130,7 @@ def _clean_parquet(source: Path, dropped: set[int], target: Path) -> int:
     with ParquetWriter(target, opened.schema_arrow) as writer:
         for group in range(opened.num_row_groups):
             table = opened.read_row_group(group)
-            mask = [first + row not in dropped for row in range(len(table))]
+            mask = [first + offset not in dropped for offset in range(len(table))]
             writer.write_table(table.filter(array(mask)))
             first, kept = first + len(table), kept + sum(mask)
     return kept
@@ -145,10 +148,10 @@ def _clean_tar(source: Path, dropped: set[int], target: Path) -> int:
 
 
 def _numbered_members(archive: tarfile.TarFile) -> Iterator[tuple[int, tarfile.TarInfo]]:
-    """Yield the files of an archive with the number of the sample that they belong to."""
+    """Yield the files of an archive with the number of their sample."""
     number, last = -1, None
     for member in archive:
-        key = tar_key(member)
+        key = sample_key(member)
         if key is not None:
             number, last = number + (key != last), key
             yield number, member

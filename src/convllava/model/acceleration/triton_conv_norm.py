@@ -82,11 +82,11 @@ def _convolve_and_norm(
     if keep:
         tl.store(convolved + place, total, mask=mask)
     mean = tl.sum(total, axis=1) / channels
-    centerd = tl.where(inside[None, :], total - mean[:, None], 0.0)
-    spread = 1 / tl.sqrt(tl.sum(centerd * centerd, axis=1) / channels + epsilon)
+    centered = tl.where(inside[None, :], total - mean[:, None], 0.0)
+    spread = 1 / tl.sqrt(tl.sum(centered * centered, axis=1) / channels + epsilon)
     factors = tl.load(norm_weight + column, mask=inside, other=0.0).to(tl.float32)
     offsets = tl.load(norm_bias + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(target + place, centerd * spread[:, None] * factors[None, :] + offsets[None, :], mask=mask)
+    tl.store(target + place, centered * spread[:, None] * factors[None, :] + offsets[None, :], mask=mask)
 
 
 @triton.jit
@@ -116,9 +116,9 @@ def _norm_backward(
         place = tl.cast(row, tl.int64) * channels + column
         values = tl.load(convolved + place, mask=mask, other=0.0).to(tl.float32)
         outer = tl.load(gradient + place, mask=mask, other=0.0).to(tl.float32)
-        centerd = tl.where(inside, values - tl.sum(values, axis=0) / channels, 0.0)
-        spread = 1 / tl.sqrt(tl.sum(centerd * centerd, axis=0) / channels + epsilon)
-        normed = centerd * spread
+        centered = tl.where(inside, values - tl.sum(values, axis=0) / channels, 0.0)
+        spread = 1 / tl.sqrt(tl.sum(centered * centered, axis=0) / channels + epsilon)
+        normed = centered * spread
         inner = outer * factors
         common = tl.sum(inner, axis=0) / channels
         along = tl.sum(inner * normed, axis=0) / channels

@@ -1,4 +1,4 @@
-"""The random order in which shards are walked, without end."""
+"""Samples of shards in a random order without end."""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -8,22 +8,21 @@ from typing import Protocol
 
 import numpy as np
 
-from ..samples import Sample
-from .measuring import measure
-from .rows import WINDOW, Rows
+from ..samples import Sample, measure
+from .records import WINDOW, RecordReader
 
 KEPT_PERMUTATIONS = 64
 
-KEPT_FACTS = 100_000
-"""Sizes and lengths that a walk remembers, samples."""
+KEPT_SIZES = 100_000
+"""Samples whose image sizes and text lengths are remembered."""
 
 
 class Shards(Protocol):
-    """What is walked: a ``ShardedDataset``."""
+    """The part of a ``ShardedDataset`` that is shuffled."""
 
     path: str | Path
     files: list[str]
-    rows: Rows
+    reader: RecordReader
 
     def __len__(self) -> int: ...
 
@@ -32,19 +31,19 @@ class Shards(Protocol):
         ...
 
 
-class ShardWalk:
+class ShuffledShards:
     """Samples of a sharded data set in the random order of a seed, pass after pass without end.
 
-    Position ``n`` depends on the seed and the data alone. Asking for positions roughly in order is cheap; a far jump
-    in a stream reads what lies between in the shard.
+    Sample ``n`` depends on the seed and the data alone. Reading roughly in order is cheap; a far jump in a stream reads
+    the records in between.
     """
 
     def __init__(self, dataset: Shards, seed: Sequence[int]) -> None:
         self._dataset = dataset
         self._seed = tuple(seed)
-        self._starts = [0]  # of the segments, a shard in a pass each, as far as they are known
+        self._starts = [0]  # first index of each segment (one shard in one pass), as far as they are known
         self._permutations: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
-        self._facts: OrderedDict[int, tuple[list[tuple[int, int]], int]] = OrderedDict()
+        self._sizes: OrderedDict[int, tuple[list[tuple[int, int]], int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -61,35 +60,35 @@ class ShardWalk:
         return self._measured(index)[1]
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Return shard and row of a position of the walk."""
+        """Return the shard of a sample and the record's index in it."""
         if index < 0:
-            raise IndexError(f"position {index} of a walk")
+            raise IndexError(f"sample {index} of shuffled shards")
         segment = max(bisect_right(self._starts, index) - 1, 0)
         while True:
             shard = self._shard(segment)
-            row = index - self._starts[segment]
-            reached = self._dataset.rows.reach(shard, row + 1)
-            if reached > row:
-                return shard, self._shuffled(segment, shard, row)
+            offset = index - self._starts[segment]
+            available = self._dataset.reader.available(shard, offset + 1)
+            if available > offset:
+                return shard, self._shuffle(segment, shard, offset)
             segment += 1
             if segment == len(self._starts):
-                self._starts.append(self._starts[-1] + reached)
+                self._starts.append(self._starts[-1] + available)
             self._check_progress(segment)
 
     def _shard(self, segment: int) -> int:
-        """Return the shard of a segment of the walk: one pass has as many segments as there are shards."""
-        number, place = divmod(segment, len(self._dataset.files))
-        return int(self._permutation(len(self._dataset.files), number)[place])
+        """Return the shard of a segment: one pass has as many segments as there are shards."""
+        number, rank = divmod(segment, len(self._dataset.files))
+        return int(self._permutation(len(self._dataset.files), number)[rank])
 
-    def _shuffled(self, segment: int, shard: int, row: int) -> int:
-        """Return the row that stands at ``row`` once the windows of a shard are shuffled."""
-        start = row // WINDOW * WINDOW
-        length = self._dataset.rows.reach(shard, start + WINDOW) - start
+    def _shuffle(self, segment: int, shard: int, offset: int) -> int:
+        """Return the index of the record at ``offset`` once the windows of a shard are shuffled."""
+        start = offset // WINDOW * WINDOW
+        length = self._dataset.reader.available(shard, start + WINDOW) - start
         number = segment // len(self._dataset.files)
-        return start + int(self._permutation(length, number, shard, start)[row - start])
+        return start + int(self._permutation(length, number, shard, start)[offset - start])
 
     def _permutation(self, length: int, *place: int) -> np.ndarray:
-        """Return the permutation that belongs to a place of the walk."""
+        """Return the permutation of (pass) for shards, or of (pass, shard, start) for a window."""
         key = (length, *place)
         if key not in self._permutations:
             rng = np.random.default_rng([*self._seed, len(place), *place])
@@ -104,8 +103,8 @@ class ShardWalk:
             raise ValueError(f"{self._dataset.path} holds no records")
 
     def _measured(self, index: int) -> tuple[list[tuple[int, int]], int]:
-        if index not in self._facts:
-            self._facts[index] = measure(self, index)
-            if len(self._facts) > KEPT_FACTS:
-                self._facts.popitem(last=False)
-        return self._facts[index]
+        if index not in self._sizes:
+            self._sizes[index] = measure(self, index)
+            if len(self._sizes) > KEPT_SIZES:
+                self._sizes.popitem(last=False)
+        return self._sizes[index]

@@ -1,4 +1,4 @@
-"""The kernels for a GPU: in Triton's interpreter on the CPU, and on a GPU where there is one."""
+"""The Triton kernels: in Triton's interpreter on the CPU, and on a GPU where one is present."""
 
 import importlib.util
 import os
@@ -23,7 +23,7 @@ def _tensors(channels: int, size: tuple[int, int], kernel: int, device: str, dty
     return [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for shape in shapes]
 
 
-def _plain(features: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+def _unfused(features: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
     weight, bias, norm_weight, norm_bias = weights
     convolved = F.conv2d(
         features.permute(0, 3, 1, 2), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight)
@@ -32,13 +32,13 @@ def _plain(features: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
 
 
 def check(device: str, dtype: torch.dtype = torch.float32, tolerance: float = 1e-4) -> None:
-    """Compare kernels and plain operations: values and gradients."""
-    from convllava.model.triton_kernels import bias_gelu_, depthwise_norm, scale_and_add_
+    """Compare values and gradients of the kernels with those of PyTorch's operations."""
+    from convllava.model.acceleration.triton_conv_norm import bias_gelu_, depthwise_norm, scale_and_add_
 
     for channels, size, kernel in [(6, (2, 4), 7), (33, (2, 1), 3), (4, (9, 2), 3)]:
         found, exact = (_tensors(channels, size, kernel, device, dtype) for _ in range(2))
         exact = [tensor.detach().double().requires_grad_() for tensor in exact]
-        ours, theirs = depthwise_norm(*found, 1e-6), _plain(*exact)
+        ours, theirs = depthwise_norm(*found, 1e-6), _unfused(*exact)
         with torch.no_grad():
             assert torch.equal(depthwise_norm(*found, 1e-6), ours)
         weights = torch.randn_like(ours)
@@ -57,7 +57,7 @@ def check(device: str, dtype: torch.dtype = torch.float32, tolerance: float = 1e
 
 @needs_triton
 def test_kernels_in_the_interpreter() -> None:
-    # in a process of its own: triton decides when it is imported
+    # in a separate process: triton reads the variable when it is imported
     code = f"import sys; sys.path.insert(0, {str(HERE.parent)!r}); import {HERE.stem}; {HERE.stem}.check('cpu')"
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

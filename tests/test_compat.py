@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import nn
 from transformers import ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
@@ -143,3 +144,11 @@ def test_onednn_int8_linear() -> None:
         values, 1.0, 0, pack(weight, [4, 8]), ones, zeros, torch.zeros(6), 1.0, 0, torch.float32, "none", [], ""
     )
     torch.testing.assert_close(found, values.float() @ weight.float().T)
+
+
+@names("accelerate", "GradientState._set_sync_gradients")
+def test_set_gradient_sync() -> None:
+    accelerator = Accelerator(cpu=True)
+    for is_last in (False, True):
+        compat.set_gradient_sync(accelerator, is_last)
+        assert accelerator.sync_gradients == is_last

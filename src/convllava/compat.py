@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
 
 class ReportsWeightChanges:
@@ -174,3 +175,13 @@ def onednn_int8_linear() -> tuple[Callable[..., Any], Callable[..., Any]]:
     import torch
 
     return torch.ops.onednn.qlinear_prepack, torch.ops.onednn.qlinear_pointwise
+
+
+def set_gradient_sync(accelerator: "Accelerator", is_last: bool) -> None:
+    """Tell accelerate whether the next backward pass is the last one before the optimizer step.
+
+    Borrows ``GradientState._set_sync_gradients`` (accelerate 1.15), from which DeepSpeed's engine learns where
+    gradient accumulation ends. ``Accelerator.accumulate`` sets it too, but divides the loss by the number of
+    micro-batches, and ours is divided by the tokens of the global batch already. Awaited: a public setter.
+    """
+    accelerator.gradient_state._set_sync_gradients(is_last)

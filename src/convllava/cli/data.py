@@ -10,7 +10,6 @@ import typer
 from .data_check import check
 from .data_stats import stats
 from .progress import progress_bar
-from .receipts import import_sroie
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -22,7 +21,6 @@ def data() -> None:
     """Make, check and measure data."""
 
 
-app.command("import-sroie")(import_sroie)
 app.command()(check)
 app.command()(stats)
 

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True)
 SHOWN_CHANGES = 20
 
 Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names, separated by commas.")]
-Suite = Annotated[str, typer.Option(help="table5, table6, table7, paper (tables 5 and 6), synthetic or receipts.")]
+Suite = Annotated[str, typer.Option(help="table5, table6, table7, paper (tables 5 and 6), synthetic or pages.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
 Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an old one is gone on with.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples: for a try, not for a figure.")]

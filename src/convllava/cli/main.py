@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 COMMANDS = {
     "ask": "Ask a question about images.",
     "chat": "Talk about images, in several turns.",
-    "demo": "Ask the bundled model about images of several shapes.",
+    "demo": "Ask the bundled model about one image of each kind.",
     "serve": "Serve a model: OpenAI's API and a page.",
     "train": "Train a model as a recipe says.",
     "data": "Make, check and measure data.",

@@ -244,7 +244,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_finite(model: ConvLlavaForConditionalGeneration, checkpoint: Checkpoint) -> None:
     for name, tensor in model.state_dict().items():
-        if name not in checkpoint.weights and name not in model._tied_weights_keys:
+        if name not in checkpoint.weights and name not in model.tied_weights():
             continue  # scales of quantized weights and the like
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.is_floating_point() or tensor.is_meta:
             tensor = checkpoint.weights[name].load()  # quantized, or kept elsewhere

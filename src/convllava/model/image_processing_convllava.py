@@ -19,9 +19,9 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
 from ..images import open_image
+from .configuration_convllava import IMAGE_ASPECT_RATIOS
 from .fast_image_processing import decode, in_threads, normalize_into, resize, resize_padded
 
-IMAGE_ASPECT_RATIOS = ("pad", "native")
 PREPROCESSING = ("exact", "fast")
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..compat import render_chat_template
 from ..constants import IMAGE_TOKEN
+from .configuration_convllava import PROMPT_FORMAT_NAMES
 
 Message = dict[str, Any]
 Span = tuple[int, int]
@@ -108,8 +109,6 @@ PROMPT_FORMATS: dict[str, str] = {
     "plain": _WRITE_CONTENT + _PLAIN,
 }
 """Chat templates by name. One name more, "tokenizer", stands for the language model's own."""
-
-PROMPT_FORMAT_NAMES = (*PROMPT_FORMATS, "tokenizer")
 
 
 def chat_template(prompt_format: str, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -22,7 +22,6 @@ from .mmmu import MMMU
 from .mmvet import MMVet
 from .pope import POPE
 from .realworldqa import RealWorldQA
-from .receipts import all_receipts
 from .refcoco import all_splits
 from .seedbench import SeedBench
 from .textvqa import TextVQA
@@ -56,7 +55,6 @@ ALL: dict[str, Benchmark] = {
         POPE(),
         *all_splits(),
         *all_drawn(),
-        *all_receipts(),
     )
 }
 """Every benchmark, in the order of the paper's tables."""

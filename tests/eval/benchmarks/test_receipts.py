@@ -7,9 +7,8 @@ import pytest
 from receipt_files import write_sroie
 
 from convllava.data.receipts import ImportOptions, import_receipts
-from convllava.eval import run_benchmark
-from convllava.eval.benchmarks import LoadOptions, Record, Scoring, find_benchmark
-from convllava.eval.paper import SUITES
+from convllava.eval import LoadOptions, Prediction, Scoring, find_benchmark, run_benchmark
+from convllava.eval.suite import SUITES
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +25,8 @@ def rows_of(name: str, data: Path) -> list[dict[str, Any]]:
     return [questions[index].row for index in range(len(questions))]
 
 
-def answered(rows: list[dict[str, Any]], predictions: list[str]) -> list[Record]:
-    return [Record(str(row["index"]), row, text) for row, text in zip(rows, predictions, strict=True)]
+def answered(rows: list[dict[str, Any]], predictions: list[str]) -> list[Prediction]:
+    return [Prediction(str(row["index"]), row, text) for row, text in zip(rows, predictions, strict=True)]
 
 
 def test_lines_count_edits_without_case() -> None:
@@ -39,7 +38,7 @@ def test_lines_count_edits_without_case() -> None:
 
 
 def test_an_error_counts_as_nothing_read() -> None:
-    record = Record("1", {"answer": "CASH"}, "", error="too long")
+    record = Prediction("1", {"answer": "CASH"}, "", error="too long")
     assert find_benchmark("receipts-lines").outcome([record], Scoring()).value == 1.0
 
 

@@ -9,28 +9,41 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics import anls, edit_distance
-from ..prompts import Part, PromptProfile, images_first
-from ..sources import Table
-from .base import Benchmark, LoadOptions, Outcome, Record, Row, Scoring, Verdict, mean_outcome, ratio
+from .. import (
+    Benchmark,
+    LoadOptions,
+    Outcome,
+    Prediction,
+    PromptPart,
+    PromptProfile,
+    Row,
+    Scoring,
+    Table,
+    Verdict,
+    anls,
+    edit_distance,
+    images_first,
+    mean_outcome,
+    ratio,
+)
 
 
 class _Receipts(Benchmark):
     """What both have in common: data of one's own, asked in the model's own format."""
 
-    own_prompt_format = True
+    keeps_prompt_format = True
     answer_limit = 256
 
-    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
-        return images_first(str(row["question"]), images)
+    def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
+        return images_first(str(row["question"]), num_images)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return self.answer_limit
 
-    def check(self, table: Table, count: int) -> list[str]:
+    def data_warnings(self, table: Table, num_questions: int) -> list[str]:
         return list(table.warnings)
 
-    def missing(self, data: Path) -> str:
+    def missing_data(self, data: Path) -> str:
         return (
             f"no {self.file}.jsonl in {data}: make it with `convllava data import-sroie SOURCE FOLDER` and give FOLDER "
             "as --data"
@@ -50,18 +63,20 @@ class ReceiptLines(_Receipts):
     higher_is_better = False
     answer_limit = 160
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        if record.error is not None:
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        if prediction.error is not None:
             return Verdict(0.0, None, resolved=False)
-        edits, length = _edits(record)
-        return Verdict(max(0.0, 1 - edits / length), record.prediction, bool(record.prediction.strip()))
+        edits, length = _edits(prediction)
+        return Verdict(max(0.0, 1 - edits / length), prediction.text, bool(prediction.text.strip()))
 
-    def outcome(self, records: Sequence[Record], scoring: Scoring) -> Outcome:
-        columns = np.array([_edits(record) for record in records], dtype=float).reshape(-1, 2)
-        with_case = np.array([_edits(record, with_case=True) for record in records], dtype=float).reshape(-1, 2)
-        verdicts = [self.verdict(record, scoring) for record in records]
+    def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
+        columns = np.array([_edits(prediction) for prediction in predictions], dtype=float).reshape(-1, 2)
+        with_case = np.array([_edits(prediction, with_case=True) for prediction in predictions], dtype=float).reshape(
+            -1, 2
+        )
+        verdicts = [self.verdict(prediction, scoring) for prediction in predictions]
         figures = {"character error rate with case": float(ratio(with_case.sum(axis=0)))}
-        return Outcome(verdicts, [record.sample_id for record in records], columns, ratio, {}, figures)
+        return Outcome(verdicts, [prediction.sample_id for prediction in predictions], columns, ratio, {}, figures)
 
 
 class ReceiptFields(_Receipts):
@@ -76,15 +91,15 @@ class ReceiptFields(_Receipts):
     def categories(self, row: Row) -> Sequence[str]:
         return (str(row["field"]),)
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        if record.error is not None:
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        if prediction.error is not None:
             return Verdict(0.0, None, resolved=False)
-        credit = anls(record.prediction, [str(record.row["answer"])])
-        return Verdict(credit, record.prediction.strip(), bool(record.prediction.strip()))
+        credit = anls(prediction.text, [str(prediction.row["answer"])])
+        return Verdict(credit, prediction.text.strip(), bool(prediction.text.strip()))
 
-    def outcome(self, records: Sequence[Record], scoring: Scoring) -> Outcome:
-        verdicts = [self.verdict(record, scoring) for record in records]
-        return mean_outcome(records, verdicts, self.categories, statistic=ratio)
+    def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
+        verdicts = [self.verdict(prediction, scoring) for prediction in predictions]
+        return mean_outcome(predictions, verdicts, self.categories, statistic=ratio)
 
 
 class ReceiptTotal(ReceiptFields):
@@ -93,13 +108,13 @@ class ReceiptTotal(ReceiptFields):
     name = "receipts-total"
     title = "Receipts, total"
 
-    def keeps(self, row: Row) -> bool:
+    def includes(self, row: Row) -> bool:
         return row["field"] == "total"
 
 
-def _edits(record: Record, *, with_case: bool = False) -> tuple[int, int]:
+def _edits(prediction: Prediction, *, with_case: bool = False) -> tuple[int, int]:
     """Return the edits that turn an answer into the truth, and the length of the truth; white space is one blank."""
-    given, truth = (" ".join(str(text).split()) for text in (record.prediction, record.row["answer"]))
+    given, truth = (" ".join(str(text).split()) for text in (prediction.text, prediction.row["answer"]))
     if not with_case:
         given, truth = given.upper(), truth.upper()
     return edit_distance(given, truth), len(truth)

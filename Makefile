@@ -1,4 +1,4 @@
-# make demo    asks the bundled model about some images
+# make demo    asks the bundled model about one image of each kind
 # make test    the tests (under ten minutes on two cores)
 #
 # make nano    trains the bundled model again, from scratch (about seventeen hours on two cores)

@@ -1,7 +1,7 @@
 """The vision encoder against transformers.ConvNextModel at its best, and against its own matrix products.
 
 Same weights, same images, one process. transformers runs in {contiguous, channels_last} of each dtype; the better
-one counts. Ours runs plain and made ready for inference (`optimize_for_inference`), which is what the ratios are about.
+one counts. Ours runs eagerly and with its backend for inference (`set_backend`), which is what the ratios are about.
 The limit is the time of the matrix products alone (stem, downsampling and pointwise layers as plain products of the
 same sizes): what is above it goes to depthwise convolutions, norms and moving memory. Packed weights and parts that
 stay in a cache can bring the encoder below it.
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import ConvNextConfig, ConvNextModel
 
 from convllava.model import ConvLlavaVisionConfig, ConvLlavaVisionModel, nano, preset
-from convllava.model.fast_tower import fastest_precision
+from convllava.model.acceleration.cpu import fastest_precision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -122,9 +122,9 @@ def compare(
     pixels = pixels.to(dtype)
     models = {layout: theirs(fast).to(memory_format=memory) for layout, memory in LAYOUTS.items()}
     copies = {layout: pixels.contiguous(memory_format=memory) for layout, memory in LAYOUTS.items()}
-    fast.optimize_for_inference(precision, tuple(pixels.shape[-2:]))
+    fast.set_backend(f"cpu-{precision}" if device == "cpu" else "cuda", size=tuple(pixels.shape[-2:]))
     runs: dict[str, Run] = {
-        "plain": lambda: fast(pixels, output_hidden_states=True),  # which takes the plain way
+        "eager": lambda: fast(pixels, output_hidden_states=True),  # which no backend serves
         "fast": lambda: fast(pixels),
         "limit": products(tower.config, len(pixels), pixels.shape[-1], dtype, device),
     }
@@ -133,9 +133,9 @@ def compare(
     row = _row(timings) | {
         "error": _error(fast(pixels).last_hidden_state, exact),
         "their_error": _error(models["contiguous"](pixels).last_hidden_state, exact),
-        "products": " ".join(getattr(fast._fast, "ways", [])),
+        "products": " ".join(getattr(fast.backend, "products", [])),
     }
-    fast.undo_optimization()
+    fast.set_backend("eager")
     return row
 
 
@@ -143,7 +143,7 @@ def _row(timings: Timings) -> dict[str, object]:
     best = timings.best_of(list(LAYOUTS))
     return {
         "fast_ms": 1000 * timings.median("fast"),
-        "plain_ms": 1000 * timings.median("plain"),
+        "eager_ms": 1000 * timings.median("eager"),
         "transformers_ms": 1000 * timings.median(best),
         "transformers_layout": best,
         "limit_ms": 1000 * timings.median("limit"),

@@ -1,9 +1,9 @@
 """The vision encoder on an NVIDIA GPU: against transformers and timm, the GPU's own peak and its memory's.
 
 ConvNeXt-L with five stages in bfloat16 at 768, 1024 and 1536, one image and sixteen. transformers and, where it is
-installed, timm (its four stages, and ours with as many) run eagerly in channels_last; ours plain and made ready for
-inference (fused kernels, CUDA graphs). `of_peak` is the share of what a large matrix product reaches on this very GPU,
-`of_bandwidth` that of a large copy, of the bytes that the fused convolution and norm has to move at least.
+installed, timm (its four stages, and ours with as many) run eagerly in channels_last; ours runs eagerly and with the
+backend "cuda" (fused kernels, CUDA graphs). `of_peak` is the FLOP rate relative to a large matrix product on the same
+GPU; `of_bandwidth` is the rate of the bytes that the fused convolution and norm must move, relative to a large copy.
 """
 
 import argparse
@@ -44,10 +44,10 @@ def encoder(report: Report, tower: ConvLlavaVisionModel, side: int, batch: int, 
     """Compare encoders at one size."""
     pixels = torch.randn(batch, 3, side, side, device="cuda", dtype=DTYPE)
     last = pixels.contiguous(memory_format=torch.channels_last)
-    tower.optimize_for_inference()
+    tower.set_backend("cuda")
     model = theirs(tower).to(memory_format=torch.channels_last)
     runs: dict[str, Run] = {
-        "plain": partial(tower, pixels, output_hidden_states=True),
+        "eager": partial(tower, pixels, output_hidden_states=True),
         "fast": partial(tower, pixels),
         "transformers": partial(model, last),
         "limit": products(tower.config, batch, side, DTYPE, "cuda"),
@@ -77,7 +77,7 @@ def against_timm(report: Report, side: int, batch: int) -> None:
     reference = timm.create_model("convnext_large", features_only=True, out_indices=(3,)).cuda().to(DTYPE).eval()
     reference = reference.to(memory_format=torch.channels_last)
     tower = ours(preset("convnext-l-four-stage-7b-1536").vision_config).cuda().to(DTYPE)
-    tower.optimize_for_inference()
+    tower.set_backend("cuda")
     pixels = torch.randn(batch, 3, side, side, device="cuda", dtype=DTYPE)
     last = pixels.contiguous(memory_format=torch.channels_last)
     runs: dict[str, Run] = {"fast": partial(tower, pixels), "timm": partial(reference, last)}
@@ -87,7 +87,7 @@ def against_timm(report: Report, side: int, batch: int) -> None:
 
 def fused_kernel(report: Report, channels: int, side: int, batch: int, peak: float) -> None:
     """Compare convolution and norm, fused and apart, forward and with gradients."""
-    from convllava.model.triton_kernels import depthwise_norm
+    from convllava.model.acceleration.triton_conv_norm import depthwise_norm
 
     shapes = [(batch, side, side, channels), (channels, 1, 7, 7), *[(channels,)] * 3]
     tensors = [torch.randn(shape, device="cuda", dtype=DTYPE).requires_grad_() for shape in shapes]

@@ -1,4 +1,4 @@
-"""Where the time of one forward pass of the vision encoder goes: made ready for inference, and transformers' model.
+"""Where the time of one forward pass of the vision encoder goes: with its CPU backend, and transformers' model.
 
 Shares of one pass by kind of operation, from torch's profiler. What a ratio of `encoder.py` is made of: products that
 both have to do, and passes over memory between them. How long a pass takes is for `encoder.py` to say, in pairs.
@@ -56,7 +56,7 @@ def run(report: Report) -> None:
                 model = theirs(tower).to(memory_format=memory)
                 own = shares(model, pixels.contiguous(memory_format=memory))
                 report.add(encoder=name, side=side, model=f"transformers, {layout}", **own)
-            tower.optimize_for_inference("float32", (side, side))
+            tower.set_backend("cpu-float32", size=(side, side))
             report.add(encoder=name, side=side, model="convllava", **shares(tower, pixels))
 
 

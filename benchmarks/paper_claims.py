@@ -20,7 +20,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaModel
 
 from convllava.model import ConvLlavaVisionConfig, ConvLlavaVisionModel
-from convllava.model.fast_tower import fastest_precision
+from convllava.model.acceleration.cpu import fastest_precision
 from convllava.model.presets import CONVNEXT_L_FIVE_STAGES, CONVNEXT_L_FOUR_STAGES, VICUNA_7B
 
 VIT_L: dict[str, Any] = {
@@ -73,11 +73,11 @@ def convnext(stages: dict[str, Any], dtype: torch.dtype, device: str) -> ConvLla
 
 
 def convnext_runs(name: str, tower: ConvLlavaVisionModel, side: int) -> dict[str, Run]:
-    """Return the runs of an encoder as it is and made ready for inference."""
+    """Return the runs of an encoder, eager and with its backend for inference."""
     pixels = torch.randn(1, 3, side, side, dtype=tower.dtype, device=tower.device)
-    tower.optimize_for_inference(size=(side, side))
-    plain = partial(tower, pixels, output_hidden_states=True)  # which takes the plain way
-    return {f"{name} {side}, plain": plain, f"{name} {side}": partial(tower, pixels)}
+    tower.set_backend("auto", size=(side, side))
+    eager = partial(tower, pixels, output_hidden_states=True)  # which no backend serves
+    return {f"{name} {side}, eager": eager, f"{name} {side}": partial(tower, pixels)}
 
 
 def vit_runs(config: dict[str, Any], dtype: torch.dtype, device: str) -> dict[str, Run]:
@@ -140,10 +140,10 @@ def claims(report: Report, seconds: dict[str, float], sizes: Sizes, few: int, ma
     """Add the ratios that the paper's sentences are about."""
     small, large = sizes.sides
     vit = seconds[f"ViT-L/14 {sizes.vit['image_size']}"]
-    for way in ("", ", plain"):
-        four, five = seconds[f"four stages {small}{way}"], seconds[f"five stages {small}{way}"]
-        wide = seconds[f"five stages {large}{way}"]
-        encoder = "made ready" if not way else "plain"
+    for suffix in ("", ", eager"):
+        four, five = seconds[f"four stages {small}{suffix}"], seconds[f"five stages {small}{suffix}"]
+        wide = seconds[f"five stages {large}{suffix}"]
+        encoder = "eager" if suffix else "backend"
         report.add(
             claim=f"four stages at {small} / ViT-L at {sizes.vit['image_size']}", encoder=encoder, ratio=four / vit
         )

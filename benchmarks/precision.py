@@ -1,6 +1,6 @@
 """What the faster ways of encoding do to nano: its features, and its scores on held-out synthetic benchmarks.
 
-Features are those of real (synthetic) documents; their error is relative to the plain float32 encoder, in the Euclidean
+Features are those of real (synthetic) documents; their error is relative to the eager float32 encoder, in the Euclidean
 norm. The language model stays in float32, so that a difference in a score is the encoder's.
 """
 
@@ -17,7 +17,7 @@ from convllava.eval.runner import run_benchmark
 from convllava.inference import Generator, load_pretrained, open_image
 from convllava.model import ConvLlavaForConditionalGeneration
 
-PRECISIONS = ("plain", "float32", "bfloat16", "int8")
+PRECISIONS = ("eager", "float32", "bfloat16", "int8")
 IMAGES = 8
 
 
@@ -29,12 +29,8 @@ def documents(processor: object, number: int) -> list[Tensor]:
 
 
 def switch(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
-    """Let the encoder run in one of the ways."""
-    tower = model.model.vision_tower
-    if precision == "plain":
-        tower.undo_optimization()
-    else:
-        tower.optimize_for_inference(precision)
+    """Set the backend of the encoder."""
+    model.model.vision_tower.set_backend(precision if precision == "eager" else f"cpu-{precision}")
 
 
 @torch.inference_mode()
@@ -54,7 +50,7 @@ def run(report: Report) -> None:
     for precision in PRECISIONS:
         switch(model, precision)
         found = features(model, images)
-        errors = [float((ours - plain).norm() / plain.norm()) for ours, plain in zip(found, exact, strict=True)]
+        errors = [float((ours - eager).norm() / eager.norm()) for ours, eager in zip(found, exact, strict=True)]
         scores = {}
         with tempfile.TemporaryDirectory() as folder:
             for name in SYNTHETIC:

@@ -1,7 +1,6 @@
-"""Draws the example images of the page that `convllava serve` shows: held-out samples.
+"""Draws the example images of the page that `convllava serve` shows.
 
-The receipt is the first whose total is asked, counting seeds from that of the others, that nano answers rightly; it
-answers about six in ten of them so. Nobody has chosen the others.
+Example number ``i`` is sample ``i`` of held-out series 0, so none is chosen by the model's answer.
 
 python benchmarks/serve_examples.py
 """
@@ -16,14 +15,14 @@ FOLDER = Path(__file__).parents[1] / "src" / "convllava" / "serve" / "static" / 
 
 PAGE = {"font_size": [28, 42], "noise": 0.25, "tasks": ["field"]}
 
-SEED = 11
-
-SEEDS = {"receipt": 23}
-"""Where another than ``SEED``."""
-
 EXAMPLES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("receipt", "A receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
-    ("form", "A printed page", "document", {"sizes": [[256, 320]], **PAGE}),
+    (
+        "form",
+        "A filled-in form",
+        "document",
+        {"sizes": [[256, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]},
+    ),
     ("line", "A line of text", "line", {"sizes": [[64, 192]], "cap": [0.4, 0.75], "noise": 0.3}),
     ("where", "Colored shapes", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
     ("count", "Shapes to count", "scene", {"sizes": [[128, 128]], "tasks": ["count"]}),
@@ -32,11 +31,12 @@ EXAMPLES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 
 def main() -> None:
+    """Draw the images and write ``examples.json``."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     entries = []
-    for name, title, kind, options in EXAMPLES:
-        seed = SEEDS.get(name, SEED)
-        example = SyntheticDataset(kind, count=1, seed=seed, split="heldout", **options).example(0)
+    for index, (name, title, kind, options) in enumerate(EXAMPLES):
+        dataset = SyntheticDataset(kind, count=len(EXAMPLES), seed=0, split="heldout", **options)
+        example = dataset.example(index)
         example.image.save(FOLDER / f"{name}.png", optimize=True)
         entries.append({"file": f"{name}.png", "title": title, "question": example.question, "truth": example.answer})
     (FOLDER / "examples.json").write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Writes what the benchmarks found into the documentation.
+"""Write the results of the benchmarks into RESULTS.md.
 
-Reads every JSON file in benchmarks/results and replaces what stands between the two marks of docs/performance.md.
+Reads every JSON file in benchmarks/results and replaces the text between the two marks of benchmarks/RESULTS.md.
 Results of --quick and of a busy machine are left out unless --all is given; they are marked then.
 """
 
@@ -81,7 +81,7 @@ def main() -> None:
     """Read the results and write the page."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--results", type=Path, default=HERE / "results", help="folder of JSON files")
-    options.add_argument("--page", type=Path, default=HERE.parent / "docs" / "performance.md")
+    options.add_argument("--page", type=Path, default=HERE / "RESULTS.md")
     options.add_argument("--all", action="store_true", help="also quick runs and those on a busy machine")
     arguments = options.parse_args()
     found = list(results(arguments.results, arguments.all))

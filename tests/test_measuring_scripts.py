@@ -35,11 +35,6 @@ def curves(repository: Path) -> Any:
     return load(repository, "learning_curves")
 
 
-@pytest.fixture(scope="module")
-def receipts_example(repository: Path) -> Any:
-    return load(repository, "receipts_example")
-
-
 FACE = str(FONT_DIRECTORY / "work-sans-regular.ttf")  # here only the cutting matters
 
 
@@ -134,33 +129,3 @@ def test_runs_are_drawn_in_the_order_of_their_numbers(curves: Any) -> None:
     globbed = [Path("runs") / name for name in ("0_a", "10_b", "2_c")]
     assert [run.name for run in curves.in_order(globbed)] == ["0_a", "2_c", "10_b"]
     assert curves.in_order([*globbed, Path("runs/other")]) == [*globbed, Path("runs/other")]
-
-
-def test_the_receipts_example_measures_before_and_after_alike(
-    receipts_example: Any, repository: Path, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    receipts_example.main(["SOURCE", "--dry-run"])
-    commands = capsys.readouterr().out.splitlines()
-    assert len(commands) == 6
-    before, after = (command.split(" eval run ")[1].split(" ", 1)[1] for command in commands if " eval run " in command)
-    assert before.replace("before", "after") == after
-    documented = (repository / "docs" / "receipts.md").read_text(encoding="utf-8")
-    for command in commands:
-        own = command.split("-m convllava.cli.main ")[-1].removesuffix(" --resume").replace("SOURCE", "sroie")
-        assert own.split("learning_curves.py ")[-1] in documented, own
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_receipts_example_sums_up(receipts_example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for when, value in (("before", 0.1), ("after", 0.4)):
-        folder = receipts_example.FOLDER / when
-        folder.mkdir(parents=True)
-        for name in receipts_example.BENCHMARKS:
-            score = {"value": value, "interval": [0.0, 0.5], "samples": 100}
-            (folder / f"{name}.score.json").write_text(json.dumps(score))
-    receipts_example.run(receipts_example.Step("import", (sys.executable, "-c", "pass")))
-    text = receipts_example.summary()
-    assert "| `receipts-lines` | 0.100 (0.000 to 0.500; 100) | 0.400 (0.000 to 0.500; 100) |" in text
-    assert "Minutes: import 0.0" in text

@@ -1,7 +1,6 @@
 """The bundled model: small enough, whole, and able to do what its card says."""
 
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 from transformers import AutoTokenizer
 
-from convllava.cli import demo
 from convllava.eval import run_benchmark
 from convllava.inference import Generator, load_pretrained
 
@@ -70,9 +67,3 @@ def test_a_price_is_read_digit_by_digit() -> None:
 def test_it_is_as_good_as_its_card_says(generator: Generator, benchmark: str, bound: float) -> None:
     score = run_benchmark(generator, benchmark, limit=60)
     assert score.value >= bound if score.higher_is_better else score.value <= bound
-
-
-def test_the_demo_shows_images_that_it_is_right_about(generator: Generator, tmp_path: Path) -> None:
-    loaded = generator.model, generator.processor
-    console = Console(file=StringIO())
-    assert all(demo.show_case(console, loaded, tmp_path, index) for index in range(len(demo.CASES)))

@@ -1,7 +1,7 @@
 """Boxes and the virtual padded square: pure functions on numbers.
 
 A box is ``(x0, y0, x1, y1)``. In pixels it refers to the original image. In text it is written with two
-decimals on the *virtual padded square*: the image centerd in a square as wide as its longer side, whatever the
+decimals on the *virtual padded square*: the image centered in a square as wide as its longer side, whatever the
 aspect policy the model was given (the convention of the LLaVA-1.5 grounding data).
 """
 

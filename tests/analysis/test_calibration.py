@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig
 
 from convllava.analysis import load_calibration, save_calibration
 from convllava.analysis.calibration import Calibration, calibration_folder, calibration_key, fit, prefill_terms
-from convllava.analysis.measure import QUICK, busy, calibrate, jpeg, prepare_image
+from convllava.analysis.measure import QUICK, busy_warning, calibrate, jpeg, prepare_image
 from convllava.model import ConvLlavaConfig, nano, preset
 
 CPU = torch.device("cpu")
@@ -111,9 +111,9 @@ def test_kept_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert calibration_folder().parents[1].name == ".cache"
 
 
-def test_a_busy_machine_is_told() -> None:
-    assert busy(0.5, cores=2) == "" and busy(11.0, cores=16) == ""
-    assert "load 3.0 on 2 cores" in busy(3.0, cores=2)
+def test_a_busy_machine_gives_a_warning() -> None:
+    assert busy_warning(0.5, cores=2) == "" and busy_warning(11.0, cores=16) == ""
+    assert "load 3.0 on 2 cores" in busy_warning(3.0, cores=2)
 
 
 def test_the_image_that_is_measured_is_a_real_one() -> None:

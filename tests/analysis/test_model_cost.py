@@ -135,7 +135,7 @@ def test_parameters_equal_those_of_the_model(name: str) -> None:
     config = preset(name)
     model = build(config, "meta")
     cost = model_cost(config, 768, 768)
-    assert cost.whole.parameters == sum(weight.numel() for weight in model.parameters())
+    assert cost.full_answer.parameters == sum(weight.numel() for weight in model.parameters())
     for part, stage in zip(cost.vision[1:], model.model.vision_tower.encoder.stages, strict=True):
         assert part.parameters == sum(weight.numel() for weight in stage.parameters())
 
@@ -144,7 +144,7 @@ def test_parameters_equal_those_of_the_model(name: str) -> None:
 def test_parameters_of_any_language_model(model_type: str) -> None:
     config = tiny(model_type)
     model = build(config, "meta")
-    assert model_cost(config, 64, 64).whole.parameters == sum(weight.numel() for weight in model.parameters())
+    assert model_cost(config, 64, 64).full_answer.parameters == sum(weight.numel() for weight in model.parameters())
 
 
 def test_clip_encoder() -> None:
@@ -156,7 +156,7 @@ def test_clip_encoder() -> None:
     cost = model_cost(config, 56, 56, text_tokens=5)
     assert cost.visual_tokens == 16
     assert cost.first_token.flops == pytest.approx(measured(model, 56, 56, 5)["Global"], rel=TOLERANCE)
-    assert cost.whole.parameters == sum(weight.numel() for weight in model.parameters())
+    assert cost.full_answer.parameters == sum(weight.numel() for weight in model.parameters())
 
 
 class LiveTensors(TorchDispatchMode):
@@ -238,7 +238,7 @@ def test_the_encoder_is_linear_in_pixels_and_indifferent_to_shape() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"height": 63, "width": 640}, "63x640"),
+        ({"height": 63, "width": 640}, "height 63 and width 640"),
         ({"height": 64, "width": 64, "new_tokens": 0}, "got 64 and 0"),
         ({"height": 64, "width": 64, "text_tokens": -1}, "got -1 and 1"),
         ({"height": 64, "width": 64, "dtype": "int4"}, "'int4'"),

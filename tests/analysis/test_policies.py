@@ -132,7 +132,7 @@ class TestComparison:
         return Comparison(config, found, text_tokens=50, new_tokens=10, dtype="float32", **values)
 
     def test_rows_have_what_the_processor_shows(self) -> None:
-        rows = self.comparison(calibration=calibration()).rows((300, 500))
+        rows = self.comparison(calibration=calibration()).costs((300, 500))
         by_name = {row.policy: row for row in rows}
         assert by_name["native, own size"].shape == (320, 512)
         cost = by_name["native, own size"].cost
@@ -142,11 +142,11 @@ class TestComparison:
         assert seconds == pytest.approx(expected)
 
     def test_what_does_not_fit_the_context_says_so(self) -> None:
-        (row,) = [row for row in self.comparison().rows((300, 500)) if row.policy == "pad 4096"]
+        (row,) = [row for row in self.comparison().costs((300, 500)) if row.policy == "pad 4096"]
         assert row.note == "4156 tokens exceed the context of 2048"
 
     def test_what_is_refused_says_so(self) -> None:
-        (row,) = [row for row in self.comparison().rows((1, 5000)) if row.policy == "native 4096"]
+        (row,) = [row for row in self.comparison().costs((1, 5000)) if row.policy == "native 4096"]
         assert row.cost is None and "more than the" in row.note
 
     def test_the_pick_keeps_every_budget(self) -> None:
@@ -163,7 +163,7 @@ class TestComparison:
         totals = comparison.totals(sizes)
         assert totals[-1].policy == "picked" and len(totals) == len(comparison.policies) + 1
         own = next(total for total in totals if total.policy == "native, own size")
-        rows = [row for size in sizes for row in comparison.rows(size) if row.policy == "native, own size"]
+        rows = [row for size in sizes for row in comparison.costs(size) if row.policy == "native, own size"]
         assert own.visual_tokens == sum(row.cost.visual_tokens for row in rows if row.cost)
         assert own.seconds == pytest.approx(sum(row.seconds or 0 for row in rows))
         unusable = next(total for total in totals if total.policy == "pad 4096")

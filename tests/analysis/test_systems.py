@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel
 
-from convllava.analysis.figure import figure_2_rows, write_figure_2
+from convllava.analysis.figure import figure_2_points, write_figure_2
 from convllava.analysis.systems import (
     CLIP_L_336,
     FUYU_8B,
@@ -130,7 +130,7 @@ def test_figure_2_files(tmp_path: Path) -> None:
     table, png, svg = write_figure_2(tmp_path / "new")
     with table.open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == len(figure_2_rows()) == 12
+    assert len(rows) == len(figure_2_points()) == 12
     assert [row["visual_tokens"] for row in rows if row["resolution"] == "1536"] == ["11881", "2304", "576"]
     with Image.open(png) as image:
         assert min(image.size) > 600

@@ -56,7 +56,7 @@ def test_answer_is_streamed(ask: Any, image: str, tiny_checkpoint: Path) -> None
     out, err = ask(image, QUESTION)
     loaded = inference.load_pretrained(tiny_checkpoint)
     assert out == printable(inference.ask(*loaded, image, QUESTION, max_new_tokens=6).text) + "\n"
-    assert err == "the answer was cut at 6 tokens (--max-new-tokens)\n"
+    assert err == "the answer was cut off at 6 tokens: raise --max-new-tokens\n"
 
 
 def test_json(ask: Any, image: str, tiny_checkpoint: Path) -> None:

@@ -91,11 +91,11 @@ def test_one_pixel_high_is_fine(folder: Path, tiny_checkpoint: Path, capsys: pyt
 
 
 def test_no_question(fails: Callable[..., None]) -> None:
-    fails("ask", "good.jpg", words=("no question", "good.jpg", "convllava ask IMAGE"))
-    fails("ask", "good.jpg", "good.jpg", words=("no question",))
-    fails("ask", "good.jpg", "http://example.org/p.png", words=("no question",))
+    fails("ask", "good.jpg", words=("question is missing", "good.jpg", "convllava ask IMAGE"))
+    fails("ask", "good.jpg", "good.jpg", words=("question is missing",))
+    fails("ask", "good.jpg", "http://example.org/p.png", words=("question is missing",))
     fails("ask", "good.jpg", " ", words=("question is empty",))
-    fails("ask", QUESTION, words=("an image or a question is missing", QUESTION))
+    fails("ask", QUESTION, words=("an image or the question is missing", QUESTION))
 
 
 def test_missing_page(fails: Callable[..., None], folder: Path) -> None:
@@ -147,8 +147,8 @@ def test_drawing_that_cannot_be_written(fails: Callable[..., None], folder: Path
     (folder / "folder.png").mkdir()
     (folder / "link.png").symlink_to("good.jpg")
     for name, word in {
-        "good.jpg": "would overwrite the image itself",
-        "link.png": "would overwrite the image itself",
+        "good.jpg": "would overwrite the input image",
+        "link.png": "would overwrite the input image",
         "out.txt": "must end in .png",
         "no/out.png": "no must be a directory",
         "folder.png": "cannot be written",

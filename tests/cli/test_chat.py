@@ -1,6 +1,5 @@
-"""`convllava chat`: several turns, each with all that was said before."""
+"""`convllava chat`: several turns, each with the dialogue before it."""
 
-import base64
 import io
 import json
 from pathlib import Path
@@ -10,15 +9,13 @@ import pytest
 from PIL import Image
 
 from convllava import inference
-from convllava.cli.chat import questions
-from convllava.cli.chat_commands import Dialogue
+from convllava.cli.chat import Dialogue, questions
 from convllava.cli.main import main
 from convllava.cli.options import printable
-from convllava.cli.terminal_images import escape_sequence, protocol_of, show_image
 
 
 class Terminal(io.StringIO):
-    """Somebody types."""
+    """A terminal with typed input."""
 
     def isatty(self) -> bool:
         return True
@@ -78,12 +75,12 @@ def said(chat: Any, capsys: pytest.CaptureFixture[str], typed: str) -> tuple[lis
     return captured.out.splitlines(), captured.err
 
 
-def test_a_image_is_added(chat: Any, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_is_added(chat: Any, image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     another = tmp_path / "another one.png"
     Image.new("RGB", (64, 64), "red").save(another)
     saved = tmp_path / "dialogue.json"
     lines, error = said(chat, capsys, f"What?\n/image {another}\nAnd this?\n/save {saved}\n/save {saved}\n")
-    assert lines[1] == "image 2, 64x64 pixels, goes with the next question" and lines[-1] == f"written to {saved}"
+    assert lines[1] == "image 2, 64x64 pixels, is sent with the next question" and lines[-1] == f"wrote {saved}"
     assert error == f"error: {saved} exists already: give another name\n"
     content = json.loads(saved.read_text())
     assert content["images"] == [image, str(another)]
@@ -103,7 +100,7 @@ def test_a_dialogue_begins_anew(chat: Any, tmp_path: Path, capsys: pytest.Captur
 def test_a_budget(chat: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved = tmp_path / "dialogue.json"
     lines, error = said(chat, capsys, f"/budget 2\nWhat?\n/budget many\n/save {saved}\n/budget off\n")
-    assert lines[0] == "from now on an image has at most 2 visual tokens"
+    assert lines[0] == "at most 2 visual tokens per image from now on"
     assert "got 'many'" in error
     assert json.loads(saved.read_text())["options"]["max_visual_tokens"] == 2
 
@@ -111,44 +108,24 @@ def test_a_budget(chat: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_mistakes_do_not_end_it(chat: Any, capsys: pytest.CaptureFixture[str]) -> None:
     lines, error = said(chat, capsys, "/image nowhere.png\n/imagine\n/image\n/save\n/help\nWhat?\n")
     assert error.count("error: ") == 4 and "nowhere.png: no such file" in error
-    assert "there is no command /imagine: /image, /budget" in error
+    assert "unknown command /imagine: one of /image, /budget" in error
     assert lines[0].startswith("/image PATH")
 
 
 def test_lines_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readline = pytest.importorskip("readline")
-    from convllava.cli.chat import remembered_lines
+    from convllava.cli.chat import input_history
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.stdin", Terminal())
     readline.clear_history()
-    with remembered_lines():
+    with input_history():
         readline.add_history("What is it?")
     assert "What is it?" in (tmp_path / "convllava" / "chat_history").read_text().replace("\\040", " ")
     readline.clear_history()
-    with remembered_lines():
+    with input_history():
         assert readline.get_history_item(1) == "What is it?"
     readline.clear_history()
-
-
-def test_terminals_that_show_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert protocol_of({"TERM": "xterm-kitty"}) == "kitty" and protocol_of({"TERM_PROGRAM": "WezTerm"}) == "iterm2"
-    assert (
-        protocol_of({"TERM": "xterm-256color"}) is None and protocol_of({"KITTY_WINDOW_ID": "1", "TMUX": "x"}) is None
-    )
-    assert f"size=3;preserveAspectRatio=1:{base64.b64encode(b'png').decode()}\a" in escape_sequence("iterm2", b"png")
-    parts = escape_sequence("kitty", bytes(5000)).split("\x1b\\")[:-1]
-    assert parts[0].startswith("\x1b_Ga=T,f=100,m=1;") and parts[1].startswith("\x1b_Gm=0;")
-    data = "".join(part.partition(";")[2] for part in parts)
-    assert base64.b64decode(data) == bytes(5000)
-    image = Image.new("RGB", (2000, 1000))
-    assert not show_image(image)
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setenv("TERM", "xterm-kitty")
-    for name in ("TMUX", "STY"):
-        monkeypatch.delenv(name, raising=False)
-    assert show_image(image) and terminal.getvalue().startswith("\x1b_G") and image.size == (2000, 1000)
 
 
 def test_new_images_go_with_the_next_question_only() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from convllava.cli.data_report import colored
 from convllava.cli.main import main
-from convllava.data.check.preview import Piece
+from convllava.data.check.preview import Span
 from convllava.synthetic import dataset
 
 RECIPE = """
@@ -44,7 +44,7 @@ def test_exit_codes_and_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert "⟦a [bold] answer</s>⟧" in printed and "0 errors and 0 warnings in 1 records" in printed
     assert main(["data", "check", "data.json", "--jobs", "1", "--report", "r.json", "--clean", "c.json"]) == 1
     printed = capsys.readouterr().out
-    assert "image that is not there" in printed and "c.json: 1 records kept, 1 left out" in printed
+    assert "missing image" in printed and "c.json: 1 records kept, 1 left out" in printed
     report = json.loads(Path("r.json").read_text())
     assert [fault["sample_id"] for fault in report["faults"]] == ["2"]
     assert len(json.loads(Path("c.json").read_text())) == 1
@@ -80,12 +80,12 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         (["check", "absent.json"], "no data file absent.json"),
-        (["check", "good.json", "max_length=3"], "max_length=3: values are changed in a recipe"),
+        (["check", "good.json", "max_length=3"], "max_length=3: KEY=VALUE changes a recipe"),
         (["check", "recipe.yaml", "--clean", "c.json"], "--clean copies one data set"),
-        (["check", "good.json", "--clean", "data.json"], "--clean data.json: it exists"),
+        (["check", "good.json", "--clean", "data.json"], "--clean data.json exists already"),
         (["check", "good.json", "--clean", "c.jsonl"], "must end in .json"),
-        (["check", "good.json", "--report", "no/r.json"], "there is no folder no"),
-        (["check", "recipe.yaml", "--image-folder", "."], "a recipe says itself"),
+        (["check", "good.json", "--report", "no/r.json"], "the folder no does not exist"),
+        (["check", "recipe.yaml", "--image-folder", "."], "a recipe has its own image_folder"),
         (["check", "good.json", "--model", "nanno"], "unknown model 'nanno'"),
         (["stats", "absent-*.parquet"], "no data file absent-*.parquet"),
     ],
@@ -99,8 +99,8 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments:
 
 
 def test_preview_is_colored_on_a_terminal_and_harmless() -> None:
-    pieces = [Piece("shown", "a\x1b[31m"), Piece("image", "4 visual tokens"), Piece("supervised", "yes")]
-    text = colored(pieces, marked=False)
+    spans = [Span("shown", "a\x1b[31m"), Span("image", "4 visual tokens"), Span("supervised", "yes")]
+    text = colored(spans, marked=False)
     assert text.plain == "a\ufffd[31m[4 visual tokens]yes"
     assert [str(span.style) for span in text.spans] == ["dim", "cyan", "bold green"]
 

@@ -1,4 +1,4 @@
-"""`convllava demo` shows what the model says, right or wrong."""
+"""`convllava demo` shows one fixed sample of each kind and marks right and wrong answers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,11 +52,12 @@ def test_a_box_is_right_by_its_overlap() -> None:
 def test_wrong_answers_are_shown(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "LONGEST_ANSWER", 4)
+    monkeypatch.setattr(demo, "MAX_ANSWER_TOKENS", 4)
     assert main(["demo", "--model", str(tiny_checkpoint), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("WRONG") == len(demo.CASES)
-    assert f"0 of {len(demo.CASES)} right" in printed.splitlines()
+    assert printed.count("✗ wrong") == len(demo.CASES)
+    assert f"0 of {len(demo.CASES)} right." in printed
+    assert max(map(len, printed.splitlines())) <= 80
     for index, case in enumerate(demo.CASES):
         assert f"{case.name}.png" in printed.replace("\n", "")
         with Image.open(tmp_path / "out" / f"{case.name}.png") as image:
@@ -71,20 +72,21 @@ def test_the_box_is_drawn(tmp_path: Path) -> None:
         assert drawn.tobytes() != example.image.tobytes()
 
 
-def test_another_series_shows_other_images_and_says_nothing_of_picking(
+def test_the_first_series_is_shown_and_another_has_other_images(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "LONGEST_ANSWER", 1)
-    for seed in ("0", "1"):
+    monkeypatch.setattr(demo, "MAX_ANSWER_TOKENS", 1)
+    for seed, option in (("0", []), ("1", ["--seed", "1"])):
         out = tmp_path / seed
-        assert main(["demo", "--model", str(tiny_checkpoint), "--out", str(out), "--seed", seed]) == 0
-    assert "Picked" not in capsys.readouterr().out
-    for case in demo.CASES:
+        assert main(["demo", "--model", str(tiny_checkpoint), "--out", str(out), *option]) == 0
+        assert f"first samples of held-out series {seed}" in " ".join(capsys.readouterr().out.split())
+    for index, case in enumerate(demo.CASES):
+        assert Image.open(tmp_path / "0" / f"{case.name}.png").tobytes() == demo.draw_case(index).image.tobytes()
         first, second = (Image.open(tmp_path / seed / f"{case.name}.png") for seed in ("0", "1"))
         assert first.tobytes() != second.tobytes()
 
 
-def test_the_image_called_larger_is_larger_than_any_in_the_recipes(repository: Path) -> None:
+def test_larger_than_trained_is_larger_than_any_size_in_the_recipes(repository: Path) -> None:
     recipes = [yaml.safe_load(path.read_text()) for path in (repository / "recipes" / "nano").glob("*.yaml")]
     trained = [size for recipe in recipes for entry in recipe.get("data", ()) for size in entry["options"]["sizes"]]
     (shown,) = next(case for case in demo.CASES if case.name == "larger_than_trained").options["sizes"]

@@ -36,7 +36,14 @@ messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"ty
 batch = processor.apply_chat_template(
     messages, tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors="pt"
 )
-assert AutoModel.from_pretrained(folder, trust_remote_code=True).vision_tower is not None
+tower = AutoModel.from_pretrained(folder, trust_remote_code=True).vision_tower
+tower.set_backend("eager")
+try:
+    tower.set_backend("cpu-float32")
+except ValueError as error:
+    assert "choose one of eager; the faster ones are in the convllava package" in str(error), error
+else:
+    raise AssertionError("an exported encoder is always eager")
 with torch.no_grad():
     save_file({"logits": model(**batch).logits, "ids": batch["input_ids"]}, out)
 """
@@ -63,6 +70,8 @@ def run_elsewhere(script: str, folder: Path, out: Path) -> dict[str, torch.Tenso
 
 def test_a_checkpoint_with_its_own_code(tiny_checkpoint: Path, tmp_path: Path) -> None:
     export_with_code(tiny_checkpoint, tmp_path / "model")
+    assert not list((tmp_path / "model").glob("*triton*")), "faster backends stay in the package"
+    assert "\ndef mkl_linear" not in (tmp_path / "model" / "compat.py").read_text()
     theirs = run_elsewhere(WHOLE_MODEL, tmp_path / "model", tmp_path / "out.safetensors")
     model, processor = load_pretrained(tmp_path / "model", device="cpu")  # and here as any other
     image = torch.arange(70 * 140 * 3, dtype=torch.uint8).reshape(70, 140, 3).numpy()

@@ -123,8 +123,8 @@ def test_the_projector_is_drawn_by_the_seed(tower: Path, tmp_path: Path) -> None
 
 
 def test_a_recipe_starts_from_it(tower: Path, tmp_path: Path) -> None:
+    from convllava.train.model_setup import resolve_model
     from convllava.train.recipe import Recipe
-    from convllava.train.setup import build
 
     join(tower, language_model(tmp_path / "lm"), tmp_path / "joined", resolution=64)
     recipe = {
@@ -136,7 +136,9 @@ def test_a_recipe_starts_from_it(tower: Path, tmp_path: Path) -> None:
         "max_steps": 1,
         "output_dir": str(tmp_path / "out"),
     }
-    model, processor = build(Recipe.model_validate(recipe))
+    resolved = resolve_model(Recipe.model_validate(recipe))
+    model, processor = resolved.load(), resolved.processor
+    assert processor is not None
     assert (model.model.vision_tower.config.num_stages, processor.image_processor.output_stride) == (5, 64)
     stored = stored_tensors(tmp_path / "joined")
     trained = model.state_dict()

@@ -96,7 +96,7 @@ def test_each_fault_is_found_once_and_named(folder: Path, jobs: int) -> None:
         "file": str(path),
         "record": 2,
         "sample_id": "r2",
-        "message": f"no image {folder / 'gone.png'}; set image_folder to where the images lie",
+        "message": f"no image {folder / 'gone.png'}; set image_folder to the folder of the images",
     }
 
 

@@ -87,6 +87,12 @@ def test_what_a_packed_batch_holds() -> None:
     assert bool((packed["labels"][packed["position_ids"] == 0] == -100).all())
 
 
+def test_padding_is_the_pad_token() -> None:
+    packed = PackingCollator(Collator(pad_token_id=7))(ROWS)
+    ends = [ids[-1].item() for ids, labels in zip(packed["input_ids"], packed["labels"], strict=True) if labels[-1] < 0]
+    assert ends and set(ends) == {7}
+
+
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40))
 def test_bins_hold_every_item_once_and_are_rarely_half_empty(lengths: list[int]) -> None:
     bins = fill_bins(lengths)

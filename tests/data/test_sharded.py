@@ -14,8 +14,8 @@ from convllava.data.files import open_file
 from convllava.data.images import decode_image
 from convllava.data.mixture import Mixture
 from convllava.data.samples import Sample
-from convllava.data.shard_files import shard_files
 from convllava.data.sharded import ShardedDataset
+from convllava.data.sharded.files import list_shards
 
 LENGTHS = [23, 8, 31]
 
@@ -23,7 +23,7 @@ LENGTHS = [23, 8, 31]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Windows that a small data set has several of, and a cache of its own."""
-    for module in (sharded.rows, sharded.walk):
+    for module in (sharded.records, sharded.shuffled):
         monkeypatch.setattr(module, "WINDOW", 8)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
@@ -53,8 +53,8 @@ def test_streamed_equals_stored_and_resumes_in_the_middle(
     shards: str, lengths_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not lengths_known:  # as for tars behind a URL
-        monkeypatch.setattr(sharded.tars._TarLengths, "__call__", lambda self, shard: None)
-        monkeypatch.setattr(sharded.parquet._ParquetLengths, "__call__", lambda self, shard: None)
+        monkeypatch.setattr(sharded.tar.TarLengths, "__call__", lambda self, shard: None)
+        monkeypatch.setattr(sharded.parquet.ParquetLengths, "__call__", lambda self, shard: None)
 
     def mixture(streaming: bool) -> Mixture:
         return Mixture([ShardedDataset(shards, streaming=streaming)], [1], total=150, seed=4)
@@ -68,32 +68,34 @@ def test_streamed_equals_stored_and_resumes_in_the_middle(
 
 
 def test_a_worker_takes_an_open_stream_along(shards: str) -> None:
-    walk = ShardedDataset(shards, streaming=True).walk([3])
-    before = [_facts(walk[index]) for index in range(30)]
-    copy = pickle.loads(pickle.dumps(walk))
+    shuffled = ShardedDataset(shards, streaming=True).shuffled([3])
+    before = [_facts(shuffled[index]) for index in range(30)]
+    copy = pickle.loads(pickle.dumps(shuffled))
     assert [_facts(copy[index]) for index in range(30)] == before
-    assert _facts(copy[40]) == _facts(walk[40])
+    assert _facts(copy[40]) == _facts(shuffled[40])
 
 
 class _Read(torch.utils.data.Dataset[tuple[object, ...]]):
-    def __init__(self, walk: sharded.walk.ShardWalk) -> None:
-        self.walk = walk
+    def __init__(self, shuffled: sharded.shuffled.ShuffledShards) -> None:
+        self.shuffled = shuffled
 
     def __getitem__(self, index: int) -> tuple[object, ...]:
-        return _facts(self.walk[index])
+        return _facts(self.shuffled[index])
 
 
 def test_forked_workers_read_streams_of_their_own(shards: str) -> None:
-    walk = ShardedDataset(shards, streaming=True).walk([3])
-    walk[9]  # the parent is in the middle of a shard
-    loader = torch.utils.data.DataLoader(_Read(walk), sampler=range(40), num_workers=2, batch_size=4, collate_fn=list)
+    shuffled = ShardedDataset(shards, streaming=True).shuffled([3])
+    shuffled[9]  # the parent is in the middle of a shard
+    loader = torch.utils.data.DataLoader(
+        _Read(shuffled), sampler=range(40), num_workers=2, batch_size=4, collate_fn=list
+    )
     read = [facts for batch in loader for facts in batch]
-    alone = ShardedDataset(shards, streaming=True).walk([3])
+    alone = ShardedDataset(shards, streaming=True).shuffled([3])
     assert read == [_facts(alone[index]) for index in range(40)]
 
 
 def test_order_of_asking_does_not_matter(shards: str) -> None:
-    forwards, jumping = (ShardedDataset(shards, streaming=True).walk([0]) for _ in range(2))
+    forwards, jumping = (ShardedDataset(shards, streaming=True).shuffled([0]) for _ in range(2))
     order = [50, 3, 130, 4, 61, 62]
     jumped = {index: _facts(jumping[index]) for index in order}
     assert jumped == {index: _facts(forwards[index]) for index in sorted(order)}
@@ -106,11 +108,11 @@ def test_epochs_take_everything_as_often_as_told(shards: str) -> None:
 
 
 def test_sizes_are_those_of_the_images(shards: str) -> None:
-    walk = ShardedDataset(shards, streaming=True).walk([1])
+    shuffled = ShardedDataset(shards, streaming=True).shuffled([1])
     for index in range(62):
-        sample = walk[index]
-        assert walk.image_sizes(index) == [decode_image(image).size[::-1] for image in sample.images]
-        assert walk.text_length(index) == len(f"What is ?it is {sample.sample_id[1:] * 2}")
+        sample = shuffled[index]
+        assert shuffled.image_sizes(index) == [decode_image(image).size[::-1] for image in sample.images]
+        assert shuffled.text_length(index) == len(f"What is ?it is {sample.sample_id[1:] * 2}")
 
 
 def test_a_mixture_of_formats_is_drawn_by_weight(shards: str, tmp_path: Path) -> None:
@@ -140,11 +142,11 @@ def test_a_faulty_row_is_named_or_left_in_its_place(tmp_path: Path, streaming: b
             ShardedDataset(path)
     dataset = ShardedDataset(path, streaming=streaming, on_bad_sample="skip")
     assert [fault.record for fault in dataset.faults] == ([] if streaming else [2])
-    walk = dataset.walk([0])
-    bad = [index for index in range(4) if walk.locate(index) == (0, 2)]
-    assert (walk.image_sizes(bad[0]), walk.text_length(bad[0])) == ([], 0)
+    shuffled = dataset.shuffled([0])
+    bad = [index for index in range(4) if shuffled.locate(index) == (0, 2)]
+    assert (shuffled.image_sizes(bad[0]), shuffled.text_length(bad[0])) == ([], 0)
     with pytest.raises(BadSampleError, match=message):
-        walk[bad[0]]
+        shuffled[bad[0]]
 
 
 def test_captions_and_rows_of_other_shapes(tmp_path: Path) -> None:
@@ -181,10 +183,10 @@ def test_paths_mean_files(tmp_path: Path) -> None:
     for name in ("a-00.tar", "a-01.tar", "b.parquet"):
         (tmp_path / name).touch()
     tars = [str(tmp_path / "a-00.tar"), str(tmp_path / "a-01.tar")]
-    assert shard_files(tmp_path / "a-{00..01}.tar") == shard_files(tmp_path / "a-*.tar") == tars
-    assert shard_files("hf://datasets/x/y/{0..2}.tar")[2] == "hf://datasets/x/y/2.tar"
-    with pytest.raises(ValueError, match="shards of several kinds"):
-        shard_files(tmp_path)
+    assert list_shards(tmp_path / "a-{00..01}.tar") == list_shards(tmp_path / "a-*.tar") == tars
+    assert list_shards("hf://datasets/x/y/{0..2}.tar")[2] == "hf://datasets/x/y/2.tar"
+    with pytest.raises(ValueError, match="shards of several formats"):
+        list_shards(tmp_path)
     with pytest.raises(ValueError, match=r"no data file .*c-"):
         open_file(tmp_path / "c-*.parquet")
 
@@ -207,8 +209,8 @@ def test_broken_shards_end_in_one_line(tmp_path: Path, streaming: bool) -> None:
 
 
 def test_an_unknown_length_asks_for_a_count(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharded.tars._TarLengths, "__call__", lambda self, shard: None)
-    monkeypatch.setattr(sharded.parquet._ParquetLengths, "__call__", lambda self, shard: None)
+    monkeypatch.setattr(sharded.tar.TarLengths, "__call__", lambda self, shard: None)
+    monkeypatch.setattr(sharded.parquet.ParquetLengths, "__call__", lambda self, shard: None)
     with pytest.raises(ValueError, match=r"how many samples .* has .count., or give max_steps"):
         len(ShardedDataset(shards, streaming=True))
     assert len(ShardedDataset(shards, streaming=True, count=62)) == 62

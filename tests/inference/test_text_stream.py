@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from convllava.inference.sampling import nucleus, penalize, suppressed_tokens
 from convllava.inference.text_stream import TextStream
-from convllava.model.character_tokenizer import build_character_tokenizer
+from convllava.model.nano_model import build_character_tokenizer
 
 characters = lru_cache(build_character_tokenizer)
 

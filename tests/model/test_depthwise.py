@@ -18,8 +18,8 @@ def test_gradients_equal_the_librarys(
     pixels = torch.randn(3, 8, *shape).to(memory_format=torch.channels_last)
     weights = torch.randn_like(pixels)
     results = []
-    for small_map in (depthwise.SMALL_MAP, 0):
-        monkeypatch.setattr(depthwise, "SMALL_MAP", small_map)
+    for small_map in (depthwise.MAX_SMALL_POSITIONS, 0):
+        monkeypatch.setattr(depthwise, "MAX_SMALL_POSITIONS", small_map)
         features = pixels.clone().requires_grad_()
         output = depthwise.depthwise_convolve(convolution, features)
         parameters = (features, convolution.weight, convolution.bias)

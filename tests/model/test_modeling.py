@@ -81,7 +81,7 @@ def test_placeholders_and_images_must_agree() -> None:
     model, processor = tiny_model()
     batch = _batch(processor, [ROWS[0]])
     batch["input_ids"][0, batch["input_ids"][0].tolist().index(processor.image_token_id)] = 5
-    with pytest.raises(ValueError, match="2 image tokens but the images give 3 visual tokens"):
+    with pytest.raises(ValueError, match="2 image tokens but the images have 3 visual tokens"):
         model(**batch)
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import AutoProcessor
 
 import convllava.model  # noqa: F401  (registers the classes with transformers)
-from convllava.model.character_tokenizer import build_character_tokenizer
 from convllava.model.chunked_tokenization import ChunkTokenizer, overlapping
 from convllava.model.image_processing_convllava import ConvLlavaImageProcessor
-from convllava.model.processing_convllava import ConvLlavaProcessor, build_nano_processor, check_context
+from convllava.model.nano_model import build_character_tokenizer, build_nano_processor
+from convllava.model.processing_convllava import ConvLlavaProcessor, check_context
 
 IMAGE = {"type": "image"}
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufdd0\ufdd1"), max_size=20)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from convllava.model.character_tokenizer import build_character_tokenizer
+from convllava.model.nano_model import build_character_tokenizer
 from convllava.model.prompts import (
     CONTROL_MARK,
     LLAVA_V1_SYSTEM,

@@ -44,7 +44,7 @@ def test_padding_in_a_batch_changes_nothing() -> None:
 
 
 def test_less_than_a_cell_is_refused() -> None:
-    with pytest.raises(ValueError, match="63x200 pixels is smaller than one output cell of 64x64"):
+    with pytest.raises(ValueError, match="63x200 pixels is smaller than one visual token of 64x64"):
         _tower()(torch.randn(1, 3, 63, 200))
 
 

@@ -302,7 +302,7 @@ def test_the_fast_ways_of_the_command_answer_the_same(tiny_checkpoint: Path, alo
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--api-key-env", "NO_SUCH_VARIABLE"], "no such variable"),
+        (["--api-key-env", "NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set"),
         (["--max-batch", "0"], "max_batch must be at least 1"),
         (["--request-timeout", "0"], "request_timeout must be more than 0"),
         (["--host", "256.0.0.1"], "cannot listen at 256.0.0.1"),

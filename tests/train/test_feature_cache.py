@@ -1,14 +1,13 @@
 """Cached encoder features: the same run, the encoder called once an image, and no more room than was allowed."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_model
 from training_runs import logged, write_recipe
 
-from convllava.model import ConvLlavaVisionModel
+from convllava.model.vision_convllava import ConvLlavaVisionEmbeddings
 from convllava.train import load_recipe, train
 from convllava.train.feature_cache import fingerprint
 
@@ -23,13 +22,13 @@ def test_the_run_is_the_same_and_the_encoder_rests(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
-    forward = ConvLlavaVisionModel.forward
+    forward = ConvLlavaVisionEmbeddings.forward
 
-    def counted(self: ConvLlavaVisionModel, pixel_values: torch.Tensor, *sizes: torch.Tensor) -> Any:
+    def counted(self: ConvLlavaVisionEmbeddings, pixel_values: torch.Tensor) -> torch.Tensor:
         encoded.append(len(pixel_values))
-        return forward(self, pixel_values, *sizes)
+        return forward(self, pixel_values)
 
-    monkeypatch.setattr(ConvLlavaVisionModel, "forward", counted)
+    monkeypatch.setattr(ConvLlavaVisionEmbeddings, "forward", counted)
 
     def run(name: str, *overrides: str) -> tuple[dict[int, float], int]:
         encoded.clear()
@@ -43,7 +42,7 @@ def test_the_run_is_the_same_and_the_encoder_rests(
     assert first == pytest.approx(plain, abs=1e-6)
     assert second == pytest.approx(plain, abs=1e-6)
     assert images_left < all_images / 4  # those of the model that is read back at the end
-    assert not list((tmp_path / "cache").rglob("*.[0-9]*")), "something half-written is left"
+    assert not list((tmp_path / "cache").rglob("*.tmp-*")), "something half-written is left"
 
 
 def test_the_estimate_is_made_first(recipe: Path, tmp_path: Path) -> None:

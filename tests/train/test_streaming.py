@@ -12,7 +12,7 @@ from convllava.train import Recipe, train
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in (sharded.rows, sharded.walk):
+    for module in (sharded.records, sharded.shuffled):
         monkeypatch.setattr(module, "WINDOW", 4)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 

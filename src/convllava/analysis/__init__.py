@@ -1,4 +1,4 @@
-"""What images cost: parameters, tokens, FLOPs, memory, time; and which shape to choose for a budget."""
+"""Cost of images: parameters, visual tokens, FLOPs, memory and time; and the image size that fits a budget."""
 
 from .budget import context_of, tokens_in_context, tokens_in_time
 from .calibration import Calibration, load_calibration, save_calibration

@@ -1,4 +1,4 @@
-"""Budgets to visual tokens: how much fits into the context, and into a time."""
+"""Budgets of context length and of time, as visual tokens per image."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,21 @@ from .calibration import Calibration
 
 
 def context_of(config: ConvLlavaConfig) -> int:
-    """Return the positions that the language model has."""
+    """Return the context length of the language model, in tokens."""
     return int(config.get_text_config(decoder=True).max_position_embeddings)
 
 
 def tokens_in_context(config: ConvLlavaConfig, *, text_tokens: int, reserved: int, images: int = 1) -> int:
-    """Return the visual tokens one image may take so that all images, the text and an answer fit.
+    """Return the visual tokens per image with which all images, the text and an answer fit the context.
 
     Args:
-        config: Of the model.
-        text_tokens: Of the prompt, images aside.
-        reserved: For the answer and what is said later.
-        images: That share what is left.
+        config: Configuration of the model.
+        text_tokens: Text tokens of the prompt.
+        reserved: Tokens kept for the answer and later turns.
+        images: Number of images in the prompt.
 
     Returns:
-        At least 1: where not even that fits, the prompt itself is too long, and whoever runs it says so.
+        At least 1: where not even that fits, the prompt itself is too long, and generation raises the error.
     """
     return max(1, (context_of(config) - text_tokens - reserved) // images)
 
@@ -34,21 +34,21 @@ def tokens_in_time(
     stride: int,
     text_tokens: int,
     images: int = 1,
-    most: int = 1 << 16,
+    upper_bound: int = 1 << 16,
 ) -> int:
-    """Return the most visual tokens of one image with which the first token comes in time.
+    """Return the maximum visual tokens per image with which the first token comes in time.
 
     Args:
-        calibration: Measured on this device.
-        seconds: Time to the first token.
-        source_size: (height, width) of the image, which has to be decoded whatever it becomes.
+        calibration: Calibration of the model on this device.
+        seconds: Allowed time to the first token.
+        source_size: (height, width) of the image file, which is decoded at any target size.
         stride: Pixels per visual token and side.
-        text_tokens: Of the prompt, images aside.
-        images: As large as this one, in the same request.
-        most: Where to stop looking.
+        text_tokens: Text tokens of the prompt.
+        images: Number of images of this size in the request.
+        upper_bound: Largest number of visual tokens that is considered.
 
     Raises:
-        ValueError: One token is already too slow; the message has both times.
+        ValueError: A single visual token already takes too long; the message has both times.
     """
 
     def estimate(tokens: int) -> float:
@@ -63,12 +63,12 @@ def tokens_in_time(
             f"{estimate(1) * 1000:.0f} ms here ({calibration.device}, {calibration.dtype}); allow more time or scale "
             "the image down"
         )
-    return _last(lambda tokens: estimate(tokens) <= seconds, most)
+    return _largest(lambda tokens: estimate(tokens) <= seconds, upper_bound)
 
 
-def _last(holds: Callable[[int], bool], most: int) -> int:
-    """Return the largest number up to ``most`` for which a condition holds that holds at 1 and is lost once."""
-    low, high = 1, most + 1
+def _largest(holds: Callable[[int], bool], upper_bound: int) -> int:
+    """Return the largest number up to ``upper_bound`` for which a monotone condition holds; it must hold at 1."""
+    low, high = 1, upper_bound + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)

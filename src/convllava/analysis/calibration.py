@@ -1,8 +1,8 @@
-"""Time to first token on this device: measured once, fitted, kept in a file.
+"""Time to the first token on this device: measured once, fitted, and stored in a file.
 
-Three times add up: preparing an image (decode, resize, normalize), encoding it (vision encoder and projector) and
-prefill. Each is fitted by a few non-negative terms that the arithmetic suggests: pixels for the first two, tokens and
-their square for the third, and a fixed part. Weights do not matter for time, so random ones are used: a
+The time is the sum of preparing an image (decode, resize, normalize), encoding it (vision encoder and projector) and
+prefill. Each is fitted by a few non-negative terms: pixels for the first two, tokens and their square for the third,
+and a constant. Times do not depend on the values of the weights, so a model with random weights is measured and a
 configuration is enough.
 """
 
@@ -20,15 +20,16 @@ import numpy as np
 import torch
 
 from ..model import ConvLlavaConfig
+from ..support import write_json
 
 _MEGA = 1e6
 FORMAT = 1
-"""Raised when the terms change: older files are then measured again."""
+"""Version of the fitted terms; files of other versions are measured again."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """An image that the fit has not seen."""
+    """Measured and estimated time of an image that the fit did not use."""
 
     source_size: tuple[int, int]
     shown_size: tuple[int, int]
@@ -38,7 +39,7 @@ class HeldOut:
 
     @property
     def error(self) -> float:
-        """Relative: 0.1 is ten per cent too long."""
+        """Relative error of the estimate; 0.1 is 10 % too long."""
         return self.estimated_seconds / self.measured_seconds - 1
 
 
@@ -47,13 +48,17 @@ class Calibration:
     """Fitted times of one model on one device.
 
     Attributes:
-        model: As the user called it.
-        key: Says which model, dtype and device it holds for.
-        device, dtype, threads, torch_version, date: Of the measurement.
-        prepare: Seconds: fixed, per million source pixels, per million shown pixels.
-        encode: Seconds: fixed, per million shown pixels.
-        prefill: Seconds: fixed, per thousand tokens, per million squared tokens.
-        held_out: How far the fit is off where it was not made.
+        model: Name of the model as the user gave it.
+        key: Hash of the model's sizes, the dtype and the device.
+        device: Name of the device.
+        dtype: Precision of the weights.
+        threads: CPU threads of torch during the measurement.
+        torch_version: Version of torch during the measurement.
+        date: Day of the measurement.
+        prepare: Seconds: constant, per million pixels of the file, per million pixels after resizing.
+        encode: Seconds: constant, per million pixels after resizing.
+        prefill: Seconds: constant, per thousand tokens, per million squared tokens.
+        held_out: Errors of the estimate on images that the fit did not use.
     """
 
     model: str
@@ -73,11 +78,11 @@ class Calibration:
         return _apply(self.prepare, prepare_terms(source_size, shown_size))
 
     def encode_seconds(self, shown_size: tuple[int, int]) -> float:
-        """Return the time of vision encoder and projector."""
+        """Return the time of the vision encoder and the projector."""
         return _apply(self.encode, encode_terms(shown_size))
 
     def prefill_seconds(self, tokens: int) -> float:
-        """Return the time to read a prompt and score its last position."""
+        """Return the time of prefill, the logits of the last position included."""
         return _apply(self.prefill, prefill_terms(tokens))
 
     def first_token_seconds(
@@ -89,33 +94,33 @@ class Calibration:
         text_tokens: int,
         images: int = 1,
     ) -> float:
-        """Return the time from a request for equal images to the first token of the answer."""
-        alone = self.prepare_seconds(source_size, shown_size) + self.encode_seconds(shown_size)
-        return images * alone + self.prefill_seconds(images * visual_tokens + text_tokens)
+        """Return the time from a request with ``images`` equal images to the first token of the answer."""
+        per_image = self.prepare_seconds(source_size, shown_size) + self.encode_seconds(shown_size)
+        return images * per_image + self.prefill_seconds(images * visual_tokens + text_tokens)
 
     @property
     def median_error(self) -> float:
-        """Absolute relative error on held-out images: half of them are off by less."""
+        """Median absolute relative error on held-out images."""
         return float(np.median([abs(case.error) for case in self.held_out]))
 
     @property
     def worst_error(self) -> float:
-        """The largest of them."""
+        """Largest absolute relative error on held-out images."""
         return max(abs(case.error) for case in self.held_out)
 
 
 def prepare_terms(source_size: tuple[int, int], shown_size: tuple[int, int]) -> tuple[float, ...]:
-    """Return what preparing an image is proportional to."""
+    """Return the terms that the time to prepare an image is fitted with; sizes are (height, width)."""
     return 1.0, source_size[0] * source_size[1] / _MEGA, shown_size[0] * shown_size[1] / _MEGA
 
 
 def encode_terms(shown_size: tuple[int, int]) -> tuple[float, ...]:
-    """Return what encoding is proportional to."""
+    """Return the terms that the time to encode an image is fitted with; the size is (height, width)."""
     return 1.0, shown_size[0] * shown_size[1] / _MEGA
 
 
 def prefill_terms(tokens: int) -> tuple[float, ...]:
-    """Return what a prefill is proportional to."""
+    """Return the terms that the time of prefill is fitted with."""
     return 1.0, tokens / 1e3, tokens**2 / _MEGA
 
 
@@ -126,7 +131,7 @@ def _apply(coefficients: Sequence[float], terms: Sequence[float]) -> float:
 def fit(terms: Sequence[Sequence[float]], seconds: Sequence[float]) -> tuple[float, ...]:
     """Return the non-negative coefficients with the least squared relative error.
 
-    There are few terms, so every subset is solved and the best one without a negative coefficient taken.
+    There are few terms, so every subset is solved, and the best solution without a negative coefficient is returned.
     """
     measured = np.asarray(seconds, dtype=np.float64)
     scaled = np.asarray(terms, dtype=np.float64) / measured[:, None]  # relative errors: the aim is 1 everywhere
@@ -143,7 +148,7 @@ def fit(terms: Sequence[Sequence[float]], seconds: Sequence[float]) -> tuple[flo
 
 
 def calibration_key(config: ConvLlavaConfig, device: torch.device, dtype: str) -> str:
-    """Name what a calibration holds for: the model's sizes, dtype, device, threads and torch."""
+    """Return a hash of all that a calibration depends on: model sizes, dtype, device, threads, torch version."""
     facts = {
         "format": FORMAT,
         "vision": _sizes(config.vision_config.to_dict()),
@@ -157,7 +162,7 @@ def calibration_key(config: ConvLlavaConfig, device: torch.device, dtype: str) -
 
 
 def _sizes(values: dict[str, Any]) -> dict[str, Any]:
-    """Keep what changes the work: numbers and lists of numbers, not names or token ids."""
+    """Keep the values that change the computation: numbers and lists of numbers, not names or token ids."""
     numbers = {name: value for name, value in values.items() if isinstance(value, (int, list)) and "token" not in name}
     return {"model_type": values["model_type"]} | numbers
 
@@ -179,29 +184,25 @@ def _processor_name() -> str:
 
 
 def calibration_folder() -> Path:
-    """Return where calibrations are kept: the user's cache folder."""
+    """Return the folder of stored calibrations, in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "convllava" / "calibration"
 
 
 def save_calibration(calibration: Calibration, folder: Path | None = None) -> Path:
-    """Write a calibration, all of it or nothing, and return its path."""
-    folder = folder or calibration_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{calibration.key}.json"
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Write a calibration atomically and return its path."""
+    path = (folder or calibration_folder()) / f"{calibration.key}.json"
+    write_json(path, asdict(calibration))
     return path
 
 
 def load_calibration(
     config: ConvLlavaConfig, device: torch.device, dtype: str, folder: Path | None = None
 ) -> Calibration | None:
-    """Return the calibration of this model on this device, or None where nobody has measured it yet.
+    """Return the stored calibration of this model on this device, or None if it has not been measured.
 
     Raises:
-        ValueError: The file is damaged; names it.
+        ValueError: The file is damaged.
     """
     path = (folder or calibration_folder()) / f"{calibration_key(config, device, dtype)}.json"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""One image, or a data set of them, under every policy."""
+"""Cost of one image, or of a data set, under several sizing policies."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ PICKED = "picked"
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one policy costs one image.
+class PolicyCost:
+    """Cost of one image under one policy.
 
     Attributes:
-        policy: Its name.
-        shape: (height, width) at which the image is shown; None where the policy refuses it.
-        cost: Counts; None likewise.
+        policy: Name of the policy.
+        shape: (height, width) that the image is resized to; None if the policy cannot be used.
+        cost: Counts of tokens, FLOPs and memory; None if the policy cannot be used.
         seconds: Estimated time to the first token; None without a calibration.
-        note: Why it cannot be used, or empty.
+        note: Reason why the policy cannot be used; empty if it can.
     """
 
     policy: str
@@ -35,38 +35,40 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Total:
-    """What one policy costs a data set."""
+class PolicyTotal:
+    """Cost of a data set under one policy."""
 
     policy: str
     images: int
     visual_tokens: int
     flops: int
     seconds: float | None
-    most_memory_bytes: int
+    max_memory_bytes: int
     not_usable: int
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits an image has to keep; None is no limit."""
+    """Limits on an image; None is no limit."""
 
     max_visual_tokens: int | None = None
     max_seconds: float | None = None
 
 
 class Comparison:
-    """Counts and times of a model's policies.
+    """Counts and estimated times of a model under several policies.
 
     Args:
-        config: Of the model.
-        policies: To compare.
-        text_tokens, new_tokens, dtype: Of the question, the answer and the weights.
-        calibration: Of this model on this device, or None.
-        budget: That the picked policy keeps.
+        config: Configuration of the model.
+        policies: Policies to compare.
+        text_tokens: Tokens of prompt format and question.
+        new_tokens: Tokens of the answer.
+        dtype: Precision of weights, activations and KV cache.
+        calibration: Calibration of this model on this device; None leaves out times.
+        budget: Limits that the picked size has to keep.
 
     Raises:
-        ValueError: A time was limited and nobody has calibrated.
+        ValueError: The time is limited and there is no calibration.
     """
 
     def __init__(
@@ -92,28 +94,28 @@ class Comparison:
             lambda shape: model_cost(config, *shape, text_tokens=text_tokens, new_tokens=new_tokens, dtype=dtype)
         )
 
-    def rows(self, size: Size) -> list[Row]:
-        """Return every policy's row for an image of (height, width)."""
-        return [self._row(policy.name, size, policy) for policy in self.policies]
+    def costs(self, size: Size) -> list[PolicyCost]:
+        """Return the cost of an image of (height, width) under every policy."""
+        return [self._cost(policy.name, size, policy) for policy in self.policies]
 
-    def pick(self, size: Size) -> tuple[Row, Choice]:
-        """Return what to do with an image within the budget and the context, and why."""
-        choice = choose([size], self.config, max_visual_tokens=self._most_tokens(size))
-        return self._row(PICKED, size, Policy(PICKED, choice.options)), choice
+    def pick(self, size: Size) -> tuple[PolicyCost, Choice]:
+        """Return the chosen size of an image of (height, width) within the budget and the context, and its cost."""
+        choice = choose([size], self.config, max_visual_tokens=self._max_tokens(size))
+        return self._cost(PICKED, size, Policy(PICKED, choice.options)), choice
 
-    def totals(self, sizes: Iterable[Size]) -> list[Total]:
-        """Return each policy's total over images, that of picking for each one last."""
+    def totals(self, sizes: Iterable[Size]) -> list[PolicyTotal]:
+        """Return the total of every policy over images of (height, width); last, of picking a size for each image."""
         sizes = list(sizes)
-        columns = [self.rows(size) for size in sizes]
-        by_policy = [[rows[index] for rows in columns] for index in range(len(self.policies))]
-        return [_total(rows) for rows in [*by_policy, [self.pick(size)[0] for size in sizes]]]
+        by_image = [self.costs(size) for size in sizes]
+        by_policy = [[costs[index] for costs in by_image] for index in range(len(self.policies))]
+        return [_total(costs) for costs in [*by_policy, [self.pick(size)[0] for size in sizes]]]
 
-    def _most_tokens(self, size: Size) -> int:
+    def _max_tokens(self, size: Size) -> int:
         limits = [tokens_in_context(self.config, text_tokens=self._text_tokens, reserved=self._new_tokens)]
         if self._budget.max_visual_tokens is not None:
             limits.append(self._budget.max_visual_tokens)
         if self._budget.max_seconds is not None:
-            assert self.calibration is not None  # __init__
+            assert self.calibration is not None  # checked in __init__
             limits.append(
                 tokens_in_time(
                     self.calibration,
@@ -125,15 +127,15 @@ class Comparison:
             )
         return min(limits)
 
-    def _row(self, name: str, size: Size, policy: Policy) -> Row:
+    def _cost(self, name: str, size: Size, policy: Policy) -> PolicyCost:
         try:
             shape = policy.shape(*size, self.config)
             cost = self._count(shape)
-        except ValueError as error:  # too large, or not for this encoder: that is worth a row, not the end
-            return Row(name, None, None, None, str(error))
+        except ValueError as error:  # too large, or not for this encoder: the others are still compared
+            return PolicyCost(name, None, None, None, str(error))
         context, needed = context_of(self.config), cost.prompt_tokens + self._new_tokens
         note = f"{needed} tokens exceed the context of {context}" if needed > context else ""
-        return Row(name, shape, cost, self._seconds(size, shape), note)
+        return PolicyCost(name, shape, cost, self._seconds(size, shape), note)
 
     def _seconds(self, size: Size, shape: Size) -> float | None:
         if self.calibration is None:
@@ -142,16 +144,16 @@ class Comparison:
         return self.calibration.first_token_seconds(size, shape, visual_tokens=tokens, text_tokens=self._text_tokens)
 
 
-def _total(rows: Sequence[Row]) -> Total:
-    usable = [row for row in rows if row.cost is not None and not row.note]
-    costs = [row.cost for row in usable if row.cost is not None]
-    times = [row.seconds for row in usable if row.seconds is not None]
-    return Total(
-        policy=rows[0].policy,
+def _total(found: Sequence[PolicyCost]) -> PolicyTotal:
+    usable = [one for one in found if one.cost is not None and not one.note]
+    costs = [one.cost for one in usable if one.cost is not None]
+    times = [one.seconds for one in usable if one.seconds is not None]
+    return PolicyTotal(
+        policy=found[0].policy,
         images=len(costs),
         visual_tokens=sum(cost.visual_tokens for cost in costs),
         flops=sum(cost.first_token.flops for cost in costs),
         seconds=sum(times) if times else None,
-        most_memory_bytes=max((cost.memory_bytes for cost in costs), default=0),
-        not_usable=len(rows) - len(usable),
+        max_memory_bytes=max((cost.memory_bytes for cost in costs), default=0),
+        not_usable=len(found) - len(usable),
     )

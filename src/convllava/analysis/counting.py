@@ -1,6 +1,6 @@
-"""What is counted, and the formulas of single layers.
+"""Rules of counting, and the formulas of single layers.
 
-All counts are exact integers for one image in one row; sources of error are only what the rules leave out.
+Counts are exact integers for one image in one sequence; the only error is what the rules leave out.
 """
 
 from collections.abc import Iterable
@@ -16,17 +16,18 @@ COUNTING_RULES = (
 )
 
 BYTES_PER_ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Size of one element by dtype, in bytes."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one part of a model costs.
+    """Cost of one part of a model.
 
     Attributes:
-        name: Of the part, as printed.
-        parameters: Trainable numbers it holds.
-        macs: Multiply-accumulates it does.
-        activation_elements: Numbers that are alive at its worst moment during inference, inputs included.
+        name: Name of the part, as printed.
+        parameters: Number of parameters.
+        macs: Number of multiply-accumulates.
+        activation_elements: Peak number of activation elements during inference, inputs included.
     """
 
     name: str
@@ -36,12 +37,12 @@ class Cost:
 
     @property
     def flops(self) -> int:
-        """Two per multiply-accumulate."""
+        """Number of FLOPs, two per multiply-accumulate."""
         return 2 * self.macs
 
 
 def total(name: str, parts: Iterable[Cost]) -> Cost:
-    """Add parts that run one after the other: counts add up, the worst moment is the worst of all."""
+    """Return the cost of parts that run one after the other: the sum of counts, the maximum of activations."""
     parts = list(parts)
     return Cost(
         name,
@@ -57,16 +58,16 @@ def linear_parameters(inputs: int, outputs: int, *, bias: bool = True) -> int:
 
 
 def attention_macs(queries: int, keys: int, width: int) -> int:
-    """Return the MACs of queries times keys and of probabilities times values; ``width`` is heads x head size."""
+    """Return the MACs of attention, for scores and for weighted values; ``width`` is heads x head size."""
     return 2 * queries * keys * width
 
 
 def bytes_per_element(dtype: str) -> int:
-    """Return the size of a number.
+    """Return the bytes of one element of a dtype.
 
     Raises:
-        ValueError: Weights of this type are not known here.
+        ValueError: The dtype is unknown.
     """
     if dtype not in BYTES_PER_ELEMENT:
-        raise ValueError(f"dtype {dtype!r} is not known: take {', '.join(BYTES_PER_ELEMENT)}")
+        raise ValueError(f"unknown dtype {dtype!r}: one of {', '.join(BYTES_PER_ELEMENT)}")
     return BYTES_PER_ELEMENT[dtype]

@@ -1,18 +1,19 @@
-"""The paper's Figure 2 as our count gives it: CSV, PNG and SVG."""
+"""The paper's Figure 2, counted: CSV, PNG and SVG."""
 
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..support import require
 from .systems import FIGURE_2_LINES, FIGURE_2_RESOLUTIONS, claims
 
 COLORS = {"ViT-L": "#c0392b", "ConvNeXt-L": "#2c5fa8", "ConvNeXt-L, five stages": "#2e8b57"}
-"""Red, blue and green as in the paper."""
+"""Colors of the lines, as in the paper."""
 
 
-def figure_2_rows() -> list[dict[str, Any]]:
-    """Return one row for each line and resolution; FLOPs of encoder, projector and prefill without text."""
+def figure_2_points() -> list[dict[str, Any]]:
+    """Return the points of the figure: FLOPs of encoder, projector and prefill without text."""
     return [
         {
             "encoder": name,
@@ -35,16 +36,13 @@ def write_figure_2(folder: Path) -> list[Path]:
     """Write figure2.csv, figure2.png and figure2.svg and return their paths.
 
     Raises:
-        ImportError: matplotlib is missing; names the extra that brings it.
-        OSError: The folder cannot be made or written.
+        MissingPackageError: matplotlib is not installed.
+        OSError: The folder cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'convllava[plots]'") from error
+    matplotlib = require("matplotlib", extra="plots", purpose="figures")
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = figure_2_rows()
+    rows = figure_2_points()
     table, *images = (folder / f"figure2.{ending}" for ending in ("csv", "png", "svg"))
     write_csv(table, rows)
     with matplotlib.rc_context({"svg.hashsalt": "convllava"}):  # the same file for the same numbers
@@ -55,7 +53,7 @@ def write_figure_2(folder: Path) -> list[Path]:
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the keys of the first as the head."""
+    """Write records as CSV, with the keys of the first one as header."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()

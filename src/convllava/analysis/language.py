@@ -1,4 +1,4 @@
-"""What a causal language model costs: prefill of a prompt and new tokens with a KV cache."""
+"""Cost of a causal language model: prefill of a prompt, and new tokens with a KV cache."""
 
 import json
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from .counting import Cost, attention_macs
 
 @dataclass(frozen=True)
 class LanguageModelGeometry:
-    """What counting needs of a language model.
+    """Sizes of a language model that counting needs.
 
     Attributes:
-        embedding_parameters: Of the token embedding.
-        layer_parameters: Of all layers and the final norm.
+        embedding_parameters: Parameters of the token embedding.
+        layer_parameters: Parameters of all layers and the final norm.
         layer_macs: MACs of all linear layers for one token.
         attention_width: Heads x head size, summed over the layers.
-        kv_width: Numbers that the KV cache keeps for one token.
-        hidden_size: Width of a token.
-        widest: Widest output of a linear layer, head aside.
-        vocab_size: Rows of the head.
-        tied: The head is the embedding.
+        kv_width: Elements in the KV cache per token.
+        hidden_size: Width of the hidden states.
+        widest: Largest output width of a linear layer, without the head.
+        vocab_size: Size of the vocabulary.
+        tied: Whether the head shares the weight of the embedding.
     """
 
     embedding_parameters: int
@@ -39,16 +39,16 @@ class LanguageModelGeometry:
 
     @property
     def head_parameters(self) -> int:
-        """None of its own where it is tied to the embedding."""
+        """Parameters of the head; 0 if it is tied to the embedding."""
         return 0 if self.tied else self.head_macs
 
     @property
     def head_macs(self) -> int:
-        """For one position."""
+        """MACs of the head for one position."""
         return self.hidden_size * self.vocab_size
 
     def prefill(self, tokens: int) -> list[Cost]:
-        """Return what reading a prompt and scoring its last position costs."""
+        """Return the cost of prefill, with the logits of the last position."""
         alive = tokens * (3 * self.widest + 3 * self.hidden_size)
         attention = attention_macs(tokens, tokens, self.attention_width)
         return [
@@ -59,26 +59,27 @@ class LanguageModelGeometry:
         ]
 
     def decoding(self, prompt_tokens: int, new_tokens: int) -> Cost:
-        """Return what the new tokens cost after the first, which comes out of the prefill."""
+        """Return the cost of the new tokens after the first, which prefill gives."""
         steps = max(new_tokens - 1, 0)
-        keys = steps * (prompt_tokens + 1) + steps * (steps - 1) // 2  # each step attends to all before and itself
+        # each step attends to all positions before it and to itself
+        keys = steps * (prompt_tokens + 1) + steps * (steps - 1) // 2
         macs = steps * (self.layer_macs + self.head_macs) + attention_macs(1, keys, self.attention_width)
         return Cost("new tokens", 0, macs, 3 * self.widest + 3 * self.hidden_size)
 
     def kv_cache_elements(self, tokens: int) -> int:
-        """Return the numbers that the KV cache keeps."""
+        """Return the number of elements in the KV cache."""
         return tokens * self.kv_width
 
 
 def language_model_geometry(config: PreTrainedConfig, *, tied: bool | None = None) -> LanguageModelGeometry:
-    """Read the sizes off the model itself, built without memory (meta device).
+    """Return the sizes of a language model, read from the model built on the meta device.
 
     Args:
-        config: Of any dense causal language model that transformers knows.
-        tied: Whether the head shares the embedding; None takes the config's word.
+        config: Configuration of a dense causal language model that transformers knows.
+        tied: Whether the head shares the weight of the embedding; None takes it from ``config``.
 
     Raises:
-        ValueError: The model has weights that are used in ways not counted here (experts, state spaces).
+        ValueError: The model is not dense (experts, state spaces).
     """
     tied = bool(config.tie_word_embeddings) if tied is None else tied
     return _geometry(json.dumps(config.to_dict(), sort_keys=True, default=str), tied)
@@ -115,6 +116,6 @@ def _check_dense(model: nn.Module, config: PreTrainedConfig) -> None:
         for name, weight in module.named_parameters(recurse=False):
             if weight.dim() > 1 and not isinstance(module, (nn.Linear, nn.Embedding)):
                 raise ValueError(
-                    f"no count for a language model of type {config.model_type!r}: {path}.{name} "
-                    f"({type(module).__name__}) is neither a linear layer nor an embedding; dense models are known"
+                    f"cannot count a language model of type {config.model_type!r}: {path}.{name} "
+                    f"({type(module).__name__}) is neither a linear layer nor an embedding: use a dense model"
                 )

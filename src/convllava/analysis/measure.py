@@ -1,4 +1,4 @@
-"""Measuring what `calibration` fits."""
+"""Measurement of the times that ``calibration`` fits."""
 
 import os
 import time
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaImageProcessor
 from .budget import context_of
@@ -26,29 +27,35 @@ from .calibration import (
     prepare_terms,
 )
 
-BUSY = 0.75
-"""Running programs for each core from which times are not to be trusted."""
+BUSY_LOAD = 0.75
+"""Load average per core from which measured times are unreliable."""
 
 OnProgress = Callable[[str], None]
 
 GRIDS = ((1, 1), (2, 2), (3, 4), (4, 4), (6, 6), (8, 8), (12, 12), (16, 16), (24, 24))
-"""Rows and columns of cells on which the fit is made."""
+"""Image sizes that the fit uses, as rows and columns of visual tokens."""
 
 HELD_OUT_GRIDS = ((2, 3), (3, 3), (2, 8), (7, 4), (5, 10), (10, 10), (9, 20), (20, 20))
-"""On which it is tested, elongated ones among them."""
+"""Image sizes that the fit is tested on, some of them elongated."""
 
 LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+"""Prompt lengths that prefill is measured at, in tokens."""
+
 SOURCES = ((480, 640), (1200, 900), (2000, 3000), (4000, 3000))
+"""(height, width) of the JPEGs whose preparation is measured."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """Extent of a measurement.
 
     Attributes:
-        repeats: Of each measurement; the best counts.
-        seconds: What comes after a pass that takes longer than this is left out.
-        grids, held_out, lengths, sources: What is measured.
+        repeats: Repetitions of each measurement; the shortest time counts.
+        seconds: Longest pass; larger cases than the first that exceeds it are left out.
+        grids: Image sizes that the fit uses, as rows and columns of visual tokens.
+        held_out: Image sizes that the fit is tested on, likewise.
+        lengths: Prompt lengths, in tokens.
+        sources: (height, width) of the JPEGs.
     """
 
     repeats: int = 7
@@ -72,22 +79,23 @@ def calibrate(
     plan: Plan = FULL,
     on_progress: OnProgress = lambda text: None,
 ) -> Calibration:
-    """Measure a model of these sizes (random weights) on a device and fit its times.
+    """Measure a model of this configuration (with random weights) on a device and fit its times.
 
     Args:
-        config: Of the model.
-        name: As the user calls it.
-        device, dtype: Where and in which precision it runs.
-        plan: How much is measured.
-        on_progress: Called with a line on what was measured.
+        config: Configuration of the model.
+        name: Name of the model, for the report.
+        device: Device to measure.
+        dtype: Precision of the weights.
+        plan: Extent of the measurement.
+        on_progress: Called with a line of text after each measurement.
 
     Raises:
-        ValueError: The vision encoder takes one shape only (CLIP), so that there is nothing to fit.
+        ValueError: The vision encoder takes images of one size only (CLIP), so that there is nothing to fit.
     """
     if not hasattr(config.vision_config, "output_stride"):
-        raise ValueError(f"{name} takes images of one size only: there is nothing to calibrate")
-    bench = Bench(_build(config, device, dtype), plan, on_progress)
-    prepare, encode, prefill = bench.prepare(), bench.encode(), bench.prefill()
+        raise ValueError(f"{name} takes images of one size only, so there is nothing to calibrate")
+    timed = TimedModel(_build(config, device, dtype), plan, on_progress)
+    prepare, encode, prefill = timed.prepare(), timed.encode(), timed.prefill()
     calibration = Calibration(
         model=name,
         key=calibration_key(config, device, dtype),
@@ -100,34 +108,35 @@ def calibrate(
         encode=encode,
         prefill=prefill,
     )
-    return replace(calibration, held_out=tuple(bench.held_out(calibration)))
+    return replace(calibration, held_out=tuple(timed.held_out(calibration)))
 
 
-def busy(load: float | None = None, cores: int | None = None) -> str:
-    """Return a warning if other programs keep the processor busy, else nothing.
+def busy_warning(load: float | None = None, cores: int | None = None) -> str:
+    """Return a warning if other programs keep the processor busy, otherwise an empty string.
 
     Args:
-        load, cores: Of this machine by default.
+        load: Load average; by default this machine's over the last minute.
+        cores: Number of cores; by default this machine's.
     """
     if load is None:
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     cores = cores or os.cpu_count() or 1
-    if load < BUSY * cores:
+    if load < BUSY_LOAD * cores:
         return ""
     return (
-        f"the machine is busy (load {load:.1f} on {cores} cores): the times will be too long and scattered; calibrate "
-        "again when it is idle"
+        f"the machine is busy (load {load:.1f} on {cores} cores): times will be too long and scattered; calibrate "
+        "when it is idle"
     )
 
 
 def _build(config: ConvLlavaConfig, device: torch.device, dtype: str) -> ConvLlavaForConditionalGeneration:
     with torch.device(device):
-        model = ConvLlavaForConditionalGeneration._from_config(config, dtype=getattr(torch, dtype))
+        model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
     return model.eval()
 
 
-class Bench:
-    """A model on a device, and what is measured with it."""
+class TimedModel:
+    """A model on a device, whose steps are timed and fitted."""
 
     def __init__(self, model: ConvLlavaForConditionalGeneration, plan: Plan, on_progress: OnProgress) -> None:
         self.model = model
@@ -137,33 +146,33 @@ class Bench:
         self._context = context_of(model.config)
 
     def prepare(self) -> tuple[float, ...]:
-        """Fit decoding, resizing and normalizing a JPEG."""
+        """Return the fitted coefficients of decoding, resizing and normalizing a JPEG."""
         shapes = [self._shape(grid) for grid in self.plan.grids[:: max(1, len(self.plan.grids) // 4)]]
         images = {source: jpeg(*source) for source in self.plan.sources}
         cases = [(source, shown) for source in images for shown in shapes]
-        seconds = self._best([partial(prepare_image, images[source], shown) for source, shown in cases])
+        seconds = self._shortest([partial(prepare_image, images[source], shown) for source, shown in cases])
         self._report(f"prepared {len(cases)} images")
         return fit([prepare_terms(*case) for case in cases], seconds)
 
     def encode(self) -> tuple[float, ...]:
-        """Fit vision encoder and projector."""
+        """Return the fitted coefficients of the vision encoder and the projector."""
         shapes = [self._shape(grid) for grid in self.plan.grids]
-        seconds = self._best([partial(self._encode, torch.zeros(1, 3, *shown)) for shown in shapes])
+        seconds = self._shortest([partial(self._encode, torch.zeros(1, 3, *shown)) for shown in shapes])
         for shown, best in zip(shapes, seconds, strict=False):
             self._report(f"encoded {shown[1]}x{shown[0]} in {best * 1000:.1f} ms")
         return fit([encode_terms(shown) for shown in shapes[: len(seconds)]], seconds)
 
     def prefill(self) -> tuple[float, ...]:
-        """Fit the language model's reading of a prompt."""
+        """Return the fitted coefficients of prefill."""
         lengths = [length for length in self.plan.lengths if length <= self._context]
         prompts = [torch.ones(1, length, dtype=torch.int64) for length in lengths]
-        seconds = self._best([partial(self._prefill, prompt, None) for prompt in prompts])
+        seconds = self._shortest([partial(self._prefill, prompt, None) for prompt in prompts])
         for length, best in zip(lengths, seconds, strict=False):
-            self._report(f"read {length} tokens in {best * 1000:.1f} ms")
+            self._report(f"prefilled {length} tokens in {best * 1000:.1f} ms")
         return fit([prefill_terms(length) for length in lengths[: len(seconds)]], seconds)
 
     def held_out(self, calibration: Calibration) -> list[HeldOut]:
-        """Measure whole requests that the fit has not seen, from JPEG to first logits."""
+        """Measure requests that the fit did not use, from the JPEG to the first logits."""
         cases, runs = [], []
         text = 24
         for number, (rows, columns) in enumerate(self.plan.held_out):
@@ -174,7 +183,7 @@ class Bench:
                 cases.append((source, shown, estimated))
                 runs.append(partial(self._request, jpeg(*source), shown, text))
         found = []
-        for (source, shown, estimated), best in zip(cases, self._best(runs), strict=False):
+        for (source, shown, estimated), best in zip(cases, self._shortest(runs), strict=False):
             found.append(HeldOut(source, shown, text, best, estimated))
             self._report(f"{shown[1]}x{shown[0]}: {best * 1000:.1f} ms, estimated {estimated * 1000:.1f} ms")
         return found
@@ -187,7 +196,7 @@ class Bench:
         image_tokens = torch.full((1, len(features)), self.model.config.image_token_id)
         self._prefill(torch.cat([image_tokens, torch.ones(1, text, dtype=torch.int64)], dim=1), features)
 
-    def _encode(self, pixels: Tensor) -> Tensor:
+    def _encode(self, pixels: Tensor) -> Tensor:  # (1, 3, H, W) -> (visual tokens, hidden size)
         return self.model.get_image_features(pixels.to(self.model.device)).pooler_output[0]
 
     def _prefill(self, input_ids: Tensor, features: Tensor | None) -> None:
@@ -198,11 +207,11 @@ class Bench:
         self.model(inputs_embeds=embeddings, logits_to_keep=1, use_cache=True)
 
     @torch.inference_mode()
-    def _best(self, runs: Sequence[Callable[[], object]]) -> list[float]:
-        """Return the least seconds of each run; from small to large, and no further than the plan allows.
+    def _shortest(self, runs: Sequence[Callable[[], object]]) -> list[float]:
+        """Return the shortest time of each run in seconds, up to the first run that exceeds ``plan.seconds``.
 
-        The least, because other programs can only add to a time; in rounds, so that a busy moment does not fall on
-        all repeats of one run.
+        The shortest, since other programs can only add to a time; in rounds, so that a busy moment does not affect all
+        repetitions of one run.
         """
         best: list[float] = []
         for run in runs:
@@ -227,7 +236,7 @@ class Bench:
 
 
 def jpeg(height: int, width: int) -> bytes:
-    """Return a JPEG with as much detail as a photograph: smooth ground with fine noise on it."""
+    """Return a JPEG with as much detail as a photograph: a smooth ground with fine noise."""
     rng = np.random.default_rng(0)
     ground = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).resize((width, height))
     noise = rng.integers(-6, 7, (height, width, 1))
@@ -238,7 +247,15 @@ def jpeg(height: int, width: int) -> bytes:
 
 
 def prepare_image(data: bytes, shown: tuple[int, int]) -> Tensor:
-    """Decode, resize and normalize a JPEG the way the image processor does; (1, 3, H, W)."""
+    """Decode, resize and normalize a JPEG as the image processor does.
+
+    Args:
+        data: Content of the JPEG file.
+        shown: (height, width) to resize to.
+
+    Returns:
+        Tensor of shape (1, 3, height, width).
+    """
     with Image.open(BytesIO(data)) as opened:
         image = opened.convert("RGB").resize((shown[1], shown[0]), Image.Resampling.BICUBIC)
     processor = ConvLlavaImageProcessor(output_stride=1, image_aspect_ratio="native", resolution=None)

@@ -1,4 +1,4 @@
-"""What one question about one image costs, from a configuration alone."""
+"""Cost of one question about one image, counted from a configuration."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,25 @@ from .language import LanguageModelGeometry, language_model_geometry
 from .vision import encoder_cost
 
 DEFAULT_TEXT_TOKENS = 64
-"""Tokens of prompt format and question when nothing is said: a short question in the vicuna_v1 format."""
+"""Default number of text tokens: a short question in the vicuna_v1 format."""
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """The answer to: what does this image cost this model?
+    """Cost of one question about one image.
 
     Attributes:
-        height, width: Of the image as the vision encoder sees it, in pixels.
-        visual_tokens: Positions it takes in the language model.
-        text_tokens: The rest of the prompt.
-        new_tokens: Of the answer.
-        dtype: Of weights, activations and cache.
-        vision: Parts of the vision encoder, as they run.
-        projector: Between the two.
-        language: Parts of the prefill, head included.
-        decoding: New tokens after the first.
-        kv_cache_elements: Numbers in the KV cache at the end of the answer.
+        height: Height of the image as the vision encoder gets it, in pixels.
+        width: Width of the image as the vision encoder gets it, in pixels.
+        visual_tokens: Tokens of the image.
+        text_tokens: Text tokens of the prompt.
+        new_tokens: Tokens of the answer.
+        dtype: Precision of weights, activations and KV cache.
+        vision: Costs of the parts of the vision encoder, in the order of execution.
+        projector: Cost of the projector.
+        language: Costs of the parts of prefill, the head included.
+        decoding: Cost of the new tokens after the first.
+        kv_cache_elements: Elements in the KV cache at the end of the answer.
     """
 
     height: int
@@ -42,37 +43,37 @@ class ModelCost:
 
     @property
     def prompt_tokens(self) -> int:
-        """Visual and text tokens together."""
+        """Tokens of the prompt, visual and text."""
         return self.visual_tokens + self.text_tokens
 
     @property
     def first_token(self) -> Cost:
-        """All that happens before the first token of the answer."""
+        """Cost up to the first token of the answer."""
         return total("to the first token", [*self.vision, self.projector, *self.language])
 
     @property
-    def whole(self) -> Cost:
-        """The whole answer."""
-        return total("whole answer", [self.first_token, self.decoding])
+    def full_answer(self) -> Cost:
+        """Cost of the answer from prefill to its last token."""
+        return total("full answer", [self.first_token, self.decoding])
 
     @property
     def weight_bytes(self) -> int:
-        """Memory of the weights."""
-        return self.whole.parameters * bytes_per_element(self.dtype)
+        """Memory of the weights, in bytes."""
+        return self.full_answer.parameters * bytes_per_element(self.dtype)
 
     @property
     def activation_bytes(self) -> int:
-        """Memory of the activations at the worst moment; attention by a fused kernel, without T x T scores."""
-        return self.whole.activation_elements * bytes_per_element(self.dtype)
+        """Peak memory of activations, in bytes, with fused attention (no T x T scores in memory)."""
+        return self.full_answer.activation_elements * bytes_per_element(self.dtype)
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Memory of the KV cache at the end of the answer."""
+        """Memory of the KV cache at the end of the answer, in bytes."""
         return self.kv_cache_elements * bytes_per_element(self.dtype)
 
     @property
     def memory_bytes(self) -> int:
-        """Weights, worst activations and KV cache together."""
+        """Memory of weights, peak activations and KV cache, in bytes."""
         return self.weight_bytes + self.activation_bytes + self.kv_cache_bytes
 
 
@@ -85,21 +86,24 @@ def model_cost(
     new_tokens: int = 1,
     dtype: str = "bfloat16",
 ) -> ModelCost:
-    """Count what a question about one image costs.
+    """Count the cost of a question about one image.
 
     Args:
-        config: Of the model; no weights are needed.
-        height, width: Of the image as the vision encoder sees it, in pixels.
-        text_tokens: Of prompt format and question.
-        new_tokens: Of the answer; the first comes out of the prefill.
-        dtype: Of weights, activations and cache.
+        config: Configuration of the model; no weights are needed.
+        height: Height of the image as the vision encoder gets it, in pixels.
+        width: Width of the image as the vision encoder gets it, in pixels.
+        text_tokens: Tokens of prompt format and question.
+        new_tokens: Tokens of the answer; the first comes from prefill.
+        dtype: Precision of weights, activations and KV cache.
 
     Raises:
-        ValueError: The image is smaller than one cell, a number is out of range, or the model is of a kind that
-            is not known.
+        ValueError: The image is smaller than one visual token, a number is out of range, or the encoder or language
+            model has an unknown architecture.
     """
     if text_tokens < 0 or new_tokens < 1:
-        raise ValueError(f"text tokens are at least 0 and new tokens at least 1, got {text_tokens} and {new_tokens}")
+        raise ValueError(
+            f"text_tokens must be at least 0 and new_tokens at least 1, got {text_tokens} and {new_tokens}"
+        )
     bytes_per_element(dtype)
     language = geometry_of(config)
     vision = encoder_cost(config.vision_config, height, width)
@@ -121,7 +125,7 @@ def model_cost(
 
 
 def geometry_of(config: ConvLlavaConfig) -> LanguageModelGeometry:
-    """Return the language model's sizes as this model uses it (head tied or not)."""
+    """Return the sizes of the model's language model."""
     return language_model_geometry(config.text_config, tied=config.tie_word_embeddings)
 
 

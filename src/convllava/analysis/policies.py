@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..model import ConvLlavaConfig, ConvLlavaVisionConfig, num_image_tokens, resized_shape
+from ..model.presets import RESOLUTIONS
 
 ELONGATED = 1.25
 """Longer to shorter side from which an image counts as elongated. The paper names no bound; from here on a padded
 square spends a fifth of its tokens or more on padding."""
-
-RESOLUTIONS = (768, 1024, 1536)
-"""Those of the paper's models."""
 
 BUDGETS = (64, 144, 256, 576)
 """Visual tokens: the paper's 144, 256 and 576, and one below."""

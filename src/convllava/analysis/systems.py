@@ -9,16 +9,16 @@ configurations, Qwen-VL (Bai et al., arXiv 2308.12966) with its configuration, C
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from transformers import AutoConfig
+from transformers import AutoConfig, CLIPVisionConfig
 
-from ..model import ConvLlavaVisionConfig
+from ..model import ConvLlavaVisionConfig, presets
 from ..model.presets import CONVNEXT_L_FIVE_STAGES, CONVNEXT_L_FOUR_STAGES, VICUNA_7B
 from .counting import Cost, attention_macs, linear_parameters, total
 from .language import LanguageModelGeometry, language_model_geometry
 from .model_cost import projector_cost
 from .vision import VitGeometry, convnext_cost, vit_cost
 
-CLIP_L_336 = VitGeometry(width=1024, layers=24, mlp=4096, patch=14, class_tokens=1, positions=577)
+CLIP_L_336 = VitGeometry.of_clip(CLIPVisionConfig.from_dict(presets.CLIP_L_336))
 """CLIP ViT-L/14 at 336 pixels."""
 
 QWEN_VIT = VitGeometry(width=1664, layers=48, mlp=8192, patch=14, class_tokens=0, positions=256, norms=1)
@@ -51,16 +51,16 @@ QWEN_QUERIES = 256
 
 @dataclass(frozen=True)
 class System:
-    """A model at one resolution.
+    """A published model at one resolution.
 
     Attributes:
-        name: As the paper calls it.
-        resolution: Side of the square image.
-        visual_tokens: That the language model reads.
-        encoder: Parts before the language model: encoders, resamplers, projector.
-        language: The language model's sizes.
-        design: In words: encoder, crops, complexity in pixels.
-        paper_tokens: Visual tokens in the paper's tables; None where it has none.
+        name: Name in the paper.
+        resolution: Side of the square image, in pixels.
+        visual_tokens: Number of visual tokens in the language model.
+        encoder: Costs of the parts before the language model: encoders, resamplers, projector.
+        language: Sizes of the language model.
+        design: Encoder, views, complexity in pixels and allowed shapes, in words.
+        paper_tokens: Visual tokens in the paper's tables; None where the paper states none.
     """
 
     name: str
@@ -73,20 +73,20 @@ class System:
 
     @property
     def vision(self) -> Cost:
-        """All before the language model."""
+        """Cost of all parts before the language model."""
         return total("vision", self.encoder)
 
     def prefill(self, text_tokens: int = 0) -> Cost:
-        """Return the language model's reading of the image and of text."""
+        """Return the cost of prefill with the visual tokens and ``text_tokens``."""
         return total("language model", self.language.prefill(self.visual_tokens + text_tokens))
 
     def flops(self, text_tokens: int = 0) -> int:
-        """Return FLOPs to the first token."""
+        """Return the FLOPs to the first token."""
         return self.vision.flops + self.prefill(text_tokens).flops
 
 
 def vicuna_7b() -> LanguageModelGeometry:
-    """Return Vicuna-7B's sizes."""
+    """Return the sizes of Vicuna-7B."""
     return _language(VICUNA_7B)
 
 
@@ -97,17 +97,17 @@ def _language(values: dict[str, object]) -> LanguageModelGeometry:
 
 
 def _times(part: Cost, number: int) -> Cost:
-    """The same weights on several images, one after the other."""
+    """Return the cost of the same weights on several images, one after the other."""
     return replace(part, macs=number * part.macs)
 
 
 def llava_1_5(resolution: int = 336) -> System:
-    """Return LLaVA-1.5: CLIP ViT-L/14 as it is."""
+    """Return LLaVA-1.5: CLIP ViT-L/14 at its own resolution."""
     return replace(vit_l(resolution), name="LLaVA-1.5", design="ViT-L/14; quadratic; fixed shape")
 
 
 def vit_l(resolution: int) -> System:
-    """Return ViT-L/14 with Vicuna-7B at any resolution (red line of Figure 2)."""
+    """Return ViT-L/14 with Vicuna-7B at any resolution (the red line of Figure 2)."""
     language = vicuna_7b()
     patches = CLIP_L_336.patches(resolution, resolution)
     parts = [*vit_cost(CLIP_L_336, resolution, resolution), projector_cost(1024, language.hidden_size, patches)]
@@ -115,7 +115,7 @@ def vit_l(resolution: int) -> System:
 
 
 def llava_next(resolution: int = 672) -> System:
-    """Return LLaVA-NeXT: 2 x 2 crops of 336 and the whole image at 336, all tokens kept."""
+    """Return LLaVA-NeXT: 2 x 2 crops of 336 pixels and the full image at 336, all tokens kept."""
     language = vicuna_7b()
     views = (resolution // 336) ** 2 + 1
     tokens = views * CLIP_L_336.patches(336, 336)
@@ -126,7 +126,7 @@ def llava_next(resolution: int = 672) -> System:
 
 
 def otter_hd(resolution: int = 1024) -> System:
-    """Return OtterHD: patches of 30 pixels straight into an 8B language model (without its newline tokens)."""
+    """Return OtterHD: patches of 30 pixels, projected into an 8B language model (newline tokens not counted)."""
     language = _language(FUYU_8B)
     tokens = (-(-resolution // FUYU_PATCH)) ** 2
     patch = 3 * FUYU_PATCH**2
@@ -136,7 +136,7 @@ def otter_hd(resolution: int = 1024) -> System:
 
 
 def mini_gemini_hd(resolution: int = 1536) -> System:
-    """Return MiniGemini-HD: LLaVA-NeXT's five views, and a ConvNeXt-L whose features they query."""
+    """Return MiniGemini-HD: the five views of LLaVA-NeXT, which query the features of a ConvNeXt-L."""
     language = vicuna_7b()
     views, patches = 5, CLIP_L_336.patches(336, 336)
     tokens = views * patches
@@ -150,9 +150,10 @@ def mini_gemini_hd(resolution: int = 1536) -> System:
 
 
 def _patch_mining(widths: Sequence[int], resolution: int, tokens: int) -> Cost:
-    """Each token of a view attends to the ConvNeXt features (all stages, at stride 4) of its own patch.
+    """Return the cost of patch info mining.
 
-    The global view uses the features halved in height and width.
+    Each token of a view attends to the ConvNeXt features (all stages, at stride 4) of its patch. The global view uses
+    the features at half height and width.
     """
     width, features = CLIP_L_336.width, sum(widths)
     grid = (resolution // 4) ** 2
@@ -163,10 +164,10 @@ def _patch_mining(widths: Sequence[int], resolution: int, tokens: int) -> Cost:
 
 
 def qwen_vl(resolution: int = 448) -> System:
-    """Return Qwen-VL: ViT-bigG, then 256 learned queries attend to its features (the paper's Table 5)."""
+    """Return Qwen-VL: ViT-bigG and a resampler of 256 learned queries (the paper's Table 5)."""
     language = _language(QWEN_7B)
     width, patches = language.hidden_size, QWEN_VIT.patches(resolution, resolution)
-    parameters = QWEN_QUERIES * width + QWEN_VIT.width * width  # queries; keys and values brought to 4096
+    parameters = QWEN_QUERIES * width + QWEN_VIT.width * width  # queries; keys and values projected to 4096
     parameters += 4 * linear_parameters(width, width) + width**2 + 6 * width
     macs = patches * QWEN_VIT.width * width + 2 * patches * width**2 + 3 * QWEN_QUERIES * width**2
     macs += attention_macs(QWEN_QUERIES, patches, width)
@@ -178,12 +179,12 @@ def qwen_vl(resolution: int = 448) -> System:
 
 
 def convllava(resolution: int) -> System:
-    """Return ConvLLaVA with five stages (green line of Figure 2)."""
+    """Return ConvLLaVA with five stages (the green line of Figure 2)."""
     return _convnext("ConvLLaVA", CONVNEXT_L_FIVE_STAGES, resolution, "five-stage ConvNeXt-L; linear; any shape")
 
 
 def convnext_l(resolution: int) -> System:
-    """Return the four-stage ConvNeXt-L with Vicuna-7B (blue line of Figure 2)."""
+    """Return the four-stage ConvNeXt-L with Vicuna-7B (the blue line of Figure 2)."""
     return _convnext("ConvNeXt-L", CONVNEXT_L_FOUR_STAGES, resolution, "four-stage ConvNeXt-L; linear; any shape")
 
 
@@ -205,7 +206,7 @@ TABLE_1: tuple[tuple[Callable[[int], System], int, int], ...] = (
 )
 """System, resolution and visual tokens of every row of the paper's Table 1."""
 
-BESIDE_TABLE_1: tuple[tuple[Callable[[int], System], int, int], ...] = (
+OTHER_SYSTEMS: tuple[tuple[Callable[[int], System], int, int], ...] = (
     (qwen_vl, 448, 256),
     (convllava, 768, 144),
     (convnext_l, 512, 256),
@@ -214,10 +215,10 @@ BESIDE_TABLE_1: tuple[tuple[Callable[[int], System], int, int], ...] = (
 """Further systems of the paper's Tables 3 and 5."""
 
 
-def table_1(*, beside: bool = True) -> list[System]:
-    """Return the rows of Table 1, then those of Tables 3 and 5 that it lacks."""
-    rows = TABLE_1 + (BESIDE_TABLE_1 if beside else ())
-    return [replace(build(resolution), paper_tokens=tokens) for build, resolution, tokens in rows]
+def table_1(*, others: bool = True) -> list[System]:
+    """Return the systems of Table 1, then by default those of Tables 3 and 5 that it lacks."""
+    listed = TABLE_1 + (OTHER_SYSTEMS if others else ())
+    return [replace(build(resolution), paper_tokens=tokens) for build, resolution, tokens in listed]
 
 
 FIGURE_2_RESOLUTIONS = (512, 768, 1024, 1536)
@@ -230,7 +231,7 @@ FIGURE_2_LINES: tuple[tuple[str, Callable[[int], System]], ...] = (
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, and what the count gives."""
+    """A statement of the paper on cost, and the counted value."""
 
     text: str
     source: str
@@ -239,7 +240,7 @@ class Claim:
 
 
 def claims() -> list[Claim]:
-    """Return the paper's statements on cost beside ours."""
+    """Return the paper's statements on cost with the counted values."""
     vits, fours, fives = ([build(side) for side in FIGURE_2_RESOLUTIONS] for _, build in FIGURE_2_LINES)
     by_four = [_ratio(vit, four) for vit, four in zip(vits, fours, strict=True)]
     by_five = [_ratio(four, five) for four, five in zip(fours, fives, strict=True)]
@@ -260,8 +261,8 @@ def _tower_parameters(stages: dict[str, list[int]]) -> int:
     return total("", convnext_cost(ConvLlavaVisionConfig(**stages), 768, 768)).parameters
 
 
-def _ratio(dearer: System, cheaper: System) -> float:
-    return dearer.flops() / cheaper.flops()
+def _ratio(first: System, second: System) -> float:
+    return first.flops() / second.flops()
 
 
 def _listed(ratios: Sequence[float]) -> str:

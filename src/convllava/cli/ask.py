@@ -1,10 +1,8 @@
-"""``convllava ask``: one question about one image or several."""
+"""``convllava ask``: a question about one image or several."""
 
 import json
 import os
-import sys
-import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,91 +14,85 @@ from .showing import Wish, decide
 if TYPE_CHECKING:
     from ..inference import Answer
 
-_USAGE = 'convllava ask IMAGE [IMAGE...] "QUESTION"'
+_USAGE = 'usage: convllava ask IMAGE [IMAGE...] "QUESTION"'
 
 
+@dataclass(frozen=True)
+class OutputArguments:
+    """Form of the answer."""
+
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Write a copy of the first image with the answer's boxes drawn on it."),
+    ] = None
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object with the answer, its cost and timings.")
+    ] = False
+
+
+@opt.expand_settings
 def ask(
     words: Annotated[
         list[str],
         typer.Argument(
             metavar='IMAGE... "QUESTION"',
-            help="Images (path, URL, - for standard input, PDF), then the question.",
+            help="Images (path, URL, PDF, or - for standard input), then the question.",
         ),
     ],
     model: opt.Model = "nano",
-    image_aspect_ratio: opt.ImageAspectRatio = None,
-    resolution: opt.ResolutionOrAuto = None,
-    max_visual_tokens: opt.MaxVisualTokens = None,
-    max_ttft_ms: opt.MaxFirstTokenMs = None,
+    *,
+    sizing: opt.SizingArguments,
     max_new_tokens: opt.MaxNewTokens = None,
-    dtype: opt.Dtype = None,
-    device: opt.Device = None,
-    adapter: opt.Adapter = None,
-    quantize: opt.Quantize = None,
-    fast: opt.Fast = False,
+    loading: opt.LoadArguments,
     preprocessing: opt.Preprocessing = None,
     page: opt.Page = None,
-    draw: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write the first image with the answer's boxes.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: answer, cost, timings.")] = False,
+    output: OutputArguments,
 ) -> None:
-    """Ask a question about images."""
+    """Ask a question about one image or several."""
     sources, question = split_question(words)
-    wish = Wish(image_aspect_ratio, resolution, max_visual_tokens, max_ttft_ms)
-    if draw is not None:
-        check_drawing(draw, sources)
+    wish = Wish(**asdict(sizing))
+    if output.draw is not None:
+        check_drawing(output.draw, sources)
 
     from .. import inference
 
-    # an image that is drawn on has to stay whole
-    images = inference.open_images(sources, page, lazily=preprocessing == "fast" and draw is None)
-    loaded = inference.load_pretrained(
-        model,
-        dtype=dtype,
-        device=device,
-        adapter=adapter,
-        quantize=quantize,
-        fast=fast,
-        fallback_resolution=wish.pixels,
-    )
-    if preprocessing is not None:
-        loaded[1].image_processor.preprocessing = preprocessing
+    # an image that is drawn on is kept at full size
+    images = inference.open_images(sources, page, lazily=preprocessing == "fast" and output.draw is None)
+    loaded = loading.load(model, resolution=wish.pixels, preprocessing=preprocessing)
     showing = decide(wish, loaded, images, question, reserved=max_new_tokens, model_name=model)
-    on_text = None if as_json else opt.show
     options = showing.options | {"max_new_tokens": max_new_tokens}
-    answer = inference.ask(*loaded, images, question, on_text=on_text, **options)
-    print(json.dumps(report(answer, model, question) | {"auto": showing.report()}) if as_json else "")
+    answer = inference.ask(*loaded, images, question, on_text=None if output.as_json else opt.show, **options)
+    print(json.dumps(report(answer, model, question) | {"auto": showing.report()}) if output.as_json else "")
     opt.remark(showing.remark)
     if answer.finish_reason == "length":
-        print(f"the answer was cut at {len(answer.token_ids)} tokens (--max-new-tokens)", file=sys.stderr)
-    if draw is not None:
-        write_drawing(draw, images[0], answer)
+        opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")
+    if output.draw is not None:
+        write_drawing(output.draw, images[0], answer)
 
 
 def split_question(words: list[str]) -> tuple[list[str], str]:
-    """Part what stands on the command line into images and the question, which comes last.
+    """Split the words of the command line into images and the question, which comes last.
 
     Raises:
-        ValueError: One of the two is missing.
+        ValueError: The images or the question are missing.
     """
     *sources, question = words
     if is_source(question):
-        raise ValueError(f"no question: the last word {question!r} is an image; {_USAGE}")
+        raise ValueError(f"the question is missing: the last word {question!r} is an image; {_USAGE}")
     if not sources:
-        raise ValueError(f"an image or a question is missing, there is only {question!r}: {_USAGE}")
+        raise ValueError(f"an image or the question is missing, only {question!r} is given; {_USAGE}")
     if not question.strip():
-        raise ValueError(f"the question is empty: {_USAGE}")
+        raise ValueError(f"the question is empty; {_USAGE}")
     return sources, question
 
 
 def is_source(word: str) -> bool:
-    """Tell whether a word names an image: an existing file, a URL or standard input."""
+    """Return whether a word names an image: an existing file, a URL or standard input."""
     return word == "-" or word.startswith(("http://", "https://")) or os.path.exists(word)
 
 
 def report(answer: "Answer", model: str, question: str) -> dict[str, Any]:
-    """Return what `--json` prints."""
+    """Return the JSON object that ``--json`` prints."""
     return {
         "model": model,
         "question": question,
@@ -117,13 +109,13 @@ def report(answer: "Answer", model: str, question: str) -> dict[str, Any]:
 
 
 def check_drawing(path: Path, sources: list[str]) -> None:
-    """Check, before anything costs time, that a drawing can be written to `path`.
+    """Check before the model is loaded that a drawing can be written to ``path``.
 
     Raises:
-        ValueError: It would replace an image that is asked about, or it cannot be written.
+        ValueError: The drawing would overwrite an input image, or cannot be written.
     """
     if any(os.path.exists(source) and path.exists() and path.samefile(source) for source in sources):
-        raise ValueError(f"--draw {path} would overwrite the image itself: give another name")
+        raise ValueError(f"--draw {path} would overwrite the input image: give another name")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ValueError(f"--draw {path}: the name must end in .png, .jpg or .webp")
     if not path.parent.is_dir() or path.is_dir():
@@ -131,13 +123,12 @@ def check_drawing(path: Path, sources: list[str]) -> None:
 
 
 def write_drawing(path: Path, image: Any, answer: "Answer") -> None:
-    """Write a copy of the image with the answer's boxes, all of it or nothing."""
+    """Write a copy of the image with the answer's boxes, atomically."""
     from ..inference import draw_boxes
+    from ..support import atomic_write
 
     if not answer.boxes:
-        print(f"the answer has no box: {path} was not written", file=sys.stderr)
+        opt.remark(f"the answer has no box: {path} was not written")
         return
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        draw_boxes(image, answer.boxes).save(unfinished)
-        unfinished.replace(path)
+    with atomic_write(path) as temporary:
+        draw_boxes(image, answer.boxes).save(temporary)

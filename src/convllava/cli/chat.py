@@ -1,14 +1,16 @@
 """``convllava chat``: several turns about the same images."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..support import write_json
 from . import options as opt
-from .chat_commands import Dialogue, obey
 from .showing import Wish, decide
 
 if TYPE_CHECKING:
@@ -16,65 +18,52 @@ if TYPE_CHECKING:
 
 QUIT = "/quit"
 
-MOST_LINES = 1000
-"""Of earlier chats, that the arrow keys bring back."""
+Message = dict[str, Any]
+
+HISTORY_LENGTH = 1000
+"""Number of earlier lines that the arrow keys bring back."""
 
 PREFIX_CACHE_BYTES = 8 << 30
-"""Keys and values of the dialogue are kept whole, so that a turn costs only what is new in it; a full context of a 7B
-model has 2 GiB in bfloat16, and nothing is taken before it is needed."""
+"""Limit of the prefix cache, which keeps keys and values of the dialogue so that a turn costs its new tokens only; a
+full context of a 7B model takes 2 GiB in bfloat16. Memory is allocated as it is needed."""
 
 
+@opt.expand_settings
 def chat(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images: path, URL or PDF.")],
     model: opt.Model = "nano",
-    image_aspect_ratio: opt.ImageAspectRatio = None,
-    resolution: opt.ResolutionOrAuto = None,
-    max_visual_tokens: opt.MaxVisualTokens = None,
-    max_ttft_ms: opt.MaxFirstTokenMs = None,
+    *,
+    sizing: opt.SizingArguments,
     max_new_tokens: opt.MaxNewTokens = None,
-    dtype: opt.Dtype = None,
-    device: opt.Device = None,
-    adapter: opt.Adapter = None,
-    quantize: opt.Quantize = None,
-    fast: opt.Fast = False,
+    loading: opt.LoadArguments,
     page: opt.Page = None,
 ) -> None:
-    """Talk about images: one question a line; /help lists commands, /quit or the end of the input ends it."""
+    """Talk about images, one question a line; /help lists the commands, /quit or Ctrl+D ends the chat."""
     if "-" in images:
-        raise ValueError("chat reads your questions from standard input: give the images as files or URLs, not -")
-
-    wish = Wish(image_aspect_ratio, resolution, max_visual_tokens, max_ttft_ms)
+        raise ValueError("chat reads questions from standard input: give images as files or URLs instead of -")
+    wish = Wish(**asdict(sizing))
 
     from .. import inference
     from ..analysis import context_of
 
-    loaded_images = inference.open_images(images, page)
-    loaded = inference.load_pretrained(
-        model,
-        dtype=dtype,
-        device=device,
-        adapter=adapter,
-        quantize=quantize,
-        fast=fast,
-        fallback_resolution=wish.pixels,
-    )
-    room = context_of(loaded[0].config) // 2  # for what will be said
-    showing = decide(wish, loaded, loaded_images, "?", reserved=room, model_name=model)
+    opened = inference.open_images(images, page)
+    loaded = loading.load(model, resolution=wish.pixels)
+    for_dialogue = context_of(loaded[0].config) // 2
+    showing = decide(wish, loaded, opened, "?", reserved=for_dialogue, model_name=model)
     opt.remark(showing.remark)
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
-    dialogue = Dialogue(images, loaded_images, showing.options | {"max_new_tokens": max_new_tokens})
-    with remembered_lines():
+    dialogue = Dialogue(images, opened, showing.options | {"max_new_tokens": max_new_tokens})
+    with input_history():
         talk(generator, dialogue)
 
 
-def talk(generator: "Generator", dialogue: Dialogue) -> None:
-    """Answer each question with all that was said before it."""
+def talk(generator: "Generator", dialogue: "Dialogue") -> None:
+    """Answer each question with the whole dialogue before it as context."""
     from ..inference import Finished, Request, TextDelta
 
-    dialogue.show_images()
     for line in questions():
         if line.startswith("/"):
-            obey(line, dialogue)
+            run_command(line, dialogue)
             continue
         messages = dialogue.with_question(line)
         for event in generator.stream(Request(messages=messages, images=dialogue.images, **dialogue.options)):
@@ -86,7 +75,7 @@ def talk(generator: "Generator", dialogue: Dialogue) -> None:
 
 
 def questions() -> Iterator[str]:
-    """Yield the lines that are typed or piped in, the empty ones left out, until it is enough."""
+    """Yield the lines that are typed or piped in, without empty ones, until /quit or the end of the input."""
     prompt = "> " if sys.stdin.isatty() else ""
     while True:
         try:
@@ -100,8 +89,8 @@ def questions() -> Iterator[str]:
 
 
 @contextmanager
-def remembered_lines() -> Iterator[None]:
-    """At a terminal, let the arrow keys edit lines and bring back earlier ones, also of earlier chats."""
+def input_history() -> Iterator[None]:
+    """At a terminal, let the arrow keys edit the line and bring back lines of this chat and earlier ones."""
     if not sys.stdin.isatty():
         yield
         return
@@ -113,9 +102,111 @@ def remembered_lines() -> Iterator[None]:
     path = opt.state_file("chat_history")
     if path.is_file():
         readline.read_history_file(path)
-    readline.set_history_length(MOST_LINES)
+    readline.set_history_length(HISTORY_LENGTH)
     try:
         yield
     finally:
         path.parent.mkdir(parents=True, exist_ok=True)
         readline.write_history_file(path)
+
+
+class Dialogue:
+    """Images, the messages about them, and the options of the next request."""
+
+    def __init__(self, names: Sequence[str], images: Sequence[Any], options: dict[str, Any]) -> None:
+        self.names, self.images, self.options = list(names), list(images), dict(options)
+        self.messages: list[Message] = []
+        self._num_shown = 0
+
+    def with_question(self, question: str) -> list[Message]:
+        """Return the messages so far and a question, preceded by the images that are new."""
+        from ..inference import question_message
+
+        return [*self.messages, question_message(question, num_images=len(self.images) - self._num_shown)]
+
+    def answered(self, messages: list[Message], answer: str) -> None:
+        """Add an answer to the messages that it was given to."""
+        self.messages = [*messages, {"role": "assistant", "content": answer}]
+        self._num_shown = len(self.images)
+
+    def add(self, name: str) -> None:
+        """Add an image to the next question."""
+        from ..inference import open_image
+
+        self.images.append(open_image(name))
+        self.names.append(name)
+
+    def reset(self) -> None:
+        """Forget the messages and keep the images."""
+        self.messages, self._num_shown = [], 0
+
+    def save(self, path: Path) -> None:
+        """Write the dialogue as JSON, atomically.
+
+        Raises:
+            ValueError: The file exists already.
+        """
+        if path.exists():
+            raise ValueError(f"{path} exists already: give another name")
+        write_json(path, {"images": self.names, "options": self.options, "messages": self.messages})
+
+
+def run_command(line: str, dialogue: Dialogue) -> None:
+    """Run a line that begins with a slash; an error is printed, and the dialogue continues."""
+    name, _, argument = line.partition(" ")
+    try:
+        if name not in COMMANDS:
+            raise ValueError(f"unknown command {name}: one of {', '.join([*COMMANDS, '/quit'])}")
+        print(COMMANDS[name](dialogue, argument.strip()), flush=True)
+    except (ValueError, OSError) as error:
+        print("error:", opt.printable(" ".join(str(error).split())), file=sys.stderr, flush=True)
+
+
+def _image(dialogue: Dialogue, argument: str) -> str:
+    if not argument or argument == "-":
+        raise ValueError("/image needs a path or a URL")
+    dialogue.add(argument)
+    image = dialogue.images[-1]
+    return f"image {len(dialogue.images)}, {image.width}x{image.height} pixels, is sent with the next question"
+
+
+def _budget(dialogue: Dialogue, argument: str) -> str:
+    if argument == "off":
+        dialogue.options["max_visual_tokens"] = None
+        return "no limit on visual tokens per image from now on"
+    if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
+        raise ValueError(f"/budget needs a number of visual tokens or off, got {argument!r}")
+    dialogue.options["max_visual_tokens"] = int(argument)
+    return f"at most {int(argument)} visual tokens per image from now on"
+
+
+def _reset(dialogue: Dialogue, argument: str) -> str:
+    dialogue.reset()
+    return "new dialogue about the same images"
+
+
+def _save(dialogue: Dialogue, argument: str) -> str:
+    if not argument:
+        raise ValueError("/save needs the name of a file")
+    dialogue.save(Path(argument))
+    return f"wrote {argument}"
+
+
+def _help(dialogue: Dialogue, argument: str) -> str:
+    return HELP
+
+
+HELP = """\
+/image PATH    add an image (path or URL) to the next question
+/budget N      limit each image to N visual tokens from now on; /budget off: no limit
+/reset         start a new dialogue about the same images
+/save FILE     write the dialogue as JSON
+/quit          end the chat"""
+
+COMMANDS: dict[str, Callable[[Dialogue, str], str]] = {
+    "/image": _image,
+    "/budget": _budget,
+    "/reset": _reset,
+    "/save": _save,
+    "/help": _help,
+}

@@ -1,9 +1,9 @@
-"""``convllava cost``: what images cost, and which shape to show them in."""
+"""``convllava cost``: the cost of images, and the image size to choose for a budget."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,111 +14,241 @@ if TYPE_CHECKING:
 
     from ..analysis.calibration import Calibration
     from ..model import ConvLlavaConfig
+    from .cost_report import Printer
 
 DATA_ENDINGS = (".json", ".jsonl")
 
-LISTED = 20
-"""Images that are shown one by one; of more, the totals."""
+MAX_LISTED = 20
+"""Number of images up to which each one is listed; beyond it only the totals are."""
 
 
+@dataclass(frozen=True)
+class ShapeArguments:
+    """Size of the image that a model is counted on."""
+
+    height: Annotated[int | None, typer.Option(min=1, help="Height of the image that MODEL gets, in pixels.")] = None
+    width: Annotated[int | None, typer.Option(min=1, help="Width of the image that MODEL gets, in pixels.")] = None
+
+
+@dataclass(frozen=True)
+class LengthArguments:
+    """Lengths of the prompt's text and of the answer."""
+
+    text_tokens: Annotated[int, typer.Option(min=0, help="Tokens of prompt format and question.")] = 64
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer.")] = 1
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """Image sizes that are compared, and limits of the picked one."""
+
+    resolution: Annotated[
+        list[int] | None, typer.Option(help="Resolution to compare; repeatable. By default 768, 1024 and 1536.")
+    ] = None
+    budget: Annotated[
+        list[int] | None,
+        typer.Option(help="Visual token budget to compare; repeatable. By default 64, 144, 256 and 576."),
+    ] = None
+    max_visual_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum visual tokens of the picked size.")] = (
+        None
+    )
+    max_ttft_ms: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Maximum milliseconds to the first token with the picked size; needs --calibrate."),
+    ] = None
+    image_folder: Annotated[
+        Path | None, typer.Option(help="Folder of the images of DATASET; by default the folder of DATASET.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlaceArguments:
+    """Precision and device that memory and times are for; the device is looked up when it is needed.
+
+    Raises:
+        ValueError: The dtype is unknown.
+    """
+
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Precision: float32, bfloat16 or float16; by default float32 on a CPU, otherwise bfloat16."),
+    ] = None
+    device: opt.Device = None
+
+    def __post_init__(self) -> None:
+        from ..analysis.counting import bytes_per_element
+
+        if self.dtype is not None:
+            bytes_per_element(self.dtype)
+
+    def torch_device(self) -> "torch.device":
+        """Return the device, checked to exist."""
+        from ..inference.loading import _device
+
+        return _device(self.device)
+
+    def dtype_name(self) -> str:
+        """Return the dtype, by default that of a model loaded on the device."""
+        return self.dtype or ("float32" if self.torch_device().type == "cpu" else "bfloat16")
+
+    def calibration(self, config: "ConvLlavaConfig") -> "Calibration | None":
+        """Return the stored calibration of a model here, or None."""
+        from ..analysis import load_calibration
+
+        return load_calibration(config, self.torch_device(), self.dtype_name())
+
+
+@dataclass(frozen=True)
+class PaperArguments:
+    """The paper's Table 1 and Figure 2."""
+
+    table1: Annotated[bool, typer.Option("--table1", help="Count the systems of the paper's Table 1.")] = False
+    figure2: Annotated[
+        bool, typer.Option("--figure2", help="Write the paper's Figure 2 as PNG, SVG and CSV (needs matplotlib).")
+    ] = False
+    out: Annotated[Path | None, typer.Option(help="Folder for the files of --table1 and --figure2.")] = None
+
+
+@dataclass(frozen=True)
+class CalibrateArguments:
+    """Measurement of this device."""
+
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the times of a model on this device; once per model.")
+    ] = False
+    quick: Annotated[bool, typer.Option("--quick", help="Calibrate on few and small image sizes.")] = False
+
+
+@dataclass(frozen=True)
+class CostArguments:
+    """All options of ``convllava cost``."""
+
+    shape: ShapeArguments
+    lengths: LengthArguments
+    compared: CompareArguments
+    place: PlaceArguments
+    paper: PaperArguments
+    measured: CalibrateArguments
+
+
+@opt.expand_settings
 def cost(
     what: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[MODEL | IMAGE... | DIR | DATASET]",
-            help="A model (nano, preset, directory, hub id), images, a folder, or LLaVA JSON.",
+            help="A model (nano, preset, directory or hub id), images, a folder of images, or a LLaVA JSON file.",
         ),
     ] = None,
     model: opt.Model = "nano",
-    height: Annotated[int | None, typer.Option(min=1, help="Of the image shown to MODEL, in pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Of the image shown to MODEL, in pixels.")] = None,
-    text_tokens: Annotated[int, typer.Option(min=0, help="Of prompt format and question.")] = 64,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 1,
-    resolution: Annotated[list[int] | None, typer.Option(help="To compare; repeatable. 768, 1024, 1536.")] = None,
-    budget: Annotated[list[int] | None, typer.Option(help="Visual tokens to compare; repeatable.")] = None,
-    max_visual_tokens: Annotated[int | None, typer.Option(min=1, help="That the picked shape may take.")] = None,
-    max_ttft_ms: opt.MaxFirstTokenMs = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16; float32 on a CPU, else bfloat16.")
-    ] = None,
-    device: opt.Device = None,
-    image_folder: Annotated[Path | None, typer.Option(help="Where the images of DATASET lie.")] = None,
-    table1: Annotated[bool, typer.Option("--table1", help="The systems of the paper's Table 1, counted.")] = False,
-    figure2: Annotated[bool, typer.Option("--figure2", help="The paper's Figure 2 as PNG, SVG and CSV.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the files of --table1 and --figure2.")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this device, once a model.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Calibrate on few and small shapes.")] = False,
+    *,
+    settings: CostArguments,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Count what images cost: tokens, FLOPs, memory and time to the first token."""
+    """Count the cost of images: visual tokens, FLOPs, memory, time to the first token."""
     from .cost_report import Printer
 
     printer = Printer(as_json)
-    place = Place.of(device, dtype)
-    question = Question(text_tokens, new_tokens)
-    if table1 or figure2:
-        _published(printer, table1, figure2, out)
-    elif calibrate:
-        _calibrate(printer, model if not what else _only(what), place, quick)
+    if settings.paper.table1 or settings.paper.figure2:
+        print_paper(printer, settings.paper)
+    elif settings.measured.calibrate:
+        calibrate(printer, _only(what) if what else model, settings)
     elif not what:
         raise ValueError("nothing to count: give a model, images, a folder or a data set (convllava cost --help)")
     elif len(what) == 1 and is_model(what[0]):
-        _model(printer, what[0], height, width, question, place)
+        print_model(printer, what[0], settings)
     else:
-        limits = Limits(resolution, budget, max_visual_tokens, max_ttft_ms)
-        _images(printer, what, model, image_folder, limits, question, place)
+        print_images(printer, what, model, settings)
     printer.finish()
 
 
-@dataclass(frozen=True)
-class Question:
-    """Lengths of the prompt's text and of the answer."""
+def print_paper(printer: "Printer", paper: PaperArguments) -> None:
+    """Count the paper's Table 1 and Figure 2, print them and write their files."""
+    from ..analysis.figure import figure_2_points, write_csv, write_figure_2
+    from ..analysis.systems import claims, table_1
 
-    text_tokens: int
-    new_tokens: int
+    folder = paper.out or Path(".")
+    if paper.table1:
+        records = printer.table_1(table_1())
+        if paper.out is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_csv(folder / "table1.csv", records)
+            printer.written([folder / "table1.csv"])
+    if paper.figure2:
+        files = write_figure_2(folder)
+        printer.figure_2(figure_2_points())
+        printer.written(files)
+    printer.claims(claims())
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What is compared, and what the picked shape has to keep."""
+def calibrate(printer: "Printer", name: str, settings: CostArguments) -> None:
+    """Measure a model on this device, store its fitted times and print their errors."""
+    from ..analysis import measure, save_calibration
 
-    resolutions: Sequence[int] | None
-    budgets: Sequence[int] | None
-    max_visual_tokens: int | None
-    max_ttft_ms: float | None
+    config, place = read_config(name), settings.place
+    if place.torch_device().type == "cpu" and (warning := measure.busy_warning()):
+        printer.progress(f"warning: {warning}")
+    result = measure.calibrate(
+        config,
+        name,
+        device=place.torch_device(),
+        dtype=place.dtype_name(),
+        plan=measure.QUICK if settings.measured.quick else measure.FULL,
+        on_progress=printer.progress,
+    )
+    printer.calibration(result, save_calibration(result))
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a model would run; the device is looked up when it is needed."""
+def print_model(printer: "Printer", name: str, settings: CostArguments) -> None:
+    """Print the cost of each part of a model on one image."""
+    from ..analysis import model_cost
 
-    wanted_device: str | None
-    wanted_dtype: str | None
+    config, shape, lengths = read_config(name), settings.shape, settings.lengths
+    height = shape.height or shape.width or config.resolution
+    if height is None:
+        raise ValueError(f"{name} takes images of any size: give --height and --width in pixels")
+    counted = model_cost(
+        config,
+        height,
+        shape.width or height,
+        text_tokens=lengths.text_tokens,
+        new_tokens=lengths.new_tokens,
+        dtype=settings.place.dtype_name(),
+    )
+    printer.model(name, config, counted, settings.place.calibration(config))
 
-    @classmethod
-    def of(cls, device: str | None, dtype: str | None) -> "Place":
-        """Check the dtype before anything is counted."""
-        from ..analysis.counting import bytes_per_element
 
-        if dtype is not None:
-            bytes_per_element(dtype)
-        return cls(device, dtype)
+def print_images(printer: "Printer", what: list[str], model: str, settings: CostArguments) -> None:
+    """Print the cost of images under several sizing policies, and the size to pick for each."""
+    from ..analysis import policies
+    from ..analysis.compare import Budget, Comparison
+    from ..analysis.policies import BUDGETS, RESOLUTIONS
 
-    @property
-    def device(self) -> "torch.device":
-        """The device, checked to be there."""
-        from ..inference.loading import _device
-
-        return _device(self.wanted_device)
-
-    @property
-    def dtype(self) -> str:
-        """float32 on a CPU, as models are loaded there, else bfloat16."""
-        return self.wanted_dtype or ("float32" if self.device.type == "cpu" else "bfloat16")
+    config, lengths, compared = read_config(model), settings.lengths, settings.compared
+    dtype, calibration = settings.place.dtype_name(), settings.place.calibration(config)
+    if compared.max_ttft_ms is not None:
+        require_calibration(calibration, model)
+    seconds = None if compared.max_ttft_ms is None else compared.max_ttft_ms / 1000
+    comparison = Comparison(
+        config,
+        policies(config, compared.resolution or RESOLUTIONS, compared.budget or BUDGETS),
+        text_tokens=lengths.text_tokens,
+        new_tokens=lengths.new_tokens,
+        dtype=dtype,
+        calibration=calibration,
+        budget=Budget(compared.max_visual_tokens, seconds),
+    )
+    sizes = image_sizes(what, compared.image_folder)
+    printer.head(model, config, lengths, dtype, calibration)
+    if len(sizes) <= MAX_LISTED:
+        for name, size in sizes:
+            printer.image(name, size, comparison.costs(size), *comparison.pick(size))
+    if len(sizes) > 1:
+        printer.totals(comparison.totals(size for _, size in sizes))
 
 
 def is_model(name: str) -> bool:
-    """Tell a model (bundled, preset, checkpoint directory, hub id) from images and data."""
+    """Return whether a name is that of a model (bundled, preset, checkpoint directory, hub id)."""
     from ..inference.checkpoint_files import BUNDLED
     from ..model import PRESETS
 
@@ -131,25 +261,23 @@ def is_model(name: str) -> bool:
 
 
 def read_config(name: str) -> "ConvLlavaConfig":
-    """Return the configuration of a model; of one on the hub, nothing else is fetched.
+    """Return the configuration of a model; from the hub only the configuration is downloaded.
 
     Raises:
-        ValueError: There is no such model, or it is of another kind.
+        ValueError: The model is unknown, or has another architecture.
     """
     from ..inference.checkpoint_files import BUNDLED
     from ..model import PRESETS, ConvLlavaConfig, preset
 
     if name not in BUNDLED and name in PRESETS:
         return preset(name)
-    source = str(BUNDLED.get(name, name))
     if not is_model(name):
-        near = ", ".join([*BUNDLED, *(known for known in PRESETS if known not in BUNDLED)])
-        raise ValueError(f"unknown model {name!r}: give a directory with config.json, a hub id, or one of {near}")
+        known = ", ".join([*BUNDLED, *(other for other in PRESETS if other not in BUNDLED)])
+        raise ValueError(f"unknown model {name!r}: give a directory with config.json, a hub id, or one of {known}")
     try:
-        config = ConvLlavaConfig.from_pretrained(source)
-    except Exception as error:  # transformers and the hub raise anything
+        return ConvLlavaConfig.from_pretrained(str(BUNDLED.get(name, name)))
+    except Exception as error:  # transformers and the hub raise errors of many types
         raise ValueError(f"cannot read the configuration of {name}: {str(error).strip().splitlines()[0]}") from error
-    return config
 
 
 def _only(what: list[str]) -> str:
@@ -158,111 +286,25 @@ def _only(what: list[str]) -> str:
     return what[0]
 
 
-def _published(printer: Any, table1: bool, figure2: bool, out: Path | None) -> None:
-    from ..analysis.figure import figure_2_rows, write_csv, write_figure_2
-    from ..analysis.systems import claims, table_1
-
-    folder = out or Path(".")
-    if table1:
-        rows = printer.table_1(table_1())
-        if out is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_csv(folder / "table1.csv", rows)
-            printer.written([folder / "table1.csv"])
-    if figure2:
-        files = write_figure_2(folder)
-        printer.figure_2(figure_2_rows())
-        printer.written(files)
-    printer.claims(claims())
-
-
-def _calibrate(printer: Any, name: str, place: Place, quick: bool) -> None:
-    from ..analysis import measure, save_calibration
-
-    config = read_config(name)
-    plan = measure.QUICK if quick else measure.FULL
-    if place.device.type == "cpu" and (warning := measure.busy()):
-        printer.progress(f"warning: {warning}")
-    result = measure.calibrate(
-        config, name, device=place.device, dtype=place.dtype, plan=plan, on_progress=printer.progress
-    )
-    printer.calibration(result, save_calibration(result))
-
-
-def _model(printer: Any, name: str, height: int | None, width: int | None, question: Question, place: Place) -> None:
-    from ..analysis import load_calibration, model_cost
-
-    config = read_config(name)
-    height = height or width or config.resolution
-    if height is None:
-        raise ValueError(f"{name} takes images of any size: give --height and --width in pixels")
-    counted = model_cost(
-        config,
-        height,
-        width or height,
-        text_tokens=question.text_tokens,
-        new_tokens=question.new_tokens,
-        dtype=place.dtype,
-    )
-    calibration = load_calibration(config, place.device, place.dtype)
-    printer.model(name, config, counted, calibration)
-
-
-def _images(
-    printer: Any,
-    what: list[str],
-    model: str,
-    image_folder: Path | None,
-    limits: Limits,
-    question: Question,
-    place: Place,
-) -> None:
-    from ..analysis import load_calibration, policies
-    from ..analysis.compare import Budget, Comparison
-    from ..analysis.policies import BUDGETS, RESOLUTIONS
-
-    config = read_config(model)
-    calibration = load_calibration(config, place.device, place.dtype)
-    if limits.max_ttft_ms is not None:
-        require_calibration(calibration, model)
-    seconds = None if limits.max_ttft_ms is None else limits.max_ttft_ms / 1000
-    comparison = Comparison(
-        config,
-        policies(config, limits.resolutions or RESOLUTIONS, limits.budgets or BUDGETS),
-        text_tokens=question.text_tokens,
-        new_tokens=question.new_tokens,
-        dtype=place.dtype,
-        calibration=calibration,
-        budget=Budget(limits.max_visual_tokens, seconds),
-    )
-    sizes = image_sizes(what, image_folder)
-    printer.head(model, config, question, place.dtype, calibration)
-    if len(sizes) <= LISTED:
-        for name, size in sizes:
-            printer.image(name, size, comparison.rows(size), *comparison.pick(size))
-    if len(sizes) > 1:
-        printer.totals(comparison.totals(size for _, size in sizes))
-
-
 def require_calibration(calibration: "Calibration | None", model: str) -> "Calibration":
-    """Return the calibration, or say how to make one.
+    """Return the calibration if there is one.
 
     Raises:
-        ValueError: There is none.
+        ValueError: It is None; the message has the command that makes one.
     """
     if calibration is None:
         raise ValueError(
-            f"--max-ttft-ms needs to know how fast {model} runs here, in this precision and with as many threads: "
-            f"run 'convllava cost --calibrate --model {model}' once"
+            f"--max-ttft-ms needs the times of {model} on this device, in this precision and with this number of "
+            f"threads: run 'convllava cost --calibrate --model {model}' once"
         )
     return calibration
 
 
 def image_sizes(what: Sequence[str], image_folder: Path | None = None) -> list[tuple[str, tuple[int, int]]]:
-    """Return name and (height, width) of every image that was named, read from headers where they are files.
+    """Return the name and the (height, width) of every image; files are read up to their header only.
 
     Raises:
-        ValueError: Something is missing or no image.
+        ValueError: A file is missing or is not an image.
     """
     found: list[tuple[str, tuple[int, int]]] = []
     for name in what:
@@ -282,7 +324,7 @@ def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int
         return [(name, image_size(path))]
     from ..inference import open_image
 
-    image = open_image(name)  # a URL, standard input, a PDF, or the message on what is wrong
+    image = open_image(name)  # a URL, standard input or a PDF; otherwise its message names what is wrong
     return [(name, (image.height, image.width))]
 
 

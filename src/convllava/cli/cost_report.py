@@ -1,4 +1,4 @@
-"""What ``convllava cost`` prints: tables for people, one JSON object for programs."""
+"""Output of ``convllava cost``: tables, or one JSON object."""
 
 import json
 import sys
@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..analysis import Calibration, Choice, Cost, ModelCost
-    from ..analysis.compare import Row, Total
+    from ..analysis.compare import PolicyCost, PolicyTotal
     from ..analysis.systems import Claim, System
     from ..model import ConvLlavaConfig
 
 _WORDS = frozenset(["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", ""])
-"""Columns that hold words, not numbers."""
+"""Headers of columns with words, which are aligned to the left and may wrap."""
 
 _WIDTH_OF_FILES = 140
+"""Characters per line in a file or pipe."""
 
 
 class Printer:
-    """Collects what was found as JSON, and prints tables unless only JSON is wanted."""
+    """Prints results as tables, or collects them and prints one JSON object at the end.
+
+    Args:
+        as_json: Whether to print JSON instead of tables.
+    """
 
     def __init__(self, as_json: bool) -> None:
         from rich.console import Console
@@ -28,27 +33,27 @@ class Printer:
         self._as_json = as_json
         self._data: dict[str, Any] = {}
         self._console = Console(highlight=False, quiet=as_json)
-        if not self._console.is_terminal:  # a file or pipe has no width to keep to
+        if not self._console.is_terminal:
             self._console.width = max(self._console.width, _WIDTH_OF_FILES)
 
     def finish(self) -> None:
-        """Print the JSON object, if it is wanted."""
+        """Print the JSON object, if JSON was asked for."""
         if self._as_json:
             print(json.dumps(self._data))
 
     def progress(self, text: str) -> None:
-        """Show on standard error what is being measured."""
+        """Print a line of progress on standard error."""
         print(text, file=sys.stderr, flush=True)
 
     def written(self, files: Iterable[Path]) -> None:
-        """Name files that were written."""
+        """Print the names of files that were written."""
         self._data.setdefault("files", []).extend(map(str, files))
         for path in files:
             self._console.print(f"wrote {path}")
 
     def table_1(self, systems: "Sequence[System]") -> list[dict[str, Any]]:
-        """Print the published systems beside each other and return the rows."""
-        rows = [system_row(system) for system in systems]
+        """Print the published systems and return them as records."""
+        rows = [system_record(system) for system in systems]
         self._data["table1"] = rows
         cells = [
             [
@@ -82,16 +87,16 @@ class Printer:
         self._rules()
 
     def claims(self, found: "Sequence[Claim]") -> None:
-        """Print the paper's statements beside the count."""
+        """Print the paper's statements with the counted values."""
         self._data["claims"] = [asdict(claim) for claim in found]
         cells = [[claim.text, claim.source, claim.paper, claim.counted] for claim in found]
-        self._table("What the paper says", ["statement", "where", "in the paper", "counted"], cells)
+        self._table("Statements of the paper", ["statement", "where", "in the paper", "counted"], cells)
 
     def model(
         self, name: str, config: "ConvLlavaConfig", counted: "ModelCost", calibration: "Calibration | None"
     ) -> None:
-        """Print every part of one model on one image."""
-        self._data |= {"model": name, **cost_row(counted), "parts": [asdict(part) for part in _parts(counted)]}
+        """Print the cost of every part of one model on one image."""
+        self._data |= {"model": name, **cost_record(counted), "parts": [asdict(part) for part in _parts(counted)]}
         first = counted.first_token
         cells = [_part_cells(part, first, counted.dtype) for part in [*_parts(counted), first]]
         title = (
@@ -117,7 +122,7 @@ class Printer:
     def head(
         self, model: str, config: "ConvLlavaConfig", question: Any, dtype: str, calibration: "Calibration | None"
     ) -> None:
-        """Say for which model the following holds."""
+        """Print the model and the lengths that the following costs are for."""
         from ..analysis.policies import describe
 
         self._data |= {"model": model, **asdict(question), "dtype": dtype, "images": []}
@@ -126,24 +131,26 @@ class Printer:
         )
         self._calibration_line(model, calibration)
 
-    def image(self, name: str, shape: tuple[int, int], rows: "Sequence[Row]", picked: "Row", choice: "Choice") -> None:
-        """Print one image under every policy."""
+    def image(
+        self, name: str, shape: tuple[int, int], costs: "Sequence[PolicyCost]", picked: "PolicyCost", choice: "Choice"
+    ) -> None:
+        """Print the cost of one image of (height, width) under every policy."""
         self._data["images"].append(
             {
                 "name": name,
                 "height": shape[0],
                 "width": shape[1],
-                "policies": [policy_row(row) for row in rows],
-                "picked": policy_row(picked) | {"options": choice.options, "reason": choice.reason},
+                "policies": [policy_record(one) for one in costs],
+                "picked": policy_record(picked) | {"options": choice.options, "reason": choice.reason},
             }
         )
-        cells = [_policy_cells(row) for row in [*rows, picked]]
+        cells = [_policy_cells(one) for one in [*costs, picked]]
         head = ["policy", "shown", "tokens", "FLOPs", "memory", "first token", ""]
         self._table(f"{name}, {shape[1]}x{shape[0]}", head, cells)
         self._console.print(f"picked because: {choice.reason}\n")
 
-    def totals(self, found: "Sequence[Total]") -> None:
-        """Print a data set under every policy."""
+    def totals(self, found: "Sequence[PolicyTotal]") -> None:
+        """Print the cost of all images under every policy."""
         self._data["totals"] = [asdict(total) for total in found]
         cells = [
             [
@@ -152,17 +159,17 @@ class Printer:
                 f"{total.visual_tokens:,}",
                 f"{total.visual_tokens / max(total.images, 1):.1f}",
                 flops(total.flops),
-                size(total.most_memory_bytes),
+                size(total.max_memory_bytes),
                 "" if total.seconds is None else f"{total.seconds:.1f} s",
                 f"{total.not_usable:,}" if total.not_usable else "",
             ]
             for total in found
         ]
-        head = ["policy", "images", "tokens", "mean", "FLOPs", "most memory", "first tokens", "do not fit"]
+        head = ["policy", "images", "tokens", "mean", "FLOPs", "peak memory", "first tokens", "do not fit"]
         self._table("all images", head, cells)
 
     def calibration(self, result: "Calibration", path: Path) -> None:
-        """Print what was measured and how far it is off."""
+        """Print the errors of the fitted times."""
         self._data |= {"calibration": asdict(result), "path": str(path), "median_error": result.median_error}
         cells = [
             [
@@ -176,11 +183,11 @@ class Printer:
         ]
         title = f"{result.model} on {result.device}, {result.dtype}, {result.threads} threads: held-out images"
         self._table(title, ["JPEG", "shown", "measured", "estimated", "error"], cells)
-        self._console.print(f"error: median {result.median_error:.0%}, worst {result.worst_error:.0%}; kept in {path}")
+        self._console.print(f"error: median {result.median_error:.0%}, worst {result.worst_error:.0%}; saved to {path}")
 
     def _calibration_line(self, model: str, calibration: "Calibration | None") -> None:
         if calibration is None:
-            self._console.print(f"no times: 'convllava cost --calibrate --model {model}' measures this device once")
+            self._console.print(f"times: unknown; run 'convllava cost --calibrate --model {model}' once on this device")
             return
         self._console.print(
             f"times: calibrated {calibration.date} on {calibration.device}, {calibration.dtype}, {calibration.threads} "
@@ -229,17 +236,18 @@ def _part_cells(part: "Cost", whole: "Cost", dtype: str) -> list[str]:
     ]
 
 
-def _policy_cells(row: "Row") -> list[str]:
-    if row.shape is None or row.cost is None:
-        return [row.policy, "", "", "", "", "", row.note]
-    time = "" if row.seconds is None else milliseconds(row.seconds)
-    shown = f"{row.shape[1]}x{row.shape[0]}"
-    spent = flops(row.cost.first_token.flops)
-    return [row.policy, shown, str(row.cost.visual_tokens), spent, size(row.cost.memory_bytes), time, row.note]
+def _policy_cells(found: "PolicyCost") -> list[str]:
+    if found.shape is None or found.cost is None:
+        return [found.policy, "", "", "", "", "", found.note]
+    cost = found.cost
+    time = "" if found.seconds is None else milliseconds(found.seconds)
+    shown = f"{found.shape[1]}x{found.shape[0]}"
+    tokens, spent = str(cost.visual_tokens), flops(cost.first_token.flops)
+    return [found.policy, shown, tokens, spent, size(cost.memory_bytes), time, found.note]
 
 
-def system_row(system: "System") -> dict[str, Any]:
-    """Return a published system as plain values."""
+def system_record(system: "System") -> dict[str, Any]:
+    """Return a published system as a record for JSON and CSV."""
     return {
         "system": system.name,
         "resolution": system.resolution,
@@ -253,8 +261,8 @@ def system_row(system: "System") -> dict[str, Any]:
     }
 
 
-def cost_row(counted: "ModelCost") -> dict[str, Any]:
-    """Return one count as plain values."""
+def cost_record(counted: "ModelCost") -> dict[str, Any]:
+    """Return a count as a record for JSON."""
     return {
         "height": counted.height,
         "width": counted.width,
@@ -262,9 +270,9 @@ def cost_row(counted: "ModelCost") -> dict[str, Any]:
         "text_tokens": counted.text_tokens,
         "new_tokens": counted.new_tokens,
         "dtype": counted.dtype,
-        "parameters": counted.whole.parameters,
+        "parameters": counted.full_answer.parameters,
         "first_token_flops": counted.first_token.flops,
-        "flops": counted.whole.flops,
+        "flops": counted.full_answer.flops,
         "weight_bytes": counted.weight_bytes,
         "activation_bytes": counted.activation_bytes,
         "kv_cache_bytes": counted.kv_cache_bytes,
@@ -272,24 +280,24 @@ def cost_row(counted: "ModelCost") -> dict[str, Any]:
     }
 
 
-def policy_row(row: "Row") -> dict[str, Any]:
-    """Return one policy as plain values."""
-    counts = {} if row.cost is None else cost_row(row.cost)
-    return {"policy": row.policy, **counts, "first_token_seconds": row.seconds, "note": row.note}
+def policy_record(found: "PolicyCost") -> dict[str, Any]:
+    """Return the cost under one policy as a record for JSON."""
+    counts = {} if found.cost is None else cost_record(found.cost)
+    return {"policy": found.policy, **counts, "first_token_seconds": found.seconds, "note": found.note}
 
 
 def count(number: float) -> str:
-    """Write a large number with three digits and a suffix: 669.2 M."""
+    """Format a large number with a suffix: 669.2 M."""
     return _scaled(number, 1000, ("", " K", " M", " G", " T", " P"))
 
 
 def flops(number: float) -> str:
-    """Write FLOPs: 11.44 TFLOPs."""
+    """Format FLOPs: 11.44 TFLOPs."""
     return _scaled(number, 1000, (" FLOPs", " KFLOPs", " MFLOPs", " GFLOPs", " TFLOPs", " PFLOPs", " EFLOPs"), digits=2)
 
 
 def size(number: float) -> str:
-    """Write bytes in binary units: 1.3 GiB."""
+    """Format bytes in binary units: 1.3 GiB."""
     return _scaled(number, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
 
 
@@ -301,5 +309,5 @@ def _scaled(number: float, step: int, suffixes: Sequence[str], digits: int = 1) 
 
 
 def milliseconds(seconds: float) -> str:
-    """Write a time so that three digits remain."""
+    """Format a time in milliseconds, with a decimal below 100 ms."""
     return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds * 1000:,.0f} ms"

@@ -1,4 +1,4 @@
-"""``convllava data``: make data, and look at data."""
+"""``convllava data``: make, check and measure data."""
 
 import json
 import re
@@ -10,7 +10,6 @@ import typer
 from .data_check import check
 from .data_stats import stats
 from .progress import progress_bar
-from .receipts import import_sroie
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -19,30 +18,29 @@ _PREVIEW_SAMPLES = 24
 
 @app.callback()
 def data() -> None:
-    """Make data, and look at data."""
+    """Make, check and measure data."""
 
 
-app.command("import-sroie")(import_sroie)
 app.command()(check)
 app.command()(stats)
 
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Argument(help="Directory to make; it must not exist, or be empty.")],
-    kind: Annotated[str, typer.Option(help="What to draw: line, document, scene, grounding.")] = "line",
+    out: Annotated[Path, typer.Argument(help="Output directory; new or empty.")],
+    kind: Annotated[str, typer.Option(help="Kind of samples: line, document, scene, grounding.")] = "line",
     count: Annotated[int, typer.Option(help="Number of samples.")] = 100,
-    seed: Annotated[int, typer.Option(help="Chooses the series of samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Number of the series of samples.")] = 0,
     split: Annotated[str, typer.Option(help="train or heldout; they share no words and no type faces.")] = "train",
     size: Annotated[
-        list[str] | None, typer.Option(metavar="HxW", help="Height and width in pixels; repeat for a choice.")
+        list[str] | None, typer.Option(metavar="HxW", help="Height and width in pixels; repeatable, one is drawn.")
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the kind, such as noise=0.2; repeatable."),
     ] = None,
-    preview: Annotated[Path | None, typer.Option(help="Also draw the first samples on one sheet.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
+    preview: Annotated[Path | None, typer.Option(help="Image file for a sheet of the first samples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Draw images with questions and answers, and write them in the LLaVA format."""
     from ..synthetic import SyntheticDataset, preview_sheet, write_dataset

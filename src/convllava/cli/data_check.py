@@ -1,4 +1,4 @@
-"""``convllava data check``: look at every record and image before a training does."""
+"""``convllava data check``: check every record and image before training."""
 
 import json
 import os
@@ -11,20 +11,22 @@ from .data_opening import Opened, open_for_reading
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..data.check import Cleaned, Inspector, Report
+    from ..data.check import CleanCopy, Inspector, Report
 
 FOUND_ERRORS = 1
 
 What = Annotated[
     str, typer.Argument(metavar="FILE|SHARDS|RECIPE", help="LLaVA JSON or JSONL, parquet or tar shards, or a recipe.")
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of the recipe, to change.")]
-ImageFolder = Annotated[Path | None, typer.Option(help="Where the images of FILE lie; beside it by default.")]
-ForModel = Annotated[
-    str | None, typer.Option("--model", help="Whose tokenizer and image sizes count; the recipe's, else nano.")
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the recipe to change.")
 ]
-MaxLength = Annotated[int | None, typer.Option(min=1, help="Longest row in tokens; the recipe's, else 2048.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes that decode; one a core by default.")]
+ImageFolder = Annotated[Path | None, typer.Option(help="Folder of the images of FILE; FILE's folder by default.")]
+ForModel = Annotated[
+    str | None, typer.Option("--model", help="Model that tokenizes and sizes images; the recipe's, else nano.")
+]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Maximum tokens of a sample; the recipe's, else 2048.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Number of processes; one per core by default.")]
 
 
 def check(
@@ -34,12 +36,16 @@ def check(
     model: ForModel = None,
     max_length: MaxLength = None,
     jobs: Jobs = None,
-    preview: Annotated[int, typer.Option(min=0, help="Samples of each source to show, supervision colored.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="Also write all findings to this JSON file.")] = None,
+    preview: Annotated[
+        int, typer.Option(min=0, help="Number of samples of each source to show, supervised text colored.")
+    ] = 0,
+    report: Annotated[Path | None, typer.Option(help="JSON file for all findings.")] = None,
     clean: Annotated[
-        Path | None, typer.Option(help="Write a copy of FILE without what cannot be used; a folder for shards.")
+        Path | None, typer.Option(help="Write a copy of FILE without unusable records; a folder for shards.")
     ] = None,
-    large_pixels: Annotated[int, typer.Option(min=1, help="Report images of more pixels.")] = 50_000_000,
+    large_pixels: Annotated[
+        int, typer.Option(min=1, help="Maximum pixels of an image; larger ones are reported.")
+    ] = 50_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Decode every image, read every dialogue and count every token; exit code 1 if there are errors."""
@@ -69,16 +75,16 @@ def _processes(jobs: int | None) -> int:
 
 
 def _check_targets(what: str, opened: Opened, report: Path | None, clean: Path | None) -> None:
-    """Refuse before the work what could not be written after it."""
+    """Raise ValueError before the work for a report or copy that could not be written after it."""
     if report is not None and not report.parent.is_dir():
-        raise ValueError(f"--report {report}: there is no folder {report.parent}")
+        raise ValueError(f"--report {report}: the folder {report.parent} does not exist")
     if clean is not None and (len(opened.sources) > 1 or opened.sources[0].drawn is not None):
         raise ValueError(f"--clean copies one data set: give its file instead of {what}")
     if clean is not None and clean.exists():
-        raise ValueError(f"--clean {clean}: it exists; give a new path")
+        raise ValueError(f"--clean {clean} exists already; give a new path")
 
 
-def _write_clean(opened: Opened, found: "Report", target: Path, inspector: "Inspector") -> "Cleaned":
+def _write_clean(opened: Opened, found: "Report", target: Path, inspector: "Inspector") -> "CleanCopy":
     from ..data.check import write_clean_copy
     from ..data.conversations import ConversationDataset
     from ..data.sharded import ShardedDataset

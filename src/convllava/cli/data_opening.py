@@ -1,21 +1,29 @@
-"""What ``convllava data check`` and ``data stats`` look at: a file, shards or a recipe, and the model it is for."""
+"""The input of ``convllava data check`` and ``data stats``: a file, shards or a recipe, and the model it is for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
     from ..train import Recipe
+    from ..train.recipe import DataEntry
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Sources to look at, and how the model that they are for shows them."""
+    """Opened sources and the model that they are for.
+
+    Attributes:
+        sources: The sources, with their names.
+        config: The model's configuration.
+        processor: The model's processor.
+        max_length: Maximum tokens of a sample.
+    """
 
     sources: "list[NamedSource]"
     config: "ConvLlavaConfig"
@@ -31,18 +39,18 @@ def open_for_reading(
     model: str | None,
     max_length: int | None,
 ) -> Opened:
-    """Open all that a recipe draws from, or one data set by path; records that cannot be used are kept to be listed.
+    """Open all sources of a recipe, or one data set by path; unusable records are kept to be listed.
 
     Raises:
-        ValueError: It cannot be opened at all, or an option does not go with it.
+        ValueError: A source cannot be opened, or an option does not apply.
     """
     if not what.endswith(RECIPE_ENDINGS):
         if overrides:
-            raise ValueError(f"{overrides[0]}: values are changed in a recipe, and {what} is none")
+            raise ValueError(f"{overrides[0]}: KEY=VALUE changes a recipe (.yaml), and {what} is not one")
         config, processor = _model_parts(model or "nano")
         return Opened([_file(what, image_folder)], config, processor, max_length or 2048)
     if image_folder is not None:
-        raise ValueError("--image-folder: a recipe says itself where its images lie")
+        raise ValueError("--image-folder applies to a data file; a recipe has its own image_folder")
     from ..train import load_recipe
 
     recipe = load_recipe(what, list(overrides))
@@ -59,18 +67,18 @@ def _model_parts(model: str) -> "tuple[ConvLlavaConfig, ConvLlavaProcessor]":
 
 
 def _recipe_parts(recipe: "Recipe", what: str) -> "tuple[ConvLlavaConfig, ConvLlavaProcessor]":
-    from ..train.setup import outline
+    from ..train.model_setup import resolve_model
 
-    model, processor = outline(recipe)
-    if processor is None:
-        raise ValueError(f"{what} starts from {recipe.init_from}, which is not here; name a model with --model")
-    return model.config, processor
+    resolved = resolve_model(recipe, fetch=False)
+    if resolved.processor is None:
+        raise ValueError(f"{what} starts from {recipe.init_from}, which is missing; name a model with --model")
+    return resolved.config, resolved.processor
 
 
 def _file(path: str, image_folder: Path | None) -> "NamedSource":
     from ..data.files import open_file
     from ..data.samples import NamedSource
-    from ..data.shard_files import is_sharded
+    from ..data.sharded import is_sharded
 
     return NamedSource(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
 
@@ -84,16 +92,16 @@ def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
     return [NamedSource(name, source, drawn) for name, source, drawn in zip(names, opened, draws, strict=True)]
 
 
-def _entry_source(entry: Any) -> "RecordSource":
-    from ..data.shard_files import is_sharded
-    from ..train.recipe_data import open_entry
+def _entry_source(entry: "DataEntry") -> "RecordSource":
+    from ..data.sharded import is_sharded
+    from ..train.data_loading import open_entry
 
     # Shards are read in place: storing them only to look at them would take their size again on the disk.
     streaming = True if entry.path is not None and is_sharded(entry.path) else None
     return open_entry(entry, on_bad_sample="list", streaming=streaming)
 
 
-def _draws(recipe: "Recipe", sources: Sequence[Any]) -> list[int]:
+def _draws(recipe: "Recipe", sources: "Sequence[RecordSource]") -> list[int]:
     from ..data.mixture import shares
 
     if recipe.max_steps is not None:

@@ -1,4 +1,4 @@
-"""What ``convllava data check`` prints."""
+"""The printed report of ``convllava data check``."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from ..data.check import Cleaned, Report
-    from ..data.check.preview import Piece
+    from ..data.check import CleanCopy, Report
+    from ..data.check.preview import Span
 
 PIPED_WIDTH = 120
 
 STYLES = {"shown": "dim", "supervised": "bold green", "image": "cyan"}
 
 
-def print_report(report: "Report", cleaned: "Cleaned | None", image_folder: Path | None) -> None:
-    """Print previews, sums a source, what was found, and what to do about it."""
+def print_report(report: "Report", cleaned: "CleanCopy | None", image_folder: Path | None) -> None:
+    """Print previews, the sums over each source, the findings and the ways out."""
     console = report_console()
     for source in report.sources:
-        for place, pieces in source.previews:
+        for place, spans in source.previews:
             console.print(place, style="bold", highlight=False)
-            console.print(colored(pieces, marked=not console.is_terminal), "", highlight=False, sep="\n")
+            console.print(colored(spans, marked=not console.is_terminal), "", highlight=False, sep="\n")
     if any(source.previews for source in report.sources):
         console.print(_legend(marked=not console.is_terminal), "", highlight=False, sep="\n")
     console.print(_sources_table(report))
@@ -36,25 +36,25 @@ def print_report(report: "Report", cleaned: "Cleaned | None", image_folder: Path
 
 
 def report_console() -> "Console":
-    """Return a console that does not squeeze tables into 80 columns where nobody looks at them."""
+    """Return a console whose tables are not squeezed into 80 columns when the output is a file or a pipe."""
     from rich.console import Console
 
     console = Console()
     return console if console.is_terminal else Console(width=PIPED_WIDTH)
 
 
-def colored(pieces: "Iterable[Piece]", *, marked: bool) -> "Text":
-    """Return a sample's text with what is learned from it colored, or marked where there are no colors."""
+def colored(spans: "Iterable[Span]", *, marked: bool) -> "Text":
+    """Return a sample's text with the supervised spans colored, or marked where there are no colors."""
     from rich.text import Text
 
     text = Text()
-    for piece in pieces:
-        shown = printable(piece.text)
-        if piece.kind == "image":
+    for span in spans:
+        shown = printable(span.text)
+        if span.kind == "image":
             shown = f"[{shown}]"
-        elif piece.kind == "supervised" and marked:
+        elif span.kind == "supervised" and marked:
             shown = f"⟦{shown}⟧"
-        text.append(shown, STYLES[piece.kind])
+        text.append(shown, STYLES[span.kind])
     return text
 
 
@@ -76,7 +76,7 @@ def _sources_table(report: "Report") -> Any:
     for name in ("records", "usable", *drawn, "images", "text\ntokens", "visual\ntokens", "supervised\ntokens"):
         table.add_column(name, justify="right")
     table.add_column("share of\nsupervised" + "\nin the run" * in_run, justify="right")
-    table.add_column("longest\nrow", justify="right")
+    table.add_column("longest\nsample", justify="right")
     for source in report.sources:
         share = source.supervised_in_run / supervised if supervised else 0.0
         numbers = [source.records, source.usable, *([source.drawn or 0] if in_run else []), source.images]
@@ -93,9 +93,9 @@ def _findings_table(report: "Report") -> Any:
 
     table = Table(title="Findings", title_justify="left")
     table.add_column("")
-    table.add_column("what")
-    table.add_column("how many", justify="right")
-    table.add_column("the first", overflow="fold")
+    table.add_column("finding")
+    table.add_column("count", justify="right")
+    table.add_column("first", overflow="fold")
     counts = report.counts
     for kinds, severity, style in ((ERRORS, "error", "red"), (WARNINGS, "warning", "yellow")):
         for kind in (kind for kind in kinds if counts[kind]):
@@ -120,7 +120,7 @@ def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def _about_copy(cleaned: "Cleaned", image_folder: Path | None) -> str:
+def _about_copy(cleaned: "CleanCopy", image_folder: Path | None) -> str:
     repaired = f", {cleaned.repaired:,} of them with turns cut off" if cleaned.repaired else ""
-    where = f"; its images are looked for in {image_folder}" if image_folder else ""
+    where = f"; its images are in {image_folder}" if image_folder else ""
     return f"{cleaned.path}: {cleaned.kept:,} records kept{repaired}, {cleaned.dropped:,} left out{where}."

@@ -1,4 +1,4 @@
-"""``convllava data stats``: shapes and sizes of images, and what they cost under each policy."""
+"""``convllava data stats``: shapes and sizes of images, and their visual tokens under each policy."""
 
 import json
 import os
@@ -13,22 +13,29 @@ from .data_opening import open_for_reading
 from .progress import progress_bar
 
 if TYPE_CHECKING:
+    from ..data.samples import NamedSource
     from ..data.stats import PolicyTokens, Statistics
+    from ..model import ConvLlavaConfig
 
 
 def stats(
     what: Annotated[
-        str, typer.Argument(metavar="FILE|SHARDS|RECIPE", help="As for 'data check'; of a recipe, all its sources.")
+        str,
+        typer.Argument(
+            metavar="FILE|SHARDS|RECIPE", help="The same as for 'data check'; a recipe means all its sources."
+        ),
     ],
     overrides: Overrides = None,
     image_folder: ImageFolder = None,
     model: ForModel = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots (PNG), a page with them and stats.json.")] = None,
-    resolution: Annotated[list[int] | None, typer.Option(help="To compare; repeatable. 768, 1024, 1536.")] = None,
-    budget: Annotated[list[int] | None, typer.Option(help="Visual tokens to compare; repeatable.")] = None,
+    resolution: Annotated[
+        list[int] | None, typer.Option(help="Resolution to compare; repeatable. Default: 768, 1024, 1536.")
+    ] = None,
+    budget: Annotated[list[int] | None, typer.Option(help="Visual token budget to compare; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Read the headers of all images and count what they cost; nothing is decoded."""
+    """Read the headers of all images and count their visual tokens; nothing is decoded."""
     from ..data.stats import as_json as figures
     from ..data.stats import tokens_by_policy
     from ..data.stats_plots import write_plots
@@ -47,19 +54,21 @@ def stats(
         print("".join(f"wrote {path}\n" for path in written), end="")
 
 
-def _measure(sources: list[Any]) -> "Statistics":
+def _measure(sources: "list[NamedSource]") -> "Statistics":
     from itertools import chain
 
     from ..data.stats import measure
 
-    totals = [source.source.num_records() for source in sources]
+    totals = [named.source.num_records() for named in sources]
     total = None if None in totals else sum(totals)
     with progress_bar("reading headers") as progress:
-        entries = chain.from_iterable(source.source.records() for source in sources)
+        entries = chain.from_iterable(named.source.records() for named in sources)
         return measure(entries, jobs=4 * (os.cpu_count() or 1), progress=lambda done: progress(done, total))
 
 
-def _policies(config: Any, resolutions: list[int] | None, budgets: list[int] | None) -> dict[str, Callable[..., int]]:
+def _policies(
+    config: "ConvLlavaConfig", resolutions: list[int] | None, budgets: list[int] | None
+) -> dict[str, Callable[..., int]]:
     from ..analysis.policies import BUDGETS, RESOLUTIONS, Policy, policies, tokens_of
 
     def counter(policy: Policy) -> Callable[[int, int], int]:
@@ -75,27 +84,27 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
 
     console = report_console()
     console.print(
-        f"{statistics.samples:,} samples ({statistics.text_only:,} of text alone), {statistics.images:,} images in "
+        f"{statistics.samples:,} samples ({statistics.text_only:,} without images), {statistics.images:,} images in "
         f"{len(statistics.sizes):,} sizes"
     )
     if statistics.unreadable:
-        console.print(f"[yellow]{statistics.unreadable:,} records cannot be read; 'data check' tells why[/yellow]")
+        console.print(f"[yellow]{statistics.unreadable:,} records cannot be read; 'data check' lists them[/yellow]")
     shapes = Table("", title="Shapes and lengths", title_justify="left")
     rows = {
         "width : height": ("aspect_ratio", "{:.2f}"),
         "width": ("width", "{:,.0f}"),
         "height": ("height", "{:,.0f}"),
         "megapixels": ("megapixels", "{:.2f}"),
-        "characters a sample": ("text_characters", "{:,.0f}"),
+        "characters per sample": ("text_characters", "{:,.0f}"),
     }
     _fill(shapes, {name: (found[key], form) for name, (key, form) in rows.items()})
     console.print(shapes)
-    tokens = Table("policy", title="Visual tokens an image", title_justify="left")
+    tokens = Table("policy", title="Visual tokens per image", title_justify="left")
     _fill(tokens, {policy.name: (found["visual_tokens"][policy.name], "{:,.0f}") for policy in by_policy})
     console.print(tokens)
     refused = [policy for policy in by_policy if policy.refused]
     for policy in refused:
-        console.print(f"[yellow]too thin or too large for '{policy.name}': {policy.refused:,}[/yellow]")
+        console.print(f"[yellow]shape not supported by '{policy.name}': {policy.refused:,}[/yellow]")
 
 
 def _fill(table: Any, rows: dict[str, tuple[dict[str, float], str]]) -> None:

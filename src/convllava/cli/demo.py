@@ -1,4 +1,4 @@
-"""``convllava demo``: the bundled model and images that it has never seen, right or wrong."""
+"""``convllava demo``: the bundled model answers questions about one new image of each kind."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
     Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
 
-ENOUGH_OVERLAP = 0.5
-"""A box is right if its intersection over union with the true one is at least this."""
+MIN_IOU = 0.5
+"""Intersection over union with the true box from which on a box is right."""
 
-LONGEST_ANSWER = 200
-"""Tokens; no truth is as long."""
+MAX_ANSWER_TOKENS = 200
+"""Maximum tokens of an answer; no true answer is as long."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image of a kind of synthetic data; ``options`` set its (height, width) and the question.
+    """One kind of synthetic images.
 
-    ``seed`` is that of the first series whose sample the bundled model answers rightly, so it also says how many were
-    passed over (``recipes/nano/demo_seeds.py`` finds it).
+    Attributes:
+        name: Name of the image file.
+        kind: Kind of synthetic data.
+        options: Options of the kind, among them (height, width) and the question.
     """
 
     name: str
     kind: str
     options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
 
 
 LINE = {"cap": [0.4, 0.75], "noise": 0.3}
@@ -46,7 +47,7 @@ CASES = (
     Case("line", "line", {"sizes": [[64, 192]], **LINE}),
     Case("receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
     Case("wide_form", "document", {"sizes": [[192, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]}),
-    Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}, seed=1),
+    Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
     Case("color", "scene", {"sizes": [[192, 128]], "tasks": ["color"]}),
     Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),
@@ -54,21 +55,19 @@ CASES = (
     Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
     Case("larger_than_trained", "document", {"sizes": [[512, 384]], "papers": ["label"], **PAGE}),
 )
-"""Case ``i`` shows sample ``i`` of a held-out series."""
+"""The kinds that are shown; case ``i`` is sample ``i`` of a held-out series, so none is chosen by its answer."""
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Directory that the images are written to.")] = Path("demo"),
-    seed: Annotated[
-        int | None, typer.Option(help="Show this series of images instead of those that were picked.", min=0)
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory for the images.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Number of the held-out series of images.", min=0)] = 0,
     model: opt.Model = "nano",
     dtype: opt.Dtype = None,
     device: opt.Device = None,
 ) -> None:
-    """Ask a small model about images of several shapes, drawn from words and fonts that are new to it.
+    """Ask a small model about one image of each kind, with words and fonts that training did not use.
 
-    Of each kind it is the first image that nano answers rightly; `--seed` shows others, right or wrong.
+    The images are the same at every run and were not chosen by the answers; right and wrong answers are marked.
     """
     from rich.console import Console
 
@@ -78,54 +77,44 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     right = sum(show_case(console, loaded, out, index, seed) for index in range(len(CASES)))
-    console.print(f"{right} of {len(CASES)} right")
-    if seed is None:
-        console.print(how_they_were_picked())
-
-
-def how_they_were_picked() -> str:
-    """Say that these are not typical, and where typical ones and their figures are."""
-    passed_over = sum(case.seed for case in CASES)
-    return (
-        f"Picked: of each kind the first that nano answers rightly; passed over: {passed_over}. "
-        "convllava demo --seed 0 shows what nobody picked; the model card has the figures of 500 of each sort."
+    console.print(
+        f"{right} of {len(CASES)} right. The images are the first samples of held-out series {seed}, not chosen by the "
+        "answers; --seed N shows another series. The model card has the figures over 500 samples of each kind."
     )
 
 
-def show_case(console: "Console", loaded: "Loaded", out: Path, index: int, seed: int | None = None) -> bool:
-    """Draw one image, ask about it, print what came out, and return whether it was right."""
+def show_case(console: "Console", loaded: "Loaded", out: Path, index: int, seed: int = 0) -> bool:
+    """Draw one image, ask about it, print the answer, and return whether it is right."""
     from ..inference import ask
 
     case, example = CASES[index], draw_case(index, seed)
     path = out / f"{case.name}.png"
     example.image.save(path)
-    answer = ask(*loaded, example.image, example.question, max_new_tokens=LONGEST_ANSWER)
+    answer = ask(*loaded, example.image, example.question, max_new_tokens=MAX_ANSWER_TOKENS)
     right = is_right(example, answer)
-    drawing = draw_answer(case, example, answer, out)
-    print_case(console, path, example, answer, right, drawing)
+    print_case(console, path, example, answer, right, draw_answer(case, example, answer, out))
     return right
 
 
-def draw_case(index: int, seed: int | None = None) -> "Example":
-    """Draw a case's image, the same on every machine; of its own series if none is given."""
+def draw_case(index: int, seed: int = 0) -> "Example":
+    """Draw the sample of a case in a held-out series, the same on every machine."""
     from ..synthetic import SyntheticDataset
 
     case = CASES[index]
-    series = case.seed if seed is None else seed
-    return SyntheticDataset(case.kind, count=len(CASES), seed=series, split="heldout", **case.options).example(index)
+    return SyntheticDataset(case.kind, count=len(CASES), seed=seed, split="heldout", **case.options).example(index)
 
 
 def is_right(example: "Example", answer: "Answer") -> bool:
-    """Compare with the truth: boxes by their overlap, text word for word."""
+    """Return whether an answer is right: boxes by their overlap, text by its words."""
     from ..geometry import box_iou
 
     if "box" in example.facts:
-        return len(answer.boxes) == 1 and box_iou(answer.boxes[0], example.facts["box"]) >= ENOUGH_OVERLAP
+        return len(answer.boxes) == 1 and box_iou(answer.boxes[0], example.facts["box"]) >= MIN_IOU
     return answer.text.split() == example.answer.split()
 
 
 def draw_answer(case: Case, example: "Example", answer: "Answer", out: Path) -> str:
-    """Write the answer's box on a copy of the image where a box was asked for; say what was done."""
+    """Draw the answer's box into a copy of the image if the question asks for one; return the path of the copy."""
     from ..inference import draw_boxes
 
     if "box" not in example.facts:
@@ -138,24 +127,26 @@ def draw_answer(case: Case, example: "Example", answer: "Answer", out: Path) -> 
 
 
 def print_case(console: "Console", path: Path, example: "Example", answer: "Answer", right: bool, drawing: str) -> None:
-    """Print one section of the report."""
+    """Print one section of the report: a title with the mark, question, answer and truth."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     (rows, columns), seconds = answer.grids[0], answer.timings.total_seconds
-    lines = {
+    size = f"{example.image.width}x{example.image.height}"
+    cost = f"{answer.num_image_tokens} visual tokens ({rows}x{columns}), {seconds:.2f} s"
+    mark = Text("✓ right", "bold green") if right else Text("✗ wrong", "bold red")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in {
         "question": example.question,
         "answer": answer.text,
         "truth": example.answer,
-        "": "right" if right else "WRONG",
-        "cost": f"{answer.num_image_tokens} visual tokens ({rows}x{columns}), {seconds:.2f} s",
         "box": drawing,
-    }
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, value in lines.items():
+        "image": f"{size}, {cost}",
+    }.items():
         if value or name == "answer":
             table.add_row(name, Text(opt.printable(value)))
-    title = Text(f"{path}, {example.image.width}x{example.image.height}", style="bold", overflow="fold")
-    console.print(title, table, sep="\n", end="\n\n")
+    console.print(Text.assemble(mark, "  ", (str(path), "bold"), overflow="fold"))
+    console.print(Padding(table, (0, 0, 1, 2)))

@@ -26,9 +26,7 @@ Plugin = Annotated[
     list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
 ]
 Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names of benchmarks, separated by commas.")]
-Suite = Annotated[
-    str, typer.Option(help="table5, table6, table7, paper (tables 5 and 6), synthetic, pages or receipts.")
-]
+Suite = Annotated[str, typer.Option(help="table5, table6, table7, paper (tables 5 and 6), synthetic or pages.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
 Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an earlier run is resumed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of samples; a score of a part is marked as such.")]

@@ -22,10 +22,10 @@ from typer.core import TyperGroup
 COMMANDS = {
     "ask": "Ask a question about images.",
     "chat": "Talk about images, in several turns.",
-    "demo": "Ask the bundled model about images of several shapes.",
+    "demo": "Ask the bundled model about one image of each kind.",
     "serve": "Serve a model: OpenAI's API and a page.",
     "train": "Train a model as a recipe says.",
-    "data": "Make data, and look at data.",
+    "data": "Make, check and measure data.",
     "eval": "Run a benchmark, score predictions and tabulate scores.",
     "convert": "Rewrite a checkpoint in another layout.",
     "join": "Join an encoder and a language model by an untrained projector.",

@@ -1,40 +1,193 @@
-"""Options and habits that several commands share."""
+"""Options that several commands share, alone and in groups, and the small habits of the commands.
 
+typer makes one option of each parameter of a function. A command with many options groups them into dataclasses
+instead, whose fields are annotated as parameters would be, and is decorated with :func:`expand_settings`.
+"""
+
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-Model = Annotated[str, typer.Option(help="nano, a checkpoint directory or a hub id.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best one that is here by default.")]
+if TYPE_CHECKING:
+    from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+
+Model = Annotated[str, typer.Option(help="Model: nano, a checkpoint directory or a hub id.")]
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda or mps; by default the best available.")]
 Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16, float16; by default float32 on a CPU, else as stored.")
+    str | None,
+    typer.Option(help="Precision: float32, bfloat16 or float16; by default float32 on a CPU, otherwise as stored."),
 ]
-Adapter = Annotated[Path | None, typer.Option(help="Directory of a LoRA adapter of the model.")]
-Quantize = Annotated[str | None, typer.Option(help="int8 or nf4: fewer bits for the language model's layers.")]
-ImageAspectRatio = Annotated[str | None, typer.Option(help="pad (square) or native; the model's own by default.")]
+Adapter = Annotated[Path | None, typer.Option(help="Directory of a LoRA adapter to load with the model.")]
+Quantize = Annotated[str | None, typer.Option(help="Quantize the language model's layers: int8 or nf4.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Use the optimized vision encoder; its features differ by rounding only.")
+]
+ImageAspectRatio = Annotated[
+    str | None, typer.Option(help="pad (to a square) or native; by default as the model was trained.")
+]
 Resolution = Annotated[int | None, typer.Option(help="Side of the square (pad) or short side (native), in pixels.")]
-MaxVisualTokens = Annotated[int | None, typer.Option(help="Shrink each image to at most so many tokens.")]
+MaxVisualTokens = Annotated[
+    int | None, typer.Option(help="Maximum visual tokens per image; larger images are scaled down.")
+]
 ResolutionOrAuto = Annotated[
     str | None,
     typer.Option(
         metavar="PIXELS|auto",
-        help="Side of the square (pad) or short side (native); auto: by shape, context and budget. The default is auto "
-        "for models trained on any size, else as the model was trained.",
+        help="Side of the square (pad) or short side (native), in pixels. auto chooses it by image shape, context "
+        "length and token budget, and is the default of models trained at any size; other models default to the "
+        "resolution they were trained at.",
     ),
 ]
 MaxFirstTokenMs = Annotated[
-    float | None, typer.Option(min=0.1, help="Shrink images until the first token comes in so many milliseconds.")
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="Scale images down until the first token is expected within this many milliseconds (run 'convllava cost "
+        "--calibrate' once before).",
+    ),
 ]
-MaxNewTokens = Annotated[int | None, typer.Option(help="Longest answer; 512 by default, fewer if they do not fit.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Encode images faster; equal to the plain way but for rounding.")]
+MaxNewTokens = Annotated[
+    int | None, typer.Option(help="Maximum tokens of an answer; by default 512, or as many as the context still holds.")
+]
 Preprocessing = Annotated[
     Literal["exact", "fast"] | None,
-    typer.Option(help="fast prepares images several times as fast; fine print may come out a little softer."),
+    typer.Option(help="fast prepares images several times faster; fine print may lose a little sharpness."),
 ]
-Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; the first by default.")]
+Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; by default the first.")]
+
+
+@dataclass(frozen=True)
+class DeviceArguments:
+    """Device and precision of a model."""
+
+    dtype: Dtype = None
+    device: Device = None
+
+
+@dataclass(frozen=True)
+class LoadArguments(DeviceArguments):
+    """Options of loading a model."""
+
+    adapter: Adapter = None
+    quantize: Quantize = None
+    fast: Fast = False
+
+    def load(
+        self, source: str, *, resolution: int | None = None, preprocessing: str | None = None
+    ) -> "tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]":
+        """Load a model and its processor.
+
+        Args:
+            source: "nano", a checkpoint directory or a hub id.
+            resolution: Used where the checkpoint does not state one.
+            preprocessing: "exact" or "fast"; by default as the checkpoint says.
+
+        Raises:
+            ValueError: The model cannot be loaded with these options.
+        """
+        from ..inference import load_pretrained
+
+        model, processor = load_pretrained(source, **asdict(self), fallback_resolution=resolution)
+        if preprocessing is not None:
+            processor.image_processor.preprocessing = preprocessing
+        return model, processor
+
+
+@dataclass(frozen=True)
+class ImageArguments:
+    """Image options given as numbers."""
+
+    image_aspect_ratio: ImageAspectRatio = None
+    resolution: Resolution = None
+    max_visual_tokens: MaxVisualTokens = None
+
+
+@dataclass(frozen=True)
+class SizingArguments:
+    """Image options of which the resolution may be chosen by the images, the context and a time limit."""
+
+    image_aspect_ratio: ImageAspectRatio = None
+    resolution: ResolutionOrAuto = None
+    max_visual_tokens: MaxVisualTokens = None
+    max_ttft_ms: MaxFirstTokenMs = None
+
+
+def expand_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command so that typer sees each field of its dataclass parameters as a parameter.
+
+    The command itself is called with the dataclasses, built from the options. Fields may be dataclasses too::
+
+        @dataclass(frozen=True)
+        class Sampling:
+            temperature: Annotated[float, typer.Option(help="...")] = 0.0
+            seed: Annotated[int, typer.Option(help="...")] = 0
+
+        @expand_settings
+        def generate(prompt: str, *, sampling: Sampling) -> None:   # PROMPT --temperature --seed
+            ...
+
+    Args:
+        command: A function for typer; options in groups follow ``*``, since a group has no default.
+
+    Raises:
+        ValueError: Two options have the same name.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    flat: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if is_dataclass(parameter.annotation):
+            flat += _parameters_of(parameter.annotation)
+        else:
+            flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def expanded(**values: Any) -> None:
+        command(
+            **{
+                name: _build(parameter.annotation, values) if is_dataclass(parameter.annotation) else values[name]
+                for name, parameter in signature.parameters.items()
+            }
+        )
+
+    del expanded.__wrapped__  # type: ignore[attr-defined]  # its parameters are not those of the command line
+    expanded.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+    expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return expanded
+
+
+def _parameters_of(group: Any) -> Iterator[inspect.Parameter]:
+    """Yield the parameters that stand for the fields of a dataclass, those of nested dataclasses included."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        if is_dataclass(hints[field.name]):
+            yield from _parameters_of(hints[field.name])
+        else:
+            yield inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
+            )
+
+
+def _default(field: "Field[Any]") -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is MISSING else field.default
+
+
+def _build(group: Any, values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(group)
+    return group(
+        **{
+            field.name: _build(hints[field.name], values) if is_dataclass(hints[field.name]) else values[field.name]
+            for field in fields(group)
+        }
+    )
 
 
 def printable(text: str) -> str:
@@ -48,12 +201,12 @@ def show(text: str) -> None:
 
 
 def remark(text: str) -> None:
-    """Say on standard error what the user should know, if there is something."""
+    """Print a remark on standard error, unless it is empty."""
     if text:
         print(text, file=sys.stderr, flush=True)
 
 
 def state_file(name: str) -> Path:
-    """Return where something is kept from one run to the next (XDG's directory for that)."""
+    """Return the path of a file that is kept from one run to the next, in the XDG state directory."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "convllava" / name

@@ -3,94 +3,129 @@
 import logging
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..support import require
 from . import options as opt
+
+if TYPE_CHECKING:
+    from ..model import ConvLlavaProcessor
+    from ..serve import Settings
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(
-    model: Annotated[str, typer.Argument(help="nano, a checkpoint directory or a hub id.")] = "nano",
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="Under which the model is offered; by default as given.")] = None,
+@dataclass(frozen=True)
+class AccessArguments:
+    """Address of the server and its clients' access."""
+
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of the machine's.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes any free one.")] = 8000
+    name: Annotated[str | None, typer.Option(help="Model name that clients use; by default MODEL.")] = None
     api_key_env: Annotated[
         str | None, typer.Option(metavar="NAME", help="Environment variable with the key that clients must send.")
-    ] = None,
-    max_batch: Annotated[int, typer.Option(help="Requests answered at a time.")] = 32,
-    max_queue: Annotated[int, typer.Option(help="Requests that may wait; more are told to come again (429).")] = 64,
-    request_timeout: Annotated[float, typer.Option(help="Seconds for one answer.")] = 300.0,
-    drain_timeout: Annotated[float, typer.Option(help="Seconds to finish after SIGTERM.")] = 30.0,
-    max_body_mib: Annotated[int, typer.Option(help="Of one request, its images included.")] = 32,
-    max_images: Annotated[int, typer.Option(help="Images in one request.")] = 16,
-    prefix_cache_mib: Annotated[int, typer.Option(help="Memory for dialogues that may go on; 0 for none.")] = 128,
-    static_kv_cache: Annotated[
-        bool, typer.Option("--static-kv-cache", help="Allocate keys and values for all of --max-batch at once.")
-    ] = False,
-    remote_images: Annotated[
-        bool, typer.Option("--remote-images", help="Fetch images by http(s) URL, from public addresses.")
-    ] = False,
+    ] = None
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Name under which clients may address the server; repeatable.")
-    ] = None,
-    image_aspect_ratio: opt.ImageAspectRatio = None,
-    resolution: opt.Resolution = None,
-    max_visual_tokens: opt.MaxVisualTokens = None,
-    dtype: opt.Dtype = None,
-    device: opt.Device = None,
-    fast: opt.Fast = False,
-    preprocessing: opt.Preprocessing = None,
+        list[str] | None, typer.Option(help="Host name that clients may use for the server; repeatable.")
+    ] = None
+    remote_images: Annotated[
+        bool, typer.Option("--remote-images", help="Fetch images by http(s) URL, from public addresses only.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class LimitArguments:
+    """Limits of time and memory."""
+
+    max_batch: Annotated[int, typer.Option(help="Maximum requests decoded at a time.")] = 32
+    max_queue: Annotated[int, typer.Option(help="Maximum queued requests; further ones get HTTP 429.")] = 64
+    request_timeout: Annotated[float, typer.Option(help="Seconds for one answer, waiting included.")] = 300.0
+    drain_timeout: Annotated[float, typer.Option(help="Seconds to finish running requests after SIGTERM.")] = 30.0
+    max_body_mib: Annotated[int, typer.Option(help="Maximum MiB of a request, its images included.")] = 32
+    max_images: Annotated[int, typer.Option(help="Maximum images in a request.")] = 16
+    prefix_cache_mib: Annotated[
+        int, typer.Option(help="MiB of keys and values kept for dialogues that may continue; 0 keeps none.")
+    ] = 128
+    static_kv_cache: Annotated[
+        bool, typer.Option("--static-kv-cache", help="Allocate keys and values for --max-batch requests at the start.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ServedModelArguments(opt.DeviceArguments):
+    """How the model is loaded."""
+
+    fast: opt.Fast = False
+    preprocessing: opt.Preprocessing = None
+
+
+@opt.expand_settings
+def serve(
+    model: Annotated[str, typer.Argument(help="nano, a checkpoint directory or a hub id.")] = "nano",
+    *,
+    access: AccessArguments,
+    limits: LimitArguments,
+    images: opt.ImageArguments,
+    loading: ServedModelArguments,
 ) -> None:
-    """Serve a model: OpenAI's chat completions at /v1, a page at /."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"{error.name} is missing: pip install 'convllava[serve]'") from error
+    """Serve a model: the OpenAI chat completions API at /v1, a chat page at /."""
+    for package in ("fastapi", "prometheus_client", "uvicorn"):
+        require(package, extra="serve", purpose="servers")
 
     from .. import serve as serving
     from ..analysis import allows_auto
     from ..inference import Generator, load_pretrained
 
-    settings = serving.Settings(
-        model_name=name or model_name(model),
-        api_key=read_key(api_key_env),
-        max_batch=max_batch,
-        max_queue=max_queue,
-        request_timeout=request_timeout,
-        drain_timeout=drain_timeout,
-        max_body_bytes=max_body_mib << 20,
-        max_images=max_images,
-        prefix_cache_bytes=prefix_cache_mib << 20,
-        remote_images=remote_images,
-        allowed_hosts=hosts(host, allowed_host or []),
-    )
+    settings = server_settings(model, access, limits)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    listener = serving.bind(host, port)
-    loaded, processor = load_pretrained(model, dtype=dtype, device=device, fast=fast, fallback_resolution=resolution)
-    if image_aspect_ratio is None and resolution is None and allows_auto(loaded.config):
+    listener = serving.bind(access.host, access.port)
+    loaded, processor = load_pretrained(
+        model, dtype=loading.dtype, device=loading.device, fast=loading.fast, fallback_resolution=images.resolution
+    )
+    if images.image_aspect_ratio is None and images.resolution is None and allows_auto(loaded.config):
         settings = replace(settings, auto_resolution=True)
-    set_defaults(processor.image_processor, image_aspect_ratio, resolution, max_visual_tokens, preprocessing)
+    set_image_defaults(processor, asdict(images) | {"preprocessing": loading.preprocessing})
     generator = Generator(
         loaded,
         processor,
-        max_batch,
+        settings.max_batch,
         prefix_cache_bytes=settings.prefix_cache_bytes,
-        static_cache=static_kv_cache,
+        static_cache=limits.static_kv_cache,
     )
     app = serving.create_app(generator, settings)
     url = serving.address_of(listener)
-    if host not in LOCAL_NAMES and settings.api_key is None:
-        print(f"warning: anybody who reaches {url} may use it; --api-key-env asks for a key", file=sys.stderr)
-    print(f"{settings.model_name} at {url} (page) and {url}/v1 (OpenAI's API); Ctrl+C ends it", flush=True)
+    if access.host not in LOCAL_NAMES and settings.api_key is None:
+        opt.remark(f"warning: {url} answers without a key: pass --api-key-env NAME to require one")
+    print(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it", flush=True)
     serving.run(app, listener, settings)
+
+
+def server_settings(model: str, access: AccessArguments, limits: LimitArguments) -> "Settings":
+    """Return the settings of the server.
+
+    Raises:
+        ValueError: A value is out of range, or the key is missing in the environment.
+    """
+    from ..serve import Settings
+
+    return Settings(
+        model_name=access.name or model_name(model),
+        api_key=read_key(access.api_key_env),
+        max_batch=limits.max_batch,
+        max_queue=limits.max_queue,
+        request_timeout=limits.request_timeout,
+        drain_timeout=limits.drain_timeout,
+        max_body_bytes=limits.max_body_mib << 20,
+        max_images=limits.max_images,
+        prefix_cache_bytes=limits.prefix_cache_mib << 20,
+        remote_images=access.remote_images,
+        allowed_hosts=allowed_hosts(access),
+    )
 
 
 def model_name(source: str) -> str:
@@ -99,43 +134,36 @@ def model_name(source: str) -> str:
 
 
 def read_key(variable: str | None) -> str | None:
-    """Return the key in an environment variable, so that it stands in no list of processes.
+    """Return the key in an environment variable; as an argument it would be visible in the list of processes.
 
     Raises:
         ValueError: The variable is not set.
     """
     if variable is None:
         return None
-    if not os.environ.get(variable, "").strip():
-        raise ValueError(f"--api-key-env {variable}: the environment has no such variable, or it is empty")
-    return os.environ[variable].strip()
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(f"--api-key-env {variable}: the environment variable {variable} is not set, or empty")
+    return key
 
 
-def hosts(host: str, further: list[str]) -> tuple[str, ...]:
-    """Return the names that requests may be addressed to; any, unless the server is this machine's own."""
-    own = LOCAL_NAMES if host in LOCAL_NAMES else ()
-    return tuple(name.lower() for name in (*own, *further))
+def allowed_hosts(access: AccessArguments) -> tuple[str, ...]:
+    """Return the host names that requests may be addressed to; an empty tuple allows any.
+
+    A server that listens at a local address allows local names, so that a web page cannot reach it through a name that
+    resolves to this machine.
+    """
+    local = LOCAL_NAMES if access.host in LOCAL_NAMES else ()
+    return tuple(name.lower() for name in (*local, *(access.allowed_host or ())))
 
 
-def set_defaults(
-    image_processor: object,
-    image_aspect_ratio: str | None,
-    resolution: int | None,
-    max_visual_tokens: int | None,
-    preprocessing: str | None = None,
-) -> None:
-    """Show images in another way than the checkpoint says, unless a request asks for its own.
+def set_image_defaults(processor: "ConvLlavaProcessor", options: dict[str, Any]) -> None:
+    """Replace the checkpoint's image options by those that are set; a request may still choose its own.
 
     Raises:
         ValueError: The options contradict each other.
     """
-    given = {
-        "image_aspect_ratio": image_aspect_ratio,
-        "resolution": resolution,
-        "max_visual_tokens": max_visual_tokens,
-        "preprocessing": preprocessing,
-    }
-    for name, value in given.items():
+    for name, value in options.items():
         if value is not None:
-            setattr(image_processor, name, value)
-    image_processor.resized_shape(64, 64)  # type: ignore[attr-defined]
+            setattr(processor.image_processor, name, value)
+    processor.image_processor.resized_shape(64, 64)

@@ -34,7 +34,7 @@ def train(
         )
     from ..train import load_recipe
     from ..train import train as run
-    from ..train.log_file import LOG_FILE, read_log
+    from ..train.callbacks import LOG_FILE, read_log
 
     loaded = load_recipe(recipe, overrides or [])
     with _reporter() as report:

@@ -1,5 +1,6 @@
 """Models and encoders for programs without this package: directories with their own code, backbones, ONNX."""
 
+import ast
 import importlib.util
 import logging
 import re
@@ -36,15 +37,7 @@ AUTO_MAP = {
 _BACKBONE = "vision_convllava.ConvLlavaVisionBackbone"
 # AutoBackbone of transformers up to 5.23 asks the hub even about a local directory: there AutoModel has to open it
 BACKBONE_AUTO_MAP = {"AutoConfig": _VISION_CONFIG, "AutoModel": _BACKBONE, "AutoBackbone": _BACKBONE}
-# and what these import, also where they never run: transformers wants every file that is named
-BACKBONE_CODE = (
-    "configuration_convllava.py",
-    "vision_convllava.py",
-    "depthwise.py",
-    "fast_tower.py",
-    "gpu_tower.py",
-    "triton_kernels.py",
-)
+BACKBONE_CODE = ("configuration_convllava.py", "vision_convllava.py", "depthwise.py")
 
 _MODEL_FOLDER = Path(str(model_package.__file__)).parent
 _PACKAGE_FOLDER = _MODEL_FOLDER.parent
@@ -90,25 +83,41 @@ def export_with_code(
 
 def _copy_code(folder: Path) -> None:
     names = (path.name for path in sorted(_MODEL_FOLDER.glob("*.py")))
-    _copy_flat([name for name in names if name not in ("__init__.py", "presets.py")], folder)
+    _copy_flat([name for name in names if name not in ("__init__.py", "presets.py", "nano_model.py")], folder)
 
 
 def _copy_flat(names: Sequence[str], folder: Path) -> None:
     """Copy model files and the ground-floor modules that they import into one folder.
 
-    Code in a checkpoint may import only its siblings, so ``from ..images import`` becomes ``from .images import``.
+    Code in a checkpoint may import only its siblings, so ``from ..images import`` becomes ``from .images import``. Of
+    ``compat`` only the imported functions are copied: transformers requires every package that a file names.
     """
     waiting = [_MODEL_FOLDER / name for name in names]
+    borrowed: set[str] = set()
     while waiting:
         path = waiting.pop()
         if (folder / path.name).exists():
             continue
         code = path.read_text(encoding="utf-8")
-        ground_floor = _GROUND_FLOOR_IMPORT.findall(code)
         (folder / path.name).write_text(_GROUND_FLOOR_IMPORT.sub(r"from .\1 import", code), encoding="utf-8")
-        if path.parent == _PACKAGE_FOLDER:
-            ground_floor += re.findall(r"^\s*from \.(\w+) import", code, re.MULTILINE)
-        waiting += [_PACKAGE_FOLDER / f"{name}.py" for name in ground_floor]
+        imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+        level = 1 if path.parent == _PACKAGE_FOLDER else 2
+        ground_floor = [node for node in imports if node.level == level]
+        borrowed |= {name.name for node in ground_floor if node.module == "compat" for name in node.names}
+        waiting += [_PACKAGE_FOLDER / f"{node.module}.py" for node in ground_floor]
+    if borrowed:
+        compat = (_PACKAGE_FOLDER / "compat.py").read_text(encoding="utf-8")
+        (folder / "compat.py").write_text(_definitions(compat, borrowed), encoding="utf-8")
+
+
+def _definitions(code: str, names: set[str]) -> str:
+    """Return a module's code without the functions and classes that are not in ``names``."""
+    lines = code.splitlines(keepends=True)
+    for node in reversed(ast.parse(code).body):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names:
+            assert node.end_lineno is not None
+            del lines[node.lineno - 1 : node.end_lineno]
+    return re.sub(r"\n{4,}", "\n\n\n", "".join(lines)).rstrip() + "\n"
 
 
 def _add(path: Path, auto_map: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Samples to batches: encoded, labeled, padded, and grouped so that little is padded."""
+"""Samples to batches: encoding, labels, padding, and grouping by shape so that little is padded."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -15,24 +15,24 @@ from .images import StoredImage, UnreadableImageError, decode_image
 from .samples import Sample, SampleSource
 
 POOL_BATCHES = 16
-"""Global batches whose samples are sorted by shape and length together; more would pad less and mix less."""
+"""Global batches whose samples are sorted by shape and length together; more would pad less and shuffle less."""
 
 
 class Encoder(Protocol):
-    """The part of a processor that training needs: messages and images to token ids and pixels."""
+    """The part of a processor that training needs: it encodes messages and images as token ids and pixels."""
 
     def encode(self, messages: Sequence[Any], images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]: ...
 
 
 class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """Samples of a source as rows ready to be padded.
+    """Encoded samples of a source, ready to be padded.
 
     Args:
-        source: Where samples come from.
-        processor: Anything with ``encode``.
-        max_length: Longest allowed row in tokens, visual tokens included.
-        on_bad_sample: "stop": a sample that cannot be used is an error. "skip": a row with its ``fault`` stands in
-            its place, one token that nothing is learned from.
+        source: The samples.
+        processor: An object with ``encode``.
+        max_length: Maximum tokens of a sample, visual tokens included.
+        on_bad_sample: "stop": a sample that cannot be used is an error. "skip": it is replaced by a placeholder, one
+            token without a label, that carries its ``fault``.
     """
 
     def __init__(
@@ -53,21 +53,24 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         except BadSampleError as error:
             if self.on_bad_sample == "stop":
                 raise
-            return empty_row(error.fault)
+            return placeholder(error.fault)
 
 
 def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[str, Any]:
-    """Encode one sample; its labels supervise the assistant's text and end token only.
+    """Return one sample encoded; its labels supervise the assistant's text and end token only.
+
+    Returns:
+        ``sample_id``, ``input_ids`` (T,), ``labels`` (T,), ``pixel_values`` (n, 3, H, W) and ``image_sizes`` (n, 2).
 
     Raises:
-        BadSampleError: When it is too long, supervises nothing or has an unreadable image; names the sample.
+        BadSampleError: The sample is too long, has no answer or an unreadable image; the message names it.
     """
     images = [open_image(image, sample) for image in sample.images]
     try:
-        row = processor.encode(sample.messages, images)
+        encoded = processor.encode(sample.messages, images)
     except ValueError as error:
         raise sample.bad("malformed", str(error)) from error
-    input_ids, supervised = row["input_ids"], row["labels_mask"]
+    input_ids, supervised = encoded["input_ids"], encoded["labels_mask"]
     if len(input_ids) > max_length:
         raise sample.bad(
             "too_long",
@@ -80,13 +83,13 @@ def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[s
         "sample_id": sample.sample_id,
         "input_ids": input_ids,
         "labels": torch.where(supervised, input_ids, IGNORE_INDEX),
-        "pixel_values": row["pixel_values"],
-        "image_sizes": row["image_sizes"],
+        "pixel_values": encoded["pixel_values"],
+        "image_sizes": encoded["image_sizes"],
     }
 
 
-def empty_row(fault: Fault) -> dict[str, Any]:
-    """Return a row in the place of a sample that is left out."""
+def placeholder(fault: Fault) -> dict[str, Any]:
+    """Return an encoded sample of one token without a label, in place of a sample that is left out."""
     return {
         "sample_id": fault.sample_id,
         "input_ids": torch.zeros(1, dtype=torch.int64),
@@ -110,13 +113,13 @@ def open_image(image: StoredImage, sample: Sample) -> Image.Image:
 
 
 class Collator:
-    """Pads rows on the right into a batch.
+    """Pads encoded samples on the right into a batch.
 
     Keys in: those of :class:`EncodedDataset`. Keys out: ``input_ids``, ``attention_mask`` and ``labels`` (N, T);
     ``pixel_values`` (M, 3, Hmax, Wmax) zero-padded right and bottom and ``image_sizes`` (M, 2) of all M images in
     reading order, both absent when there are none; ``sample_ids``, a list of N; ``faults`` of the samples that were
-    left out, absent when there are none: their rows are taken only where there is no other. For a line and a
-    text-only row::
+    left out, absent when there are none: a placeholder is kept only in a batch without any other sample. For a sample
+    with an image and one without::
 
         input_ids [[1, 5, 427, 427, 6, 40, 2], [1, 5, 41, 6, 42, 2, 0]]   labels [[-100, ..., 40, 2], ...]
         pixel_values (1, 3, 64, 128)   image_sizes [[64, 128]]
@@ -125,36 +128,37 @@ class Collator:
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        faults = [row["fault"] for row in rows if "fault" in row]
-        rows = [row for row in rows if "fault" not in row] or rows[:1]
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the batch."""
+        faults = [example["fault"] for example in examples if "fault" in example]
+        examples = [example for example in examples if "fault" not in example] or examples[:1]
         batch: dict[str, Any] = {
-            "input_ids": _pad([row["input_ids"] for row in rows], self.pad_token_id),
-            "attention_mask": _pad([torch.ones_like(row["input_ids"]) for row in rows], 0),
-            "labels": _pad([row["labels"] for row in rows], IGNORE_INDEX),
-            "sample_ids": [row["sample_id"] for row in rows],
+            "input_ids": _pad([example["input_ids"] for example in examples], self.pad_token_id),
+            "attention_mask": _pad([torch.ones_like(example["input_ids"]) for example in examples], 0),
+            "labels": _pad([example["labels"] for example in examples], IGNORE_INDEX),
+            "sample_ids": [example["sample_id"] for example in examples],
         }
-        with_images = [row for row in rows if len(row["image_sizes"])]
+        with_images = [example for example in examples if len(example["image_sizes"])]
         if with_images:
-            batch["image_sizes"] = torch.cat([row["image_sizes"] for row in with_images])
-            batch["pixel_values"] = _stack_pixels([row["pixel_values"] for row in with_images])
+            batch["image_sizes"] = torch.cat([example["image_sizes"] for example in with_images])
+            batch["pixel_values"] = _stack_pixels([example["pixel_values"] for example in with_images])
         if faults:
             batch["faults"] = faults
         return batch
 
 
 class ShapeGroupedBatches(torch.utils.data.Sampler[list[int]]):
-    """Batches of similar rows, in a random order fixed by the seed.
+    """Batches of similar samples, in a random order fixed by the seed.
 
-    Samples are taken pool by pool in their given order; inside a pool they are sorted by the images' shapes, then
-    text length, and cut into groups, which are shuffled. The batches of one update follow each other, so an update
-    holds the same samples however it is split among devices and accumulation steps.
+    Samples are taken pool by pool in their given order; inside a pool they are sorted by the images' shapes, then text
+    length, and cut into groups, which are shuffled. The micro-batches of one step follow each other, so a step sees the
+    same samples for any number of devices and accumulation steps.
 
     Args:
-        source: What is drawn from.
-        batch_size: Samples that one device takes at a time; divides ``global_batch_size``.
-        global_batch_size: Samples of one update; the last incomplete one is left out.
-        groups: Groups of similar rows in one update: 1 pads least, more mix the kinds of samples in each update.
+        source: The samples.
+        batch_size: Samples in a micro-batch of one device; divides ``global_batch_size``.
+        global_batch_size: Samples in a step; the last incomplete step is left out.
+        groups: Groups of similar samples in a step: 1 pads least, more mix different samples in each step.
         seed: Fixes the order.
     """
 
@@ -192,17 +196,18 @@ def _cut(indices: list[int], size: int) -> Iterator[list[int]]:
         yield indices[first : first + size]
 
 
-def _pad(rows: Sequence[Tensor], value: int) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+def _pad(sequences: Sequence[Tensor], value: int) -> Tensor:
+    """Pad sequences (T_i,) on the right: (N, T)."""
+    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
 
 
-def _stack_pixels(parts: Sequence[Tensor]) -> Tensor:
-    """Stack images (n_i, 3, H_i, W_i) into one tensor, padded right and bottom with zeros."""
-    height = max(part.shape[-2] for part in parts)
-    width = max(part.shape[-1] for part in parts)
-    stacked = parts[0].new_zeros(sum(len(part) for part in parts), 3, height, width)
+def _stack_pixels(images: Sequence[Tensor]) -> Tensor:
+    """Stack images (n_i, 3, H_i, W_i) into one tensor (M, 3, Hmax, Wmax), padded right and bottom with zeros."""
+    height = max(pixels.shape[-2] for pixels in images)
+    width = max(pixels.shape[-1] for pixels in images)
+    stacked = images[0].new_zeros(sum(len(pixels) for pixels in images), 3, height, width)
     first = 0
-    for part in parts:
-        stacked[first : first + len(part), :, : part.shape[-2], : part.shape[-1]] = part
-        first += len(part)
+    for pixels in images:
+        stacked[first : first + len(pixels), :, : pixels.shape[-2], : pixels.shape[-1]] = pixels
+        first += len(pixels)
     return stacked

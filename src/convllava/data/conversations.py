@@ -1,7 +1,7 @@
 """LLaVA's JSON and JSONL data sets.
 
-A record has ``id``, ``image`` (a file name, a list of them, or absent for text alone) and ``conversations``; what
-becomes of it stands in ``records``.
+A record has ``id``, ``image`` (a file name, a list of them, or absent for text alone) and ``conversations``; see
+``records`` for the sample that it becomes.
 """
 
 import json
@@ -24,26 +24,26 @@ __all__ = ["ROLES", "ConversationDataset", "OnBadSample"]
 
 OnBadSample = Literal["stop", "skip", "list"]
 
-_LISTED_FROM = 64
-"""Names looked up in a folder before it is listed as a whole: one listing is cheaper than a thousand look-ups."""
+_LOOKUPS_BEFORE_LISTING = 64
+"""Look-ups in a folder before it is listed once: one listing is cheaper than a thousand look-ups."""
 
 _CHUNK = 1 << 22
-"""Characters of a JSON file that are read at a time."""
+"""Characters of a JSON file read at a time."""
 
 _BLANK = re.compile(r"\s*")
 
 
 class ConversationDataset(RecordSource):
-    """A LLaVA JSON or JSONL file, read and checked as a whole when it is opened; no image is opened for it.
+    """A LLaVA JSON or JSONL file. All records are read and checked when it is opened; no image is.
 
     Args:
         path: The ``.json`` or ``.jsonl`` file.
-        image_folder: Where its images lie; the file's own folder by default.
-        on_bad_sample: "stop": a record that cannot be used is an error. "skip": it is left out and stands in
-            ``faults``. "list": as "skip", and it is no error if nothing is left.
+        image_folder: Folder of its images; the file's folder by default.
+        on_bad_sample: "stop": a record that cannot be used is an error. "skip": it is left out and its fault is
+            collected in ``faults``. "list": the same as "skip", and a file without usable records is no error.
 
     Raises:
-        ValueError: The file cannot be read, holds no record, or one that cannot be used; names file and record.
+        ValueError: The file cannot be read, or has no record or an unusable one; the message names file and record.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ConversationDataset(RecordSource):
         """Return (height, width) of each image from the files' headers; empty where one cannot be read."""
         try:
             return [image_size(image) for image in self[index].images]
-        except UnreadableImageError:  # said when the sample is read, with its name
+        except UnreadableImageError:  # reported with its name when the sample is read
             return []
 
     def text_length(self, index: int) -> int:
@@ -104,13 +104,13 @@ class ConversationDataset(RecordSource):
         sample = self.sample_of(record, number)
         for image in sample.images:
             if not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; set image_folder to where the images lie")
+                raise sample.bad("missing_image", f"no image {image}; set image_folder to the folder of the images")
 
     def sample_of(self, record: Any, number: int) -> Sample:
-        """Make a sample of a record of this file.
+        """Return the sample of a record of this file.
 
         Raises:
-            BadSampleError: It cannot be used.
+            BadSampleError: The record cannot be used.
         """
         origin = Origin(str(self.path), number)
         names = _image_names(record)
@@ -121,7 +121,7 @@ class ConversationDataset(RecordSource):
 
 
 class _Texts:
-    """Texts as one block of bytes: a Python object each would take several times the memory, in every worker."""
+    """Texts in one block of bytes: an object for each would take several times the memory, in every worker."""
 
     def __init__(self) -> None:
         self._block = bytearray()
@@ -139,18 +139,18 @@ class _Texts:
 
 
 class _Folder:
-    """Tells which files are there; a folder that many names point into is listed once."""
+    """Looks up which files exist; a folder that many names point into is listed once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._asked: Counter[str] = Counter()
+        self._lookups: Counter[str] = Counter()
         self._listed: dict[str, frozenset[str]] = {}
 
     def has(self, image: StoredImage) -> bool:
         assert isinstance(image, Path)
         parent, name = os.path.split(image)
-        self._asked[parent] += 1
-        if parent not in self._listed and self._asked[parent] > _LISTED_FROM:
+        self._lookups[parent] += 1
+        if parent not in self._listed and self._lookups[parent] > _LOOKUPS_BEFORE_LISTING:
             self._listed[parent] = _files_of(parent)
         return name in self._listed.get(parent, ()) or os.path.isfile(image)
 
@@ -163,7 +163,11 @@ def _files_of(folder: str) -> frozenset[str]:
 
 
 def read_records(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield number, text and content of each record; for a line that is no JSON the error in place of the content."""
+    """Yield number, text and content of each record; for invalid JSON, the error in place of the content.
+
+    Raises:
+        ValueError: The file is missing, is not UTF-8 or is not a JSON list.
+    """
     if not path.is_file():
         raise ValueError(f"no data file {path}")
     try:
@@ -182,7 +186,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, Any]]:
 
 
 def _items(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield the items of a JSON list one by one: all of a large file's objects at once would not fit into memory."""
+    """Yield the items of a JSON list one by one: all objects of a large file would not fit into memory."""
     with path.open(encoding="utf-8-sig") as file:
         text = _GrowingText(file)
         try:
@@ -197,13 +201,13 @@ def _items(path: Path) -> Iterator[tuple[int, str, Any]]:
                 if text.next_character() == ",":
                     text.skip()
                 elif text.next_character() != "]":
-                    raise json.JSONDecodeError("Expecting ',' or ']'", text.shown(), 0)
+                    raise json.JSONDecodeError("Expecting ',' or ']'", text.excerpt(), 0)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: not valid JSON behind its first {number} records ({error})") from error
 
 
 class _GrowingText:
-    """The part of a JSON file that is being decoded."""
+    """A window of a JSON file that grows while a value is decoded."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -212,20 +216,20 @@ class _GrowingText:
         self._decoder = json.JSONDecoder()
 
     def next_character(self) -> str:
-        """Return the next character that is no blank, without taking it; empty at the end of the file."""
+        """Return the next character that is not white space, without consuming it; empty at the end of the file."""
         while True:
             blank = _BLANK.match(self._text, self._position)
-            assert blank is not None  # it matches nothing, too
+            assert blank is not None  # the pattern matches an empty text too
             self._position = blank.end()
             if self._position < len(self._text) or not self._grow(_CHUNK):
                 return self._text[self._position : self._position + 1]
 
     def skip(self) -> None:
-        """Take one character."""
+        """Consume one character."""
         self._position += 1
 
     def decode(self) -> tuple[Any, str]:
-        """Take one value and return it with its text; reads on, more each time, as long as it is cut off."""
+        """Consume one value and return it with its text; reads twice as much each time the value is cut off."""
         wanted = _CHUNK
         while True:
             try:
@@ -239,8 +243,8 @@ class _GrowingText:
                 self._position = end
                 return value, written
 
-    def shown(self) -> str:
-        """Return the beginning of what is left, for messages."""
+    def excerpt(self) -> str:
+        """Return the beginning of the remaining text, for messages."""
         return self._text[self._position : self._position + 40]
 
     def _grow(self, characters: int) -> bool:
@@ -251,7 +255,7 @@ class _GrowingText:
 
 
 def _image_names(record: Any) -> list[str] | None:
-    """Return the names of a record's images; None where they are not names."""
+    """Return the file names of a record's images; None if they are no file names."""
     names = record.get("image") if isinstance(record, dict) else None
     names = [] if names is None else [names] if isinstance(names, str) else names
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

@@ -1,4 +1,4 @@
-"""What can be wrong with a sample, and how it is said."""
+"""Everything that can be wrong with a sample, and how it is reported."""
 
 from dataclasses import dataclass
 
@@ -6,35 +6,35 @@ ERRORS: dict[str, str] = {
     "malformed": "record that cannot be read",
     "role_order": "roles out of order",
     "placeholder_mismatch": "placeholders and images disagree",
-    "missing_image": "image that is not there",
+    "missing_image": "missing image",
     "corrupt_image": "image that cannot be decoded",
     "huge_image": "image too large to be opened safely",
-    "bad_shape": "image of a shape that cannot be shown",
+    "bad_shape": "image of an unsupported shape",
     "no_answer": "nothing to learn from",
-    "too_long": "more tokens than fit",
+    "too_long": "more tokens than max_length",
 }
-"""Kinds of fault with which a sample cannot be trained on."""
+"""Kinds of faults that make a sample unusable for training."""
 
 WARNINGS: dict[str, str] = {
-    "wrong_name": "file ending that belies the image's format",
+    "wrong_name": "file ending that contradicts the image's format",
     "large_image": "image of very many pixels",
     "empty_answer": "empty answer among others",
     "duplicate": "same images and dialogue as an earlier sample",
     "duplicate_id": "id of an earlier sample",
 }
-"""Kinds that training takes as they are."""
+"""Kinds of faults that do not keep a sample from training."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with one sample.
+    """A fault of one sample.
 
     Attributes:
         kind: A key of ``ERRORS`` or ``WARNINGS``.
-        file: The data file or shard.
-        record: The sample's place in it, counted from 0; None where it came from no file.
-        sample_id: As the record says, or its place.
-        message: What is wrong, and where it helps, the way out.
+        file: The data file or shard; empty for a drawn sample.
+        record: The number of the record in the file, counted from 0; None for a drawn sample.
+        sample_id: The record's id, or its number.
+        message: The fault, and the way out where there is one.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Fault:
 
     @property
     def place(self) -> str:
-        """Where the sample stands, in words."""
+        """File, record and id, for messages."""
         return place_of(self.file, self.record, self.sample_id)
 
     def __str__(self) -> str:
@@ -61,14 +61,18 @@ class Fault:
 
 
 class BadSampleError(ValueError):
-    """A sample that cannot be used; ``fault`` says which and why."""
+    """A sample that cannot be used.
+
+    Attributes:
+        fault: The sample and the reason.
+    """
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
 
     def __reduce__(self) -> tuple[type["BadSampleError"], tuple[Fault]]:
-        return type(self), (self.fault,)  # or a worker process could not hand it back
+        return type(self), (self.fault,)  # the default would fail to unpickle what a worker process raised
 
 
 def place_of(file: str, record: int | None, sample_id: str) -> str:
@@ -77,6 +81,6 @@ def place_of(file: str, record: int | None, sample_id: str) -> str:
 
 
 def refusal(faults: list[Fault], file: str) -> str:
-    """Return the one line with which faulty data is refused: the first fault, how many more, the ways out."""
+    """Return the message that rejects faulty data: the first fault, the number of others, the ways out."""
     more = f"; {len(faults) - 1} more records of {file} cannot be used" if len(faults) > 1 else ""
-    return f"{faults[0]}{more} ('convllava data check' lists all that is wrong, 'on_bad_sample: skip' leaves it out)"
+    return f"{faults[0]}{more} ('convllava data check' lists all faults, 'on_bad_sample: skip' leaves the samples out)"

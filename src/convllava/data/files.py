@@ -1,10 +1,9 @@
-"""A data set by path, whatever its format."""
+"""A data set by path, in any format."""
 
 from pathlib import Path
 
 from .conversations import ConversationDataset, OnBadSample
-from .shard_files import is_sharded
-from .sharded import ShardedDataset
+from .sharded import ShardedDataset, is_sharded
 
 FileDataset = ConversationDataset | ShardedDataset
 
@@ -21,13 +20,13 @@ def open_file(
 
     Args:
         path: A file, a folder of shards, or shards by ``*`` or ``{000..127}``; shards may be URLs.
-        image_folder: Where images lie that are files of their own.
-        streaming: Read shards where they lie instead of storing them first.
-        on_bad_sample: What becomes of samples that cannot be used, see the two classes.
-        count: Samples of an epoch, for streams whose length is not known.
+        image_folder: Folder of images that are separate files.
+        streaming: Whether to read shards in place instead of storing them first.
+        on_bad_sample: Treatment of samples that cannot be used, see the two classes.
+        count: Samples in an epoch, for streams of unknown length.
 
     Raises:
-        ValueError: When it is missing or cannot be used.
+        ValueError: The file is missing or cannot be used.
     """
     if is_sharded(path):
         return ShardedDataset(path, image_folder, streaming=streaming, on_bad_sample=on_bad_sample, count=count)

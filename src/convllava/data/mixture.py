@@ -1,25 +1,28 @@
-"""Several sources drawn as one, by weight or whole, in an order fixed by a seed."""
+"""Several sources drawn as one, by weight or completely, in an order fixed by a seed."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from .faults import Fault
-from .samples import CheckedSource, Sample, SampleSource, WalkableSource
+from .samples import CheckedSource, Sample, SampleSource, SequentialSource
 
 
 class Mixture:
     """A finite, ordered draw from several sources.
 
-    With ``total`` the sources share it by weight, and each is walked through from its start (again and again if it
-    is short), so a synthetic source never repeats a sample. Without, every source is taken whole, ``epochs`` times.
+    With ``total``, the sources share it by weight, and each is read from its start (again and again if it is short), so
+    a synthetic source never repeats a sample. Without, every source is read completely, ``epochs`` times.
 
     Args:
-        sources: What to draw from.
-        weights: Relative shares of ``total``, one a source; not used without it.
+        sources: The sources.
+        weights: Relative shares of ``total``, one for each source; not used without it.
         total: Samples to draw.
         epochs: Passes over everything when there is no ``total``.
         seed: Fixes the order.
+
+    Raises:
+        ValueError: A weight is missing or not positive.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Mixture:
         return source.image_sizes(inner)
 
     def text_length(self, index: int) -> int:
-        """Return the characters of a sample's texts, as its source knows them."""
+        """Return the characters of a sample's texts, as its source counts them."""
         source, inner = self._at(index)
         return source.text_length(inner)
 
@@ -67,31 +70,31 @@ class Mixture:
 
     @property
     def faults(self) -> list[Fault]:
-        """What was found wrong when the sources were opened."""
+        """Faults that were found when the sources were opened."""
         return [fault for source in self._opened if isinstance(source, CheckedSource) for fault in source.faults]
 
     def _as_drawn(self, number: int, source: SampleSource, seed: int) -> SampleSource:
-        """Return a source as it is indexed; draws from one with an order of its own go through it in this order."""
-        if not isinstance(source, WalkableSource):
+        """Return a source as it is indexed; a sequential source is read in the order of its shuffled samples."""
+        if not isinstance(source, SequentialSource):
             return source
         draws = self._source == number
         self._index[draws] = np.arange(int(draws.sum()))
-        return source.walk((seed, number))
+        return source.shuffled((seed, number))
 
     def _at(self, index: int) -> tuple[SampleSource, int]:
         return self.sources[self._source[index]], int(self._index[index])
 
 
 def shares(weights: Sequence[float], total: int) -> list[int]:
-    """Split ``total`` by weight so that the parts add up to it."""
+    """Return ``total`` split by weight into whole numbers that add up to it."""
     bounds = np.cumsum([0.0, *weights]) / sum(weights) * total
     return np.diff(np.round(bounds).astype(int)).tolist()
 
 
 def _indices(source: SampleSource, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ``count`` indices: whole shuffled passes over a source, the last one cut short."""
-    if isinstance(source, WalkableSource):
-        return np.arange(count)  # its length may be unknown, and the order is its own
+    """Return ``count`` indices: complete shuffled passes over a source, the last one cut short."""
+    if isinstance(source, SequentialSource):
+        return np.arange(count)  # its length may be unknown, and it shuffles itself
     length = len(source)
     passes = [rng.permutation(length) for _ in range(-(-count // length))]
     return np.concatenate(passes)[:count] if passes else np.empty(0, dtype=int)

@@ -1,6 +1,6 @@
-"""Records of a dialogue as samples: LLaVA's ``conversations``, or ``messages`` with roles.
+"""Records of dialogues as samples: LLaVA's ``conversations``, or ``messages`` with roles.
 
-A record and what it becomes::
+A record and the sample that it becomes::
 
     {"id": "7", "image": "7.png", "conversations": [
         {"from": "human", "value": "<image>\\nWhat is the total?"},
@@ -8,9 +8,9 @@ A record and what it becomes::
 
     user: [image] "What is the total?"    assistant: "12.50"
 
-A lone ``<image>`` is moved to the front of its turn, as LLaVA's own code does; several stay where they are. The
-newline after images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``, a
-text with the same placeholders or a list of parts.
+A single ``<image>`` is moved to the front of its turn, as in LLaVA's code; several stay in place. The newline after
+images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``: a text with the same
+placeholders, or a list of parts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant"}
 
 
-class _Refused(Exception):
-    """A kind of fault and what to say, before anybody has said where."""
+class _RecordError(Exception):
+    """A fault's kind and message, before file and record are known."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -34,10 +34,10 @@ class _Refused(Exception):
 
 
 def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> Sample:
-    """Make a sample of a record and its images.
+    """Return the sample of a record and its images.
 
     Raises:
-        BadSampleError: It cannot be used; names file and record.
+        BadSampleError: The record cannot be used; the message names file and record.
     """
     sample_id = record_id(record, origin.record)
     try:
@@ -45,24 +45,24 @@ def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> S
         _check_order([message["role"] for message in messages])
         _check_counts(messages, len(images))
         _check_answers(messages)
-    except _Refused as error:
+    except _RecordError as error:
         raise BadSampleError(Fault(error.kind, *origin, sample_id, str(error))) from error
     return Sample(sample_id, tuple(images), messages, origin)
 
 
 def record_id(record: Any, number: int) -> str:
-    """Return a record's id, or its place where it has none."""
+    """Return a record's id, or its number where it has none."""
     given = record.get("id") if isinstance(record, dict) else None
     return str(number if given is None else given)
 
 
 def _messages(record: Any) -> list[Message]:
     if not isinstance(record, dict):
-        raise _Refused("malformed", f"expected an object, got {type(record).__name__}")
+        raise _RecordError("malformed", f"expected an object, got {type(record).__name__}")
     key = "messages" if record.get("conversations") is None and "messages" in record else "conversations"
     turns = record.get(key)
     if not isinstance(turns, list) or not turns:
-        raise _Refused("malformed", f"{key!r} must be a list of turns, got {turns!r}")
+        raise _RecordError("malformed", f"{key!r} must be a list of turns, got {turns!r}")
     return [_message(turn, number) for number, turn in enumerate(turns)]
 
 
@@ -71,7 +71,7 @@ def _message(turn: Any, number: int) -> Message:
     role = _ROLE_NAMES.get(str(values.get("from", values.get("role"))))
     content = values.get("value", values.get("content"))
     if role is None or not isinstance(content, str | list):
-        raise _Refused(
+        raise _RecordError(
             "malformed", f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {turn!r}"
         )
     return {"role": role, "content": list(_content(role, content, number))}
@@ -92,13 +92,13 @@ def _part(part: Any, number: int) -> dict[str, str]:
         return {"type": "image"}
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
-    raise _Refused("malformed", f"turn {number}: a part is an image or a text with 'text', got {part!r}")
+    raise _RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {part!r}")
 
 
 def _split(value: str) -> Iterator[dict[str, str]]:
-    """Split a user's text at its placeholders."""
+    """Split a user's text at its image placeholders."""
     pieces = value.split(IMAGE_TOKEN)
-    if len(pieces) == 2:  # LLaVA's own code moves a lone image to the front, wherever it stands
+    if len(pieces) == 2:  # LLaVA's code moves a single image to the front, wherever it is
         pieces = ["", (pieces[0] + pieces[1]).strip()]
     opening = True
     for number, piece in enumerate(pieces):
@@ -114,7 +114,7 @@ def _check_order(roles: list[str]) -> None:
     dialogue = roles[1:] if roles[0] == "system" else roles
     expected = ["user" if number % 2 == 0 else "assistant" for number in range(len(dialogue))]
     if dialogue != expected or not dialogue or dialogue[-1] != "assistant":
-        raise _Refused(
+        raise _RecordError(
             "role_order",
             f"roles out of order ({', '.join(roles)}); human and gpt alternate, human first, gpt last",
         )
@@ -123,18 +123,18 @@ def _check_order(roles: list[str]) -> None:
 def _check_counts(messages: list[Message], images: int) -> None:
     placeholders = sum(part["type"] == "image" for message in messages for part in message["content"])
     if placeholders != images:
-        raise _Refused(
+        raise _RecordError(
             "placeholder_mismatch",
             f"{placeholders} {IMAGE_TOKEN} placeholders but {images} images; give one image for each placeholder",
         )
 
 
 def answers(messages: Sequence[Message]) -> list[str]:
-    """Return the assistant's texts, without blanks around them."""
+    """Return the assistant's texts without surrounding white space."""
     said = (message["content"] for message in messages if message["role"] == "assistant")
     return ["".join(part.get("text", "") for part in content).strip() for content in said]
 
 
 def _check_answers(messages: list[Message]) -> None:
     if not any(answers(messages)):
-        raise _Refused("no_answer", "every answer is empty: there is nothing to learn from")
+        raise _RecordError("no_answer", "every answer is empty: there is nothing to learn from")

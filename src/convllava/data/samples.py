@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from .faults import BadSampleError, Fault, place_of
-from .images import StoredImage
+from .images import StoredImage, UnreadableImageError, image_size
 
 Message = dict[str, Any]
 """``{"role": "system" | "user" | "assistant", "content": [{"type": "image"} | {"type": "text", "text": str}]}``"""
 
 
 class Origin(NamedTuple):
-    """Where a sample was read: the file or shard, and its place there, counted from 0."""
+    """The file or shard of a sample, and its record there, counted from 0."""
 
     file: str
     record: int
@@ -22,8 +22,12 @@ class Origin(NamedTuple):
 class Sample:
     """One training or evaluation item.
 
-    ``images`` stand in the order of the ``{"type": "image"}`` parts of ``messages``; a path is opened when the
-    batch is built, so that a data set of any size stays small in memory.
+    Attributes:
+        sample_id: The record's id, or its number.
+        images: Images in the order of the ``{"type": "image"}`` parts of ``messages``; a path is opened when the batch
+            is built, so that a data set of any size stays small in memory.
+        messages: The dialogue.
+        origin: The record that the sample was read from; None for a drawn sample.
     """
 
     sample_id: str
@@ -33,16 +37,16 @@ class Sample:
 
     @property
     def place(self) -> str:
-        """Where the sample stands, for messages."""
+        """File, record and id, for messages."""
         return place_of(*self._where())
 
     def fault(self, kind: str, message: str) -> Fault:
-        """Say what is wrong with this sample."""
+        """Return a fault of this sample."""
         file, record, sample_id = self._where()
         return Fault(kind, file, record, sample_id, message)
 
     def bad(self, kind: str, message: str) -> BadSampleError:
-        """Return the error with which this sample is refused."""
+        """Return the error that rejects this sample."""
         return BadSampleError(self.fault(kind, message))
 
     def _where(self) -> tuple[str, int | None, str]:
@@ -52,8 +56,8 @@ class Sample:
 class SampleSource(Protocol):
     """A map-style data set of samples that knows its images' sizes without decoding them.
 
-    A sample that cannot be used may raise ``BadSampleError`` when it is asked for; its sizes and length are then
-    empty and 0.
+    A sample that cannot be used may raise ``BadSampleError`` when it is read; its image sizes are then empty and its
+    text length is 0.
     """
 
     def __len__(self) -> int: ...
@@ -65,7 +69,7 @@ class SampleSource(Protocol):
         ...
 
     def text_length(self, index: int) -> int:
-        """Return roughly how many characters one sample's texts have; 0 where that is as dear as the sample."""
+        """Return the approximate characters of one sample's texts; 0 if only making the sample would tell."""
         ...
 
 
@@ -100,28 +104,48 @@ class NamedSource:
 
 
 @runtime_checkable
-class WalkableSource(SampleSource, Protocol):
-    """A source that has to be read in an order of its own, as shards and streams have to be."""
+class SequentialSource(SampleSource, Protocol):
+    """A source that is read roughly in sequence, such as shards and streams, and therefore shuffles itself."""
 
-    def walk(self, seed: Sequence[int]) -> SampleSource:
-        """Return the source in the random order of ``seed``, pass after pass without end."""
+    def shuffled(self, seed: Sequence[int]) -> SampleSource:
+        """Return the samples in the random order of ``seed``, pass after pass without end."""
         ...
 
 
 @runtime_checkable
 class CheckedSource(Protocol):
-    """A source that has found, when it was opened, samples that cannot be used."""
+    """A source whose records were checked when it was opened.
+
+    Attributes:
+        faults: Faults that were found.
+    """
 
     faults: list[Fault]
 
 
+class _Indexed(Protocol):
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def measure(source: _Indexed, index: int) -> tuple[list[tuple[int, int]], int]:
+    """Return the (height, width) of a sample's images and the characters of its texts.
+
+    Both are empty for a sample that cannot be used: its fault is reported when the sample itself is read.
+    """
+    try:
+        sample = source[index]
+        return [image_size(image) for image in sample.images], text_length(sample.messages)
+    except (BadSampleError, UnreadableImageError):
+        return [], 0
+
+
 def user_message(text: str, num_images: int = 0) -> Message:
-    """Build a user turn: its images first, then the text."""
+    """Return a user turn: its images first, then the text."""
     return {"role": "user", "content": [*({"type": "image"} for _ in range(num_images)), _text(text)]}
 
 
 def assistant_message(text: str) -> Message:
-    """Build an assistant turn."""
+    """Return an assistant turn."""
     return {"role": "assistant", "content": [_text(text)]}
 
 

@@ -1,4 +1,4 @@
-"""What a data set is like: shapes and sizes of its images, lengths of its texts, visual tokens of each policy."""
+"""Statistics of a data set: shapes and sizes of images, lengths of texts, visual tokens under each policy."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,20 +15,25 @@ from .samples import Sample, text_length
 
 Size = tuple[int, int]
 TokensOf = Callable[[int, int], int]
-"""Height and width of an image to its visual tokens; ValueError where it cannot be shown."""
+"""Function from height and width of an image to its visual tokens; raises ValueError for an unsupported shape."""
 
-_AT_ONCE = 512
-"""Records whose headers are read together."""
+_CHUNK = 512
+"""Records whose image headers are read together."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass
 class Statistics:
-    """Counts over a data set; (height, width) as images are shown, upright.
+    """Counts over a data set; sizes are (height, width), upright.
 
     Attributes:
-        unreadable: Records or images without a readable header; 'data check' tells which.
+        samples: Number of usable samples.
+        text_only: Number of samples without images.
+        unreadable: Number of records that cannot be used; ``convllava data check`` lists them.
+        sizes: Number of images of each size.
+        images_a_sample: Number of samples for each number of images.
+        text_lengths: Characters of each sample's texts.
     """
 
     samples: int = 0
@@ -40,11 +45,11 @@ class Statistics:
 
     @property
     def images(self) -> int:
-        """How many there are; one that several samples show counts as often."""
+        """Number of images; an image of several samples counts once for each."""
         return self.sizes.total()
 
     def add(self, sizes: Sequence[Size] | None, text: int) -> None:
-        """Count one record; without sizes, one that cannot be used."""
+        """Count one record; ``sizes`` is None for one that cannot be used."""
         if sizes is None:
             self.unreadable += 1
             return
@@ -54,15 +59,21 @@ class Statistics:
         self.sizes.update(sizes)
         self.text_lengths.append(text)
 
-    def repeated(self, measure: Callable[[int, int], float]) -> np.ndarray:
-        """Return a figure of every image, (images,)."""
+    def per_image(self, measure: Callable[[int, int], float]) -> np.ndarray:
+        """Return a figure of (height, width) for every image, (images,)."""
         values = [measure(*size) for size in self.sizes]
         return np.repeat(np.array(values, dtype=float), list(self.sizes.values()))
 
 
 @dataclass(frozen=True)
 class PolicyTokens:
-    """Visual tokens an image under one policy; ``refused`` images cannot be shown so."""
+    """Visual tokens under one policy.
+
+    Attributes:
+        name: The policy's name.
+        tokens: Visual tokens of each image, (images,).
+        refused: Number of images whose shape the policy does not support.
+    """
 
     name: str
     tokens: np.ndarray
@@ -70,43 +81,43 @@ class PolicyTokens:
 
 
 def measure(
-    entries: Iterable[Sample | Fault], *, jobs: int = 1, progress: Callable[[int], None] | None = None
+    records: Iterable[Sample | Fault], *, jobs: int = 1, progress: Callable[[int], None] | None = None
 ) -> Statistics:
-    """Read the headers of all images; nothing is decoded.
+    """Return statistics from the headers of all images; nothing is decoded.
 
     Args:
-        entries: Records in order.
-        jobs: Files opened at a time.
-        progress: Called with the records done.
+        records: The records in order.
+        jobs: Number of files opened in parallel.
+        progress: Called with the number of records done.
     """
     statistics = Statistics()
     done = 0
     with ThreadPoolExecutor(jobs) as threads:
-        for chunk in _chunks(iter(entries)):
-            for facts in threads.map(_facts, chunk):
-                statistics.add(*facts)
+        for chunk in _chunks(iter(records)):
+            for measured in threads.map(_measured, chunk):
+                statistics.add(*measured)
             done += len(chunk)
             if progress is not None:
                 progress(done)
     return statistics
 
 
-def _chunks(entries: Iterator[Sample | Fault]) -> Iterator[list[Sample | Fault]]:
-    while chunk := list(islice(entries, _AT_ONCE)):
+def _chunks(records: Iterator[Sample | Fault]) -> Iterator[list[Sample | Fault]]:
+    while chunk := list(islice(records, _CHUNK)):
         yield chunk
 
 
-def _facts(entry: Sample | Fault) -> tuple[list[Size] | None, int]:
-    if isinstance(entry, Fault):
+def _measured(record: Sample | Fault) -> tuple[list[Size] | None, int]:
+    if isinstance(record, Fault):
         return None, 0
     try:
-        return [image_size(image) for image in entry.images], text_length(entry.messages)
+        return [image_size(image) for image in record.images], text_length(record.messages)
     except UnreadableImageError:
         return None, 0
 
 
 def tokens_by_policy(statistics: Statistics, policies: Mapping[str, TokensOf]) -> list[PolicyTokens]:
-    """Return what each policy makes of the images."""
+    """Return the visual tokens of the images under each policy."""
     return [_tokens(name, tokens_of, statistics.sizes) for name, tokens_of in policies.items()]
 
 
@@ -122,17 +133,17 @@ def _tokens(name: str, tokens_of: TokensOf, sizes: Counter[Size]) -> PolicyToken
 
 
 def as_json(statistics: Statistics, by_policy: Sequence[PolicyTokens]) -> dict[str, Any]:
-    """Return what a program may read; quantiles under their percentage."""
+    """Return the statistics for programs; quantiles have their percentage as key."""
     return {
         "samples": statistics.samples,
         "text_only": statistics.text_only,
         "unreadable": statistics.unreadable,
         "images": statistics.images,
         "images_a_sample": dict(sorted(statistics.images_a_sample.items())),
-        "aspect_ratio": summary(statistics.repeated(lambda height, width: width / height)),
-        "height": summary(statistics.repeated(lambda height, width: height)),
-        "width": summary(statistics.repeated(lambda height, width: width)),
-        "megapixels": summary(statistics.repeated(lambda height, width: height * width / 1e6)),
+        "aspect_ratio": summary(statistics.per_image(lambda height, width: width / height)),
+        "height": summary(statistics.per_image(lambda height, width: height)),
+        "width": summary(statistics.per_image(lambda height, width: width)),
+        "megapixels": summary(statistics.per_image(lambda height, width: height * width / 1e6)),
         "text_characters": summary(np.array(statistics.text_lengths, dtype=float)),
         "visual_tokens": {found.name: summary(found.tokens) | {"refused": found.refused} for found in by_policy},
     }

@@ -1,4 +1,4 @@
-"""Statistics of a data set as images and a page."""
+"""Statistics of a data set as plots and an HTML page."""
 
 import base64
 import html
@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ..support import require
 from .stats import PolicyTokens, Statistics, summary
 
-BLUE, GREEN, GREY = "#2c5fa8", "#2e8b57", "#8a8f98"
+BLUE, GREEN, GRAY = "#2c5fa8", "#2e8b57", "#8a8f98"
 
 WIDEST = 16.0
-"""Aspect ratio beyond which images are counted at the edge of the plot."""
+"""Aspect ratio beyond which images are counted in the outermost bins."""
 
 _RATIO_TICKS = {
     1 / 16: "1:16",
@@ -33,15 +34,12 @@ def write_plots(folder: Path, statistics: Statistics, by_policy: Sequence[Policy
     """Write aspect_ratios.png, resolutions.png, visual_tokens.png, text_lengths.png and index.html with all of them.
 
     Raises:
-        ImportError: matplotlib is missing; names the extra that brings it.
+        MissingPackageError: matplotlib is not installed.
         ValueError: There is no image to plot.
     """
     if not statistics.images:
         raise ValueError(f"{title} has no readable images: there is nothing to plot")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'convllava[plots]'") from error
+    require("matplotlib", extra="plots", purpose="plots")
     folder.mkdir(parents=True, exist_ok=True)
     drawings = {
         "aspect_ratios.png": _figure(lambda axes: _draw_ratios(axes, statistics), (7.2, 3.6)),
@@ -69,16 +67,16 @@ def _figure(draw: Callable[[Any], None], size: tuple[float, float]) -> bytes:
 
 
 def _draw_ratios(axes: Any, statistics: Statistics) -> None:
-    ratios = statistics.repeated(lambda height, width: width / height).clip(1 / WIDEST, WIDEST)
+    ratios = statistics.per_image(lambda height, width: width / height).clip(1 / WIDEST, WIDEST)
     low, high = min(ratios.min(), 1 / 2), max(ratios.max(), 2)
     axes.hist(ratios, bins=np.geomspace(low / 1.05, high * 1.05, 48), color=BLUE)
     axes.set_xscale("log")
     ticks = {tick: name for tick, name in _RATIO_TICKS.items() if low / 1.05 <= tick <= high * 1.05}
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.minorticks_off()
-    axes.axvline(1, color=GREY, linewidth=1, linestyle="--")
+    axes.axvline(1, color=GRAY, linewidth=1, linestyle="--")
     _count_axis(axes)
-    _label(axes, "width : height", "images", "Aspect ratios; those beyond 1:16 and 16:1 stand at the edge")
+    _label(axes, "width : height", "images", "Aspect ratios; those beyond 1:16 and 16:1 in the outermost bins")
 
 
 def _draw_sizes(axes: Any, statistics: Statistics) -> None:
@@ -90,8 +88,8 @@ def _draw_sizes(axes: Any, statistics: Statistics) -> None:
     axes.scatter(widths, heights, s=areas, alpha=0.45, color=BLUE, linewidth=0)
     low, high = min(heights.min(), widths.min(), 512) / 1.3, max(heights.max(), widths.max(), 1536) * 1.3
     for side in (768, 1024, 1536):
-        axes.plot([low, side, side], [side, side, low], color=GREY, linewidth=0.8)
-        axes.annotate(f"{side} ", (low, side), (3, 2), textcoords="offset points", fontsize=7, color=GREY)
+        axes.plot([low, side, side], [side, side, low], color=GRAY, linewidth=0.8)
+        axes.annotate(f"{side} ", (low, side), (3, 2), textcoords="offset points", fontsize=7, color=GRAY)
     for set_scale, set_limits, axis in (
         (axes.set_xscale, axes.set_xlim, axes.xaxis),
         (axes.set_yscale, axes.set_ylim, axes.yaxis),
@@ -100,7 +98,7 @@ def _draw_sizes(axes: Any, statistics: Statistics) -> None:
         set_limits(low, high)
         axis.set_major_formatter(_plain_number)
     axes.set_aspect("equal")
-    _label(axes, "width (pixels)", "height (pixels)", "Resolutions; area: how many; grey: the paper's squares")
+    _label(axes, "width (pixels)", "height (pixels)", "Resolutions; area: number of images; gray: the paper's squares")
 
 
 def _draw_tokens(axes: Any, by_policy: Sequence[PolicyTokens]) -> None:
@@ -123,7 +121,7 @@ def _draw_tokens(axes: Any, by_policy: Sequence[PolicyTokens]) -> None:
     axes.set_xlim(left=max(0.8, axes.get_xlim()[0]))
     axes.xaxis.set_major_formatter(_plain_number)
     axes.set_yticks(axes.get_yticks())
-    _label(axes, "visual tokens an image", "", "Boxes: the middle half; whiskers: 5 % to 95 %; green: the median")
+    _label(axes, "visual tokens per image", "", "Boxes: the middle half; whiskers: 5 % to 95 %; green: the median")
 
 
 def _draw_texts(axes: Any, statistics: Statistics) -> None:
@@ -170,7 +168,7 @@ def _page(drawings: dict[str, bytes], statistics: Statistics, by_policy: Sequenc
         for key, data in drawings.items()
     )
     counts = (
-        f"{statistics.samples:,} samples ({statistics.text_only:,} of text alone), {statistics.images:,} images"
+        f"{statistics.samples:,} samples ({statistics.text_only:,} without images), {statistics.images:,} images"
         + f"; {statistics.unreadable:,} records cannot be read" * bool(statistics.unreadable)
     )
     return (
@@ -181,7 +179,7 @@ def _page(drawings: dict[str, bytes], statistics: Statistics, by_policy: Sequenc
 
 def _table(by_policy: Sequence[PolicyTokens]) -> str:
     keys = ("mean", "5%", "50%", "95%", "max")
-    head = "".join(f"<th>{key}</th>" for key in ("visual tokens", *keys, "cannot be shown"))
+    head = "".join(f"<th>{key}</th>" for key in ("visual tokens", *keys, "unsupported"))
     rows = []
     for found in by_policy:
         numbers = summary(found.tokens)

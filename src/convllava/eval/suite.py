@@ -25,7 +25,6 @@ SUITES: dict[str, list[str]] = {
     "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
     "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
     "pages": ["synthetic-pages", "synthetic-transcripts"],
-    "receipts": ["receipts-lines", "receipts-total"],
 }
 """Names for sets of benchmarks."""
 

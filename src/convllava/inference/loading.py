@@ -55,8 +55,8 @@ def load_pretrained(
             checkpoint that was saved so is loaded without it.
         quantize_vision: Quantize the vision encoder and the projector too.
         device_map: "auto" or a map of modules to devices, for a model that one device does not hold.
-        fast: Make the vision encoder ready for inference: not equal to the plain one to the last bit, but
-            faster. True, or a precision of `ConvLlavaVisionModel.optimize_for_inference`.
+        fast: Whether to use the vision encoder's fastest backend for this device, which is equal to the eager one but
+            for rounding; or the name of a backend, see `ConvLlavaVisionModel`.
         fallback_resolution: Taken where neither the checkpoint nor ``resolution`` tells it; otherwise it is unused.
 
     Raises:
@@ -78,16 +78,16 @@ def load_pretrained(
             model = _with_adapter(model, adapter, merge=quantize is None and method is None)
     model.eval()
     if fast:
-        _make_fast(model, "auto" if fast is True else fast)
+        _set_backend(model, "auto" if fast is True else fast)
     return model, checkpoint.processor
 
 
-def _make_fast(model: ConvLlavaForConditionalGeneration, precision: str) -> None:
+def _set_backend(model: ConvLlavaForConditionalGeneration, name: str) -> None:
     tower = model.model.vision_tower
     if not isinstance(tower, ConvLlavaVisionModel):
-        raise ValueError(f"only ConvLLaVA's vision encoder has a fast form, not {type(tower).__name__}: leave fast out")
+        raise ValueError(f"only ConvLLaVA's vision encoder has fast backends, not {type(tower).__name__}: omit fast")
     side = model.config.resolution
-    tower.optimize_for_inference(precision, None if side is None else (side, side))
+    tower.set_backend(name, size=None if side is None else (side, side))
 
 
 def _open(
@@ -244,7 +244,7 @@ def _first_line(error: Exception) -> str:
 
 def _check_finite(model: ConvLlavaForConditionalGeneration, checkpoint: Checkpoint) -> None:
     for name, tensor in model.state_dict().items():
-        if name not in checkpoint.weights and name not in model._tied_weights_keys:
+        if name not in checkpoint.weights and name not in model.tied_weights():
             continue  # scales of quantized weights and the like
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or not tensor.is_floating_point() or tensor.is_meta:
             tensor = checkpoint.weights[name].load()  # quantized, or kept elsewhere

@@ -1,4 +1,4 @@
-"""What the model is: configurations, vision encoder, projector and language model, processors."""
+"""The model: configurations, vision encoder, projector and language model, processors."""
 
 from transformers import (
     AutoBackbone,
@@ -8,9 +8,10 @@ from transformers import (
     AutoProcessor,
 )
 
-# by its module: without torchvision, transformers 5.16 and 5.17 export a placeholder that refuses everything
+# from its module: without torchvision, transformers 5.16 and 5.17 export a placeholder that raises on every use
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from .acceleration import BACKENDS as ACCELERATED
 from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
 from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens, resized_shape, to_rgb
 from .modeling_convllava import (
@@ -20,9 +21,10 @@ from .modeling_convllava import (
     ConvLlavaMultiModalProjector,
     ConvLlavaOutput,
 )
-from .presets import PRESETS, nano, preset
-from .processing_convllava import ConvLlavaProcessor, build_nano_processor, check_context
-from .vision_convllava import ConvLlavaVisionBackbone, ConvLlavaVisionModel, append_stages
+from .nano_model import build_nano_processor, nano
+from .presets import PRESETS, preset
+from .processing_convllava import ConvLlavaProcessor, check_context
+from .vision_convllava import BACKENDS, ConvLlavaVisionBackbone, ConvLlavaVisionModel, append_stages
 
 __all__ = [
     "PRESETS",
@@ -50,7 +52,7 @@ __all__ = [
 
 
 def register_vllm() -> None:
-    """Tell vLLM which of its classes runs our architecture; its entry point calls this in every process."""
+    """Register the vLLM class that runs this architecture; vLLM's plugin entry point calls it in every process."""
     from vllm import ModelRegistry  # type: ignore[import-not-found]
 
     ModelRegistry.register_model(
@@ -70,6 +72,7 @@ def _register() -> None:
         ConvLlavaConfig, image_processor_classes={"pil": ConvLlavaImageProcessor}, exist_ok=True
     )
     AutoProcessor.register(ConvLlavaConfig, ConvLlavaProcessor, exist_ok=True)
+    BACKENDS.update(ACCELERATED)
 
 
 _register()

@@ -1,42 +1,51 @@
-"""Configurations: the five-stage vision encoder, and the encoder, projector and language model together."""
+"""Configurations: the five-stage vision encoder, and encoder, projector and language model together."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
 STEM_STRIDE = 4
-"""Pixels per side of the patches that the stem turns into features."""
+"""Pixels per side of one patch of the stem."""
 
-ASPECT_RATIO_POLICIES = ("pad", "native")
-PROMPT_FORMAT_NAMES = ("vicuna_v1", "llava_v1", "plain", "tokenizer")
+CONVNEXT_L_DEPTHS = (3, 3, 27, 3, 6)
+CONVNEXT_L_WIDTHS = (192, 384, 768, 1536, 3072)
+"""Layers and channels of the stages of ConvNeXt-L, the fifth being ConvLLaVA's (paper section 3.3, appendix B)."""
+
+ImageAspectRatio = Literal["pad", "native"]
+IMAGE_ASPECT_RATIOS: tuple[str, ...] = get_args(ImageAspectRatio)
+"""Names of the aspect policies: a padded square, or the image's own aspect ratio."""
+
+PromptFormat = Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"]
+PROMPT_FORMAT_NAMES: tuple[str, ...] = get_args(PromptFormat)
+"""Names of the prompt formats; "tokenizer" is the chat template of the language model's own tokenizer."""
 
 
 class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
-    """A ConvNeXt with any number of stages.
+    """Configuration of a ConvNeXt with any number of stages.
 
     Args:
-        depths: Layers of each stage; its length is the number of stages.
+        depths: Number of layers in each stage; its length is the number of stages.
         hidden_sizes: Channels of each stage.
         num_channels: Channels of an image.
-        kernel_size: Side of the depthwise convolutions, odd (7 in ConvNeXt; paper section 4.4 asks for larger).
+        kernel_size: Side of the depthwise kernels, odd (7 in ConvNeXt; paper section 4.4 proposes larger ones).
         hidden_act: Activation between the two pointwise products.
         layer_norm_eps: Epsilon of every LayerNorm (1e-6 in ConvNeXt's blocks).
         layer_scale_init_value: Initial value of the layer scales, above 0.
-        initializer_range: Standard deviation of fresh weights (0.02 in ConvNeXt, whose layers are wide); None takes
-            1 / sqrt(inputs) layer by layer, without which narrow layers hardly start to learn.
+        initializer_range: Standard deviation of initial weights (0.02 in ConvNeXt, whose layers are wide); None
+            takes 1 / sqrt(inputs) for each layer, which narrow layers need to start learning.
         out_features, out_indices: Stages whose feature maps the backbone interface returns.
 
     Raises:
-        ValueError: When the values do not describe a network.
+        ValueError: The values do not describe a network.
     """
 
     model_type = "convllava_vision"
     base_config_key = "vision_config"
 
-    depths: list[int] | tuple[int, ...] = (3, 3, 27, 3, 6)
-    hidden_sizes: list[int] | tuple[int, ...] = (192, 384, 768, 1536, 3072)
+    depths: list[int] | tuple[int, ...] = CONVNEXT_L_DEPTHS
+    hidden_sizes: list[int] | tuple[int, ...] = CONVNEXT_L_WIDTHS
     num_channels: int = 3
     kernel_size: int = 7
     hidden_act: str = "gelu"
@@ -58,17 +67,17 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def num_stages(self) -> int:
-        """Stages, counted from ``depths``."""
+        """Number of stages."""
         return len(self.depths)
 
     @property
     def hidden_size(self) -> int:
-        """Channels of the last stage: the width of a visual token before the projector."""
+        """Channels of the last stage: the size of a visual token before the projector."""
         return self.hidden_sizes[-1]
 
     @property
     def output_stride(self) -> int:
-        """Pixels per side that one visual token stands for: 64 with five stages."""
+        """Pixels per side of one visual token: 64 with five stages."""
         return STEM_STRIDE * 2 ** (self.num_stages - 1)
 
     def _check(self) -> None:
@@ -91,27 +100,27 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
 
 
 class ConvLlavaConfig(PreTrainedConfig):
-    """Vision encoder, projector and language model, and how images and prompts are prepared for them.
+    """Configuration of encoder, projector and language model, and how images and prompts are prepared for them.
 
     Args:
         vision_config: A :class:`ConvLlavaVisionConfig`, or a ``CLIPVisionConfig`` for the paper's control.
-        text_config: The config of any causal language model known to transformers. Its vocabulary includes the
-            row of ``<image>``.
-        image_token_id: Vocabulary id of ``<image>``; the last row of the vocabulary by default.
+        text_config: The config of any causal language model known to transformers. Its vocabulary includes
+            ``<image>``.
+        image_token_id: Vocabulary id of ``<image>``; the last one by default.
         image_aspect_ratio: ``"pad"`` (square) or ``"native"``.
         resolution: Pixels: the square's side (pad) or the short side (native); None (native only) keeps the
-            image's own size, rounded to whole output cells.
+            image's own size, rounded to multiples of the output stride.
         prompt_format: Name of the prompt format the checkpoint was trained with.
         projector_hidden_act: Activation inside the two-layer projector (``mlp2x_gelu``: gelu).
 
     Raises:
-        ValueError: When the values contradict each other.
+        ValueError: The values contradict each other.
     """
 
     model_type = "convllava"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
-    vision_config: Any = None  # a configuration once initialized, whatever was given
+    vision_config: Any = None  # a PreTrainedConfig after initialization
     text_config: Any = None
     image_token_id: Any = None
     image_aspect_ratio: str = "pad"
@@ -131,26 +140,26 @@ class ConvLlavaConfig(PreTrainedConfig):
 
     @property
     def output_stride(self) -> int:
-        """Pixels per side that one visual token stands for."""
+        """Pixels per side of one visual token."""
         vision_config = self.vision_config
         if isinstance(vision_config, ConvLlavaVisionConfig):
             return vision_config.output_stride
         return vision_config.patch_size
 
     def _check(self) -> None:
-        _check_choice("image_aspect_ratio", self.image_aspect_ratio, ASPECT_RATIO_POLICIES)
+        _check_choice("image_aspect_ratio", self.image_aspect_ratio, IMAGE_ASPECT_RATIOS)
         _check_choice("prompt_format", self.prompt_format, PROMPT_FORMAT_NAMES)
         vocab_size = self.text_config.vocab_size
         if not 0 <= self.image_token_id < vocab_size:
             raise ValueError(
-                f"image_token_id {self.image_token_id} lies outside the vocabulary of {vocab_size}; "
-                "the language model needs a row for <image>"
+                f"image_token_id {self.image_token_id} is outside the vocabulary of {vocab_size}: "
+                "the language model needs an embedding for <image>"
             )
         if self.resolution is None and self.image_aspect_ratio == "pad":
-            raise ValueError("image_aspect_ratio 'pad' needs a resolution (the side of the square), got None")
+            raise ValueError("resolution is None: image_aspect_ratio 'pad' needs it, the side of the square in pixels")
         if self.resolution is not None and self.resolution < self.output_stride:
             raise ValueError(
-                f"resolution {self.resolution} is less than one output cell of {self.output_stride} pixels"
+                f"resolution {self.resolution} is less than the {self.output_stride} pixels of one visual token"
             )
 
 

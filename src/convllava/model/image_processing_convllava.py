@@ -18,10 +18,10 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
+from .configuration_convllava import IMAGE_ASPECT_RATIOS
 from .fast_image_processing import decode, in_threads, normalize_into, open_lazily, resize, resize_padded, upright_size
 from .image_loading import open_image, to_pil, to_rgb
 
-IMAGE_ASPECT_RATIOS = ("pad", "native")
 PREPROCESSING = ("exact", "fast")
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -195,7 +195,7 @@ class ConvLlavaImageProcessor(PilBackend):
 
     Args:
         output_stride: Pixels per visual token and side of the vision encoder.
-        image_aspect_ratio: "pad": centerd on a square of the mean color. "native": the image's own.
+        image_aspect_ratio: "pad": centered on a square of the mean color. "native": the image's own.
         resolution: Side of the square ("pad") or short side ("native"); None (native only): the own size.
         max_visual_tokens: Budget of one image, None for no limit.
         preprocessing: "exact": values equal those of CLIP's image processor. "fast": a level or so beside them on

@@ -1,7 +1,11 @@
-"""ConvLLaVA: a vision encoder, a two-layer projector and a causal language model in a row.
+"""ConvLLaVA: a vision encoder, a two-layer projector and a causal language model.
 
-Images enter in three named steps: ``get_image_features`` encodes and projects them, ``get_placeholder_mask`` finds
-where they belong in the text, ``masked_scatter`` puts them there.
+Paper: ConvLLaVA (https://arxiv.org/abs/2405.15738). The interface is that of transformers' LLaVA: images enter in three
+named steps. ``get_image_features`` encodes and projects them, ``get_placeholder_mask`` finds their positions in the
+text, and ``masked_scatter`` puts them there.
+
+Shapes: B sequences of T positions, N images of H x W pixels in all of them, n_i visual tokens of image i, C channels of
+the encoder's last stage, D hidden size of the language model, V size of its vocabulary.
 """
 
 from dataclasses import dataclass
@@ -19,19 +23,24 @@ from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
 from .vision_convllava import ConvLlavaVisionModel
 
 CLIP_FEATURE_LAYER = -2
-"""LLaVA takes CLIP's penultimate layer (the control of the paper's Tables 2, 3 and 8)."""
+"""Layer of CLIP whose features LLaVA uses (the control of the paper's Tables 2, 3 and 8)."""
+
+VISION_TOWER_PREFIX = "model.vision_tower."
+PROJECTOR_PREFIX = "model.multi_modal_projector."
+LANGUAGE_MODEL_PREFIX = "model.language_model."
+"""Beginnings of the parameter names of the three parts; the head is ``lm_head.``."""
 
 
 @dataclass
 class ConvLlavaModelOutput(BaseModelOutputWithPast):
-    """Output of :class:`ConvLlavaModel`; ``image_hidden_states`` are the projected features, (tokens, D)."""
+    """Output of :class:`ConvLlavaModel`; ``image_hidden_states`` are the projected features, (sum of n_i, D)."""
 
     image_hidden_states: Tensor | None = None
 
 
 @dataclass
 class ConvLlavaOutput(ModelOutput):
-    """Output of :class:`ConvLlavaForConditionalGeneration`; ``logits`` (N, positions, vocabulary)."""
+    """Output of :class:`ConvLlavaForConditionalGeneration`; ``logits`` (B, T, V)."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -42,7 +51,7 @@ class ConvLlavaOutput(ModelOutput):
 
 
 class ConvLlavaMultiModalProjector(nn.Module):
-    """``mlp2x_gelu``: visual features into the language model's embedding space."""
+    """The two-layer projector (``mlp2x_gelu``) from visual features to the language model's embeddings."""
 
     def __init__(self, config: ConvLlavaConfig) -> None:
         super().__init__()
@@ -52,11 +61,12 @@ class ConvLlavaMultiModalProjector(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, features: Tensor) -> Tensor:  # (tokens, C) -> (tokens, D)
+        """Return the projected features."""
         return self.linear_2(self.act(self.linear_1(features)))
 
 
 class ConvLlavaPreTrainedModel(PreTrainedModel):
-    """Capabilities that transformers and vLLM ask a model class for."""
+    """Weight initialization, and the capabilities that transformers and vLLM look up on a model class."""
 
     config: ConvLlavaConfig
     config_class = ConvLlavaConfig
@@ -73,7 +83,7 @@ class ConvLlavaPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module is not self.get_output_embeddings():
-            # the projector: weights scaled by their inputs, or what an image says is drowned from the start
+            # the projector: scaled by its inputs, without which images hardly influence the text at first
             init.normal_(module.weight, std=module.in_features**-0.5)
             init.zeros_(module.bias)
         else:
@@ -103,16 +113,19 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
     ) -> BaseModelOutputWithPooling:
         """Encode and project images, each as if it were alone.
 
-        The vision encoder and the projector are each called exactly once, however many shapes the batch holds:
-        under FSDP2 every rank then takes part in the same collectives.
+        The vision encoder and the projector are called exactly once each, for any number of different shapes: under
+        FSDP2 every rank must take part in the same collectives.
 
         Args:
             pixel_values: (N, 3, Hmax, Wmax), zero-padded right and bottom.
-            image_sizes: int64 (N, 2), true (H, W); all Hmax x Wmax when absent.
+            image_sizes: int64 (N, 2), true (H, W); by default all images are Hmax x Wmax.
 
         Returns:
             ``pooler_output``: a list of N tensors (n_i, D), n_i = (H_i // stride) * (W_i // stride), row-major;
             ``last_hidden_state``: the features before the projector, (sum of n_i, C).
+
+        Raises:
+            ValueError: An image is smaller than one visual token, or not of the size that a CLIP encoder needs.
         """
         if image_sizes is None:
             image_sizes = torch.tensor([list(pixel_values.shape[-2:])] * len(pixel_values), dtype=torch.int64)
@@ -123,7 +136,7 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
             last_hidden_state=features, pooler_output=list(projected.split(tokens_per_image))
         )
 
-    def _encode(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+    def _encode(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:  # -> (sum of n_i, C)
         if isinstance(self.config.vision_config, ConvLlavaVisionConfig):
             return self.vision_tower(pixel_values, image_sizes).last_hidden_state
         side = self.config.vision_config.image_size
@@ -136,10 +149,18 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         return outputs.hidden_states[CLIP_FEATURE_LAYER][:, 1:].flatten(0, 1)  # without the class token
 
     def get_placeholder_mask(self, input_ids: Tensor | None, inputs_embeds: Tensor, num_features: int) -> Tensor:
-        """Return a bool mask (N, positions, 1) of the positions that images fill.
+        """Find the positions of the visual tokens.
+
+        Args:
+            input_ids: (B, T), or None to compare the embeddings with that of ``<image>``.
+            inputs_embeds: (B, T, D).
+            num_features: Number of visual tokens, the sum of n_i.
+
+        Returns:
+            bool (B, T, 1).
 
         Raises:
-            ValueError: When there are more or fewer placeholders than visual tokens.
+            ValueError: The number of placeholders and that of visual tokens differ.
         """
         if input_ids is None:
             placeholder = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
@@ -149,8 +170,8 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         num_placeholders = int(mask.sum())
         if num_placeholders != num_features:
             raise ValueError(
-                f"the text has {num_placeholders} image tokens but the images give {num_features} visual "
-                "tokens; let the processor expand <image> with the same images"
+                f"the text has {num_placeholders} image tokens but the images have {num_features} visual tokens: "
+                "let the processor expand <image> with the same images"
             )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
 
@@ -167,20 +188,28 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> ConvLlavaModelOutput:
-        """Run the language model over text and images.
+        """Run the language model on text and images.
 
         Args:
-            input_ids: (N, positions), or ``inputs_embeds`` (N, positions, D).
-            pixel_values, image_sizes: All images of the batch, in reading order over its rows; none at all for
-                text alone.
+            input_ids: int64 (B, T); either these or ``inputs_embeds``.
+            pixel_values: (N, 3, Hmax, Wmax), all images of the batch, sequence by sequence; None for text alone.
+            image_sizes: int64 (N, 2), true (H, W).
+            attention_mask: (B, T), 0 at padding.
+            position_ids: int64 (B, T).
+            past_key_values: Cache of earlier positions.
+            inputs_embeds: (B, T, D).
             mm_encoder_outputs: ``{"image": get_image_features(...)}`` in place of ``pixel_values``.
+            kwargs: Further arguments of the language model.
+
+        Returns:
+            ``last_hidden_state`` (B, T, D), and ``image_hidden_states`` (sum of n_i, D) where there are images.
 
         Raises:
-            ValueError: When both or neither of ``input_ids`` and ``inputs_embeds`` are given, or placeholders and
-                images disagree.
+            ValueError: Both or neither of ``input_ids`` and ``inputs_embeds`` are given, or the numbers of
+                placeholders and visual tokens differ.
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         encoded = (mm_encoder_outputs or {}).get("image")
@@ -192,7 +221,7 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, len(image_features))
             inputs_embeds = inputs_embeds.masked_scatter(mask, image_features)
         elif self.training and _is_distributed():
-            inputs_embeds = inputs_embeds + self._silent_cell().to(inputs_embeds)
+            inputs_embeds = inputs_embeds + self._zero_from_blank_image().to(inputs_embeds)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -208,8 +237,8 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
             image_hidden_states=image_features,
         )
 
-    def _silent_cell(self) -> Tensor:
-        """Encode one blank cell and multiply it by zero, so that a rank without images joins the collectives."""
+    def _zero_from_blank_image(self) -> Tensor:  # -> ()
+        """Encode the smallest blank image and multiply by zero: a rank without images must join the collectives."""
         config = self.config
         is_convnext = isinstance(config.vision_config, ConvLlavaVisionConfig)
         side = config.output_stride if is_convnext else config.vision_config.image_size
@@ -220,7 +249,7 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
 class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixin):
     """ConvLLaVA with the language model's head: training loss and ``generate``.
 
-    The row of ``<image>`` in the head is never generated: ``generation_config`` suppresses it.
+    ``<image>`` is never generated: ``generation_config`` suppresses it.
     """
 
     accepts_loss_kwargs = True
@@ -252,6 +281,11 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
         """See :meth:`ConvLlavaModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, image_sizes, **kwargs)
 
+    @classmethod
+    def tied_weights(cls) -> dict[str, str]:
+        """Return the names of weights that tied embeddings share, and of the weights that are stored for them."""
+        return dict(cls._tied_weights_keys)
+
     @can_return_tuple
     def forward(
         self,
@@ -267,10 +301,17 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> ConvLlavaOutput:
-        """Return logits, and the loss when ``labels`` (N, positions; unshifted, -100 elsewhere) are given.
+        """Compute logits, and the loss if there are labels.
 
-        ``num_items_in_batch`` among the keywords divides the loss by that many supervised tokens instead of the
-        batch's own number (gradient accumulation, several devices).
+        Args:
+            labels: int64 (B, T), unshifted, -100 at positions without loss.
+            logits_to_keep: Number of last positions, or their indices, to compute logits for; 0 is all.
+            kwargs: Further arguments of :meth:`ConvLlavaModel.forward`, which also describes the other ones. The
+                loss is divided by ``num_items_in_batch``, if given, instead of the batch's number of supervised
+                tokens (gradient accumulation, several devices).
+
+        Returns:
+            ``logits`` (B, T, V), or fewer positions; ``loss`` (); ``image_hidden_states`` (sum of n_i, D).
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -300,7 +341,7 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
 
 
 def _build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    # by class, not through the registry: a checkpoint that carries this file must not need our registration
+    # by class, not through AutoModel: the code inside an exported checkpoint is not registered there
     if isinstance(config, ConvLlavaVisionConfig):
         return ConvLlavaVisionModel._from_config(config)
     return AutoModel.from_config(config)

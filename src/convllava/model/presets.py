@@ -1,14 +1,19 @@
-"""Named model sizes: the published ones, and tiny ones to train, test and try on a laptop."""
+"""Configurations by name: the published models, the paper's controls, and the nano model."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
-from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
+from ..support import did_you_mean
+from .configuration_convllava import CONVNEXT_L_DEPTHS, CONVNEXT_L_WIDTHS, ConvLlavaConfig, ConvLlavaVisionConfig
+from .nano_model import nano
+
+RESOLUTIONS = (768, 1024, 1536)
+"""Resolutions of the paper's models, in pixels."""
 
 VICUNA_7B: dict[str, Any] = {
     "model_type": "llama",
-    "vocab_size": 32001,  # Vicuna's 32000 and the row of <image>
+    "vocab_size": 32001,  # Vicuna's 32000 and <image>
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
@@ -19,14 +24,13 @@ VICUNA_7B: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-"""Vicuna-7B v1.5."""
+"""Configuration of Vicuna-7B v1.5, with one more token."""
 
-CONVNEXT_L_FOUR_STAGES: dict[str, Any] = {"depths": [3, 3, 27, 3], "hidden_sizes": [192, 384, 768, 1536]}
-CONVNEXT_L_FIVE_STAGES: dict[str, Any] = {
-    "depths": [3, 3, 27, 3, 6],
-    "hidden_sizes": [192, 384, 768, 1536, 3072],
-}
-"""Paper section 3.3 and appendix B."""
+CONVNEXT_L_FIVE_STAGES: dict[str, Any] = {"depths": list(CONVNEXT_L_DEPTHS), "hidden_sizes": list(CONVNEXT_L_WIDTHS)}
+"""ConvNeXt-L with the fifth stage of ConvLLaVA (paper section 3.3 and appendix B)."""
+
+CONVNEXT_L_FOUR_STAGES: dict[str, Any] = {name: values[:4] for name, values in CONVNEXT_L_FIVE_STAGES.items()}
+"""ConvNeXt-L, as published."""
 
 CLIP_L_336: dict[str, Any] = {
     "model_type": "clip_vision_model",
@@ -38,7 +42,7 @@ CLIP_L_336: dict[str, Any] = {
     "patch_size": 14,
     "projection_dim": 768,
 }
-"""openai/clip-vit-large-patch14-336, the control of the paper's Tables 2, 3 and 8."""
+"""Configuration of openai/clip-vit-large-patch14-336, the control of the paper's Tables 2, 3 and 8."""
 
 
 def published(resolution: int, stages: dict[str, Any] = CONVNEXT_L_FIVE_STAGES) -> ConvLlavaConfig:
@@ -47,62 +51,25 @@ def published(resolution: int, stages: dict[str, Any] = CONVNEXT_L_FIVE_STAGES) 
 
 
 def control() -> ConvLlavaConfig:
-    """Return the paper's control, which is LLaVA-1.5: CLIP's ViT-L/14 with Vicuna-7B."""
+    """Return the configuration of the paper's control, LLaVA-1.5: CLIP's ViT-L/14 with Vicuna-7B."""
     return ConvLlavaConfig(vision_config=CLIP_L_336, text_config=VICUNA_7B, resolution=CLIP_L_336["image_size"])
-
-
-def nano(vocab_size: int = 512, stages: int = 4) -> ConvLlavaConfig:
-    """Return the small configuration that is trained from scratch on a laptop.
-
-    Args:
-        vocab_size: Rows of the tokenizer's vocabulary, ``<image>`` included.
-        stages: 4 as its foundation is trained; the fifth is appended by the recipe of ``projector_init``.
-    """
-    vision_config = ConvLlavaVisionConfig(
-        depths=[2, 2, 6, 2, 2][:stages],
-        hidden_sizes=[32, 64, 128, 256, 512][:stages],
-        layer_scale_init_value=0.1,  # trained from scratch: 1e-6 only delays the start
-        initializer_range=None,
-    )
-    text_config = {
-        "model_type": "llama",
-        "vocab_size": vocab_size,
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 3,  # 64 wide: a head size that vLLM accepts
-        "max_position_embeddings": 2048,
-        "tie_word_embeddings": True,
-    }
-    return ConvLlavaConfig(
-        vision_config=vision_config,
-        text_config=text_config,
-        image_aspect_ratio="native",
-        resolution=None,
-        prompt_format="tokenizer",
-    )
 
 
 PRESETS: dict[str, Callable[[], ConvLlavaConfig]] = {
     "nano": nano,
-    "convllava-7b-768": lambda: published(768),
-    "convllava-7b-1024": lambda: published(1024),
-    "convllava-7b-1536": lambda: published(1536),
-    "convnext-l-four-stage-7b-768": lambda: published(768, CONVNEXT_L_FOUR_STAGES),
-    "convnext-l-four-stage-7b-1024": lambda: published(1024, CONVNEXT_L_FOUR_STAGES),
-    "convnext-l-four-stage-7b-1536": lambda: published(1536, CONVNEXT_L_FOUR_STAGES),
+    **{f"convllava-7b-{side}": partial(published, side) for side in RESOLUTIONS},
+    **{f"convnext-l-four-stage-7b-{side}": partial(published, side, CONVNEXT_L_FOUR_STAGES) for side in RESOLUTIONS},
     "clip-vit-l-336-7b": control,
 }
+"""Builders of configurations by name."""
 
 
 def preset(name: str) -> ConvLlavaConfig:
     """Return the configuration called ``name``.
 
     Raises:
-        ValueError: When there is none; names the nearest.
+        ValueError: The name is unknown; the message suggests the nearest.
     """
     if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValueError(f"no preset {name!r}{hint} Presets: {', '.join(PRESETS)}")
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]()

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessorMixin, TextKwargs
 
-from .character_tokenizer import build_character_tokenizer
+from ..compat import merge_processor_kwargs
+from ..constants import IMAGE_TOKEN
 from .chunked_tokenization import ChunkTokenizer, Tokens, overlapping
 from .image_processing_convllava import IMAGE_OPTIONS, ConvLlavaImageProcessor, num_image_tokens
 from .processing_inputs import Padding, as_dialogues, check_context, check_counts, flatten_images, images_of
 from .prompts import (
-    IMAGE_TOKEN,
     Message,
     Span,
     check_messages,
@@ -25,7 +25,7 @@ from .prompts import (
 )
 from .prompts import chat_template as template_of_format
 
-__all__ = ["ConvLlavaProcessor", "build_nano_processor", "check_context"]
+__all__ = ["ConvLlavaProcessor", "check_context"]
 
 
 class ConvLlavaProcessor(ProcessorMixin):
@@ -280,12 +280,10 @@ class ConvLlavaProcessor(ProcessorMixin):
 
     def _sorted_options(self, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Sort the options of a call into text_kwargs and images_kwargs, as transformers does."""
-        merged = self._merge_kwargs(
-            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
-        # Newer versions keep a few options of texts beside text_kwargs.
-        beside = {name: value for name, value in merged.items() if name.startswith("return_")}
-        return {"text_kwargs": beside | merged["text_kwargs"], "images_kwargs": merged["images_kwargs"]}
+        merged = merge_processor_kwargs(self, self.valid_processor_kwargs, self.tokenizer.init_kwargs, **kwargs)
+        # newer versions of transformers keep a few text options at the top level
+        top_level = {name: value for name, value in merged.items() if name.startswith("return_")}
+        return {"text_kwargs": top_level | merged["text_kwargs"], "images_kwargs": merged["images_kwargs"]}
 
     def _split_options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Split keywords into processor options and template variables, without what is always so here."""
@@ -295,22 +293,6 @@ class ConvLlavaProcessor(ProcessorMixin):
         options = {name: value for name, value in kwargs.items() if name in names - always}
         variables = {name: value for name, value in kwargs.items() if name not in names | always}
         return options, variables
-
-
-def build_nano_processor(
-    output_stride: int = 64,
-    image_aspect_ratio: str = "native",
-    resolution: int | None = None,
-    max_visual_tokens: int | None = None,
-) -> ConvLlavaProcessor:
-    """Build the processor of the nano models: character tokens and their own compact prompt format."""
-    image_processor = ConvLlavaImageProcessor(
-        output_stride=output_stride,
-        image_aspect_ratio=image_aspect_ratio,
-        resolution=resolution,
-        max_visual_tokens=max_visual_tokens,
-    )
-    return ConvLlavaProcessor(image_processor, build_character_tokenizer(), prompt_format="tokenizer")
 
 
 def _add_image_token(tokenizer: PreTrainedTokenizerBase) -> int:

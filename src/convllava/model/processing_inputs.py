@@ -8,7 +8,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import PaddingStrategy
 
-from .prompts import IMAGE_TOKEN, Message
+from ..constants import IMAGE_TOKEN
+from .prompts import Message
 
 
 def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
-IMAGE_TOKEN = "<image>"
+from ..compat import render_chat_template
+from ..constants import IMAGE_TOKEN
+from .configuration_convllava import PROMPT_FORMAT_NAMES
 
 Message = dict[str, Any]
 Span = tuple[int, int]
@@ -109,8 +110,6 @@ PROMPT_FORMATS: dict[str, str] = {
 }
 """Chat templates by name. One name more, "tokenizer", stands for the language model's own."""
 
-PROMPT_FORMAT_NAMES = (*PROMPT_FORMATS, "tokenizer")
-
 
 def chat_template(prompt_format: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the Jinja template of a prompt format.
@@ -165,17 +164,12 @@ def render(
     Raises:
         ValueError: The template refuses the dialogue.
     """
-    marked = _GENERATION_MARK.search(template) is not None
+    is_marked = _GENERATION_MARK.search(template) is not None
     try:
-        texts, spans = render_jinja_template(
-            [list(messages)],
-            chat_template=template,
-            return_assistant_tokens_mask=marked,
-            **{**special_tokens, **variables},
-        )
+        texts, spans = render_chat_template([list(messages)], template, is_marked, **{**special_tokens, **variables})
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template cannot render this dialogue: {error}") from error
-    return texts[0], spans[0] if marked else []
+    return texts[0], spans[0] if is_marked else []
 
 
 def locate_answers(

@@ -1,17 +1,22 @@
 """The vision encoder: a ConvNeXt with any number of stages on images of any shape.
 
-Parameter names equal those of transformers' ``ConvNextModel`` (``embeddings...``, ``encoder.stages.N...``), so
-weights move without a mapping. There is no final norm: ConvLLaVA takes the feature map before it.
+Papers: ConvNeXt, "A ConvNet for the 2020s" (https://arxiv.org/abs/2201.03545); the fifth stage, ConvLLaVA
+(https://arxiv.org/abs/2405.15738), sections 3.3 and 4.4 and appendix B.
 
-Features keep their channels last, (N, H, W, C), from the stem to the last stage. A convolution sees the same memory
-through a permuted view, which PyTorch recognizes as its channels-last format, so nothing is ever copied to change
-the layout.
+Parameter names equal those of transformers' ``ConvNextModel`` (``embeddings...``, ``encoder.stages.N...``), so that
+checkpoints need no mapping. There is no final norm: ConvLLaVA takes the feature map before it.
+
+Shapes: N images of H x W pixels; a feature map has h x w positions of C channels, h = H // stride. One position of the
+last map is one visual token. Features keep their channels last, (N, h, w, C), from the stem to the last stage. A
+convolution reads the same memory through a permuted view, which PyTorch recognizes as its channels-last format, so
+that no layout is ever changed by a copy.
+
+Reading order: layer, stage, stem, encoder, backbone form, appended stages.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +27,13 @@ from transformers.backbone_utils import BackboneMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithNoAttention
 
+from ..compat import ReportsWeightChanges
 from .configuration_convllava import STEM_STRIDE, ConvLlavaVisionConfig
 from .depthwise import depthwise_convolve
 
 
-def _convolve(convolution: nn.Module, features: Tensor) -> Tensor:
-    """Apply a convolution to (N, H, W, C) features without moving them."""
+def _convolve(convolution: nn.Module, features: Tensor) -> Tensor:  # (N, h, w, C) -> (N, h', w', C')
+    """Apply a convolution to features whose channels are last, without a copy."""
     output = convolution(features.permute(0, 3, 1, 2))
     return output.permute(0, 2, 3, 1).contiguous()  # already so on CPU and CUDA; costs nothing then
 
@@ -35,7 +41,8 @@ def _convolve(convolution: nn.Module, features: Tensor) -> Tensor:
 class ConvLlavaVisionLayer(GradientCheckpointingLayer):
     """One ConvNeXt block: depthwise convolution, norm, two pointwise products, layer scale, residual."""
 
-    is_fused = False  # see ConvLlavaVisionModel.use_fused_kernels
+    fused_convolve_and_norm: Callable[["ConvLlavaVisionLayer", Tensor], Tensor] | None = None
+    """Replacement for convolution and norm, (N, h, w, C) -> same, that the backend "triton" sets; None is eager."""
 
     def __init__(self, config: ConvLlavaVisionConfig, width: int) -> None:
         super().__init__()
@@ -47,23 +54,20 @@ class ConvLlavaVisionLayer(GradientCheckpointingLayer):
         self.pwconv2 = nn.Linear(4 * width, width)
         self.layer_scale_parameter = nn.Parameter(torch.full((width,), config.layer_scale_init_value))
 
-    def forward(self, features: Tensor) -> Tensor:  # (N, H, W, C) -> same
+    def forward(self, features: Tensor) -> Tensor:  # (N, h, w, C) -> same
+        """Return the features after the block."""
         hidden = self.pwconv2(self.act(self.pwconv1(self._convolve_and_norm(features))))
         return torch.addcmul(features, hidden, self.layer_scale_parameter)
 
-    def _convolve_and_norm(self, features: Tensor) -> Tensor:  # (N, H, W, C) -> same
-        if self.is_fused:
-            from .triton_kernels import depthwise_norm
-
-            convolution, norm = self.dwconv, self.layernorm
-            assert convolution.bias is not None
-            return depthwise_norm(features, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps)
+    def _convolve_and_norm(self, features: Tensor) -> Tensor:  # (N, h, w, C) -> same
+        if self.fused_convolve_and_norm is not None:
+            return self.fused_convolve_and_norm(self, features)
         convolved = depthwise_convolve(self.dwconv, features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.layernorm(convolved.contiguous())
 
 
 class ConvLlavaVisionStage(nn.Module):
-    """A halving of the resolution (in every stage but the first), then layers of one width."""
+    """Downsampling by 2 (in every stage but the first), then layers of one width."""
 
     def __init__(self, config: ConvLlavaVisionConfig, index: int) -> None:
         super().__init__()
@@ -75,14 +79,15 @@ class ConvLlavaVisionStage(nn.Module):
             self.downsampling_layer.append(nn.Conv2d(previous, width, kernel_size=2, stride=2))
         self.layers = nn.ModuleList(ConvLlavaVisionLayer(config, width) for _ in range(config.depths[index]))
 
-    def forward(self, features: Tensor) -> Tensor:  # (N, H, W, C) -> (N, H // 2, W // 2, C')
+    def forward(self, features: Tensor) -> Tensor:  # (N, h, w, C) -> (N, h // 2, w // 2, C')
+        """Return the features after the stage."""
         features = self.downsample(features)
         for layer in self.layers:
             features = layer(features)
         return features
 
-    def downsample(self, features: Tensor) -> Tensor:  # (N, H, W, C) -> (N, H // 2, W // 2, C')
-        """Halve the resolution; the first stage has nothing to halve."""
+    def downsample(self, features: Tensor) -> Tensor:  # (N, h, w, C) -> (N, h // 2, w // 2, C')
+        """Halve height and width; the first stage returns its input."""
         if not len(self.downsampling_layer):
             return features
         norm, convolution = self.downsampling_layer
@@ -90,7 +95,7 @@ class ConvLlavaVisionStage(nn.Module):
 
 
 class ConvLlavaVisionEmbeddings(nn.Module):
-    """The stem: one feature per patch of 4 x 4 pixels."""
+    """The stem: one feature vector for each patch of 4 x 4 pixels."""
 
     def __init__(self, config: ConvLlavaVisionConfig) -> None:
         super().__init__()
@@ -99,12 +104,13 @@ class ConvLlavaVisionEmbeddings(nn.Module):
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, H // 4, W // 4, C)
+        """Return the features of the patches."""
         pixels = pixel_values.contiguous(memory_format=torch.channels_last)
         return self.layernorm(_convolve(self.patch_embeddings, pixels.permute(0, 2, 3, 1)))
 
 
 class ConvLlavaVisionEncoder(nn.Module):
-    """The stages in a row."""
+    """The stages, first to last."""
 
     def __init__(self, config: ConvLlavaVisionConfig) -> None:
         super().__init__()
@@ -134,9 +140,19 @@ class ConvLlavaVisionPreTrainedModel(PreTrainedModel):
         if isinstance(module, ConvLlavaVisionLayer):
             init.constant_(module.layer_scale_parameter, self.config.layer_scale_init_value)
 
-    def _feature_maps(self, pixel_values: Tensor) -> list[Tensor]:
-        """Return the outputs of the stem and of every stage, each (N, h, w, C)."""
-        _check_at_least_one_cell(pixel_values, self.config.output_stride)
+    def feature_maps(self, pixel_values: Tensor) -> list[Tensor]:
+        """Compute the outputs of the stem and of every stage eagerly.
+
+        Args:
+            pixel_values: (N, 3, H, W).
+
+        Returns:
+            Feature maps (N, h, w, C), largest first.
+
+        Raises:
+            ValueError: The images are smaller than one position of the last map.
+        """
+        _check_at_least_one_position(pixel_values, self.config.output_stride)
         features = self.embeddings(pixel_values.to(self.dtype))
         maps = [features]
         for stage in self.encoder.stages:
@@ -145,8 +161,49 @@ class ConvLlavaVisionPreTrainedModel(PreTrainedModel):
         return maps
 
 
-class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
+class EncoderBackend(Protocol):
+    """A faster or cached computation of the encoder's last feature map; see ``convllava.model.acceleration``."""
+
+    name: str
+    """Name by which `ConvLlavaVisionModel.set_backend` builds it."""
+
+    for_training: bool
+    """Whether it also serves while gradients are enabled; it then has to follow changes of the weights by itself."""
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """Return the last stage's features (N, h, w, C) in the encoder's dtype, for images (N, 3, H, W)."""
+
+    def close(self) -> None:
+        """Undo whatever the backend changed in the encoder; called when another backend is set."""
+
+
+BACKENDS: dict[str, Callable[["ConvLlavaVisionModel", tuple[int, int] | None], EncoderBackend]] = {}
+"""Builders of backends by name; they take an encoder and the expected (height, width).
+
+The package registers those of ``acceleration``. The code inside an exported checkpoint registers none, and its encoder
+is always eager.
+"""
+
+
+class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel):
     """The vision encoder of ConvLLaVA.
+
+    The last feature map is computed eagerly, layer by layer, unless :meth:`set_backend` chose a backend:
+
+    ================  =====================================================================================
+    ``eager``         The plain layers, on any device; the default.
+    ``auto``          For inference, the fastest for the device: ``cpu-bfloat16`` or ``cpu-float32``, ``cuda``.
+    ``cpu-float32``   Packed weights and cache-sized chunks; within 1e-4 of the eager features.
+    ``cpu-bfloat16``  The same in bfloat16, which processors with AMX or AVX-512 multiply several times as fast.
+    ``cpu-int8``      8-bit products; features differ by one to three hundredths.
+    ``cuda``          Fused Triton kernels, replayed as CUDA graphs, in the encoder's dtype.
+    ``triton``        Depthwise convolution and norm as one differentiable Triton kernel: for training on a GPU.
+    ================  =====================================================================================
+
+    A backend for inference is bypassed while gradients are enabled, and the encoder falls back to ``eager`` when its
+    weights are loaded, moved or cast, when training begins, and in copies (``deepcopy``, pickle), since packed weights
+    and graphs belong to one process and one state of the weights. Weights changed in place by other code are not
+    noticed. ``triton`` reads the weights at every call and stays until the next :meth:`set_backend`.
 
     Example:
         >>> tower = ConvLlavaVisionModel(ConvLlavaVisionConfig(depths=[1, 1], hidden_sizes=[8, 16]))
@@ -154,7 +211,7 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
         torch.Size([1, 16, 4, 8])
     """
 
-    _fast: Callable[[Tensor], Tensor] | None = None  # images (N, 3, H, W) to the last map (N, h, w, C)
+    _backend: EncoderBackend | None = None
 
     def __init__(self, config: ConvLlavaVisionConfig) -> None:
         super().__init__(config)
@@ -162,69 +219,47 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
         self.encoder = ConvLlavaVisionEncoder(config)
         self.post_init()
 
-    def optimize_for_inference(self, precision: str = "auto", size: tuple[int, int] | None = None) -> None:
-        """Encode faster from now on, wherever no gradient is wanted.
+    @property
+    def backend(self) -> EncoderBackend | None:
+        """The backend in use; None is the eager one."""
+        return self._backend
 
-        Not to the last bit: float32 features stay within 1e-4 of the plain ones, bfloat16 and int8 round as they do.
-        The inputs and outputs keep the encoder's own dtype. It holds until weights are loaded, moved or cast, or
-        training begins; changes made to weights behind its back are not seen.
+    def set_backend(self, backend: str | EncoderBackend = "auto", *, size: tuple[int, int] | None = None) -> None:
+        """Choose how the last feature map is computed from now on.
 
         Args:
-            precision: "auto", "float32", "bfloat16" or "int8". "auto" takes, on a CPU, what its processor multiplies
-                fastest without loss worth mentioning (bfloat16 with AMX or AVX-512, else float32), and on a GPU the
-                encoder's own dtype, which is then the only one.
-            size: (height, width) of the images expected most often, to choose for.
+            backend: A name from the table of this class, or a backend of your own.
+            size: (height, width) of the images expected most often, to tune for; 768 x 768 by default.
 
         Raises:
-            ValueError: The precision is unknown or not to be had here, or the weights are quantized already.
+            ValueError: The backend is unknown or unavailable on this device, or the encoder's weights are quantized.
         """
-        self.undo_optimization()
-        if any(type(weight.data) is not Tensor or not weight.is_floating_point() for weight in self.parameters()):
-            raise ValueError("the vision encoder's weights are quantized: load them without quantize_vision")
-        self.eval()
-        if self.device.type == "cpu":
-            from .fast_tower import USUAL_SIZE, FastTower
+        if self._backend is not None:
+            self._backend.close()
+        self._backend = None
+        if not isinstance(backend, str):
+            self._backend = backend
+        elif backend != "eager":
+            self._backend = _build_backend(self, backend, size)
+        if self._backend is not None and not self._backend.for_training:
+            self.eval()
 
-            self._fast = FastTower(self, precision, size or USUAL_SIZE)
-        elif self.device.type == "cuda":
-            from .gpu_tower import GpuTower
-
-            self._fast = GpuTower(self, precision)
-        else:
-            raise ValueError(f"there is no faster way on {self.device.type}: use the encoder as it is")
-
-    def use_fused_kernels(self, wanted: bool = True) -> None:
-        """Run depthwise convolution and norm as one Triton kernel on a GPU, in training too; equal but for rounding.
-
-        Raises:
-            ValueError: The encoder is not on an NVIDIA GPU, or triton is not installed.
-        """
-        if wanted and self.device.type != "cuda":
-            raise ValueError(f"the fused kernels are for NVIDIA GPUs; the vision encoder is on {self.device.type}")
-        if wanted and importlib.util.find_spec("triton") is None:
-            raise ValueError("the fused kernels need triton, which comes with CUDA builds of torch: pip install triton")
-        for module in self.modules():
-            if isinstance(module, ConvLlavaVisionLayer):
-                module.is_fused = wanted
-
-    def undo_optimization(self) -> None:
-        """Be the plain encoder again."""
-        self._fast = None
+    def weights_will_change(self) -> None:
+        """Return to the eager backend unless the present one follows changes of the weights by itself."""
+        if self._backend is not None and not self._backend.for_training:
+            self.set_backend("eager")
 
     def train(self, mode: bool = True) -> "ConvLlavaVisionModel":
-        """Switch between training and inference; training ends `optimize_for_inference`."""
+        """Switch between training and evaluation; training ends a backend for inference."""
         if mode:
-            self.undo_optimization()
+            self.weights_will_change()
         super().train(mode)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.undo_optimization()  # also where a model loads that this encoder is a part of
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self.undo_optimization()  # weights move to another device or dtype
-        return super()._apply(*args, **kwargs)
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy, which has no backend for inference."""
+        is_copied = self._backend is not None and self._backend.for_training
+        return {**self.__dict__, "_backend": self._backend if is_copied else None}
 
     def forward(
         self,
@@ -238,32 +273,36 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
         Args:
             pixel_values: (N, 3, Hmax, Wmax), zero-padded right and bottom.
             image_sizes: int64 (N, 2), true (H, W) of each image. Without it all are Hmax x Wmax.
-            output_hidden_states: Also return the maps of the stem and of every stage, (N, C, h, w); only
-                without ``image_sizes``.
+            output_hidden_states: Whether to return the maps of the stem and of every stage too, (N, C, h, w),
+                computed eagerly; only without ``image_sizes``.
 
         Returns:
             ``last_hidden_state``: without ``image_sizes`` the last stage's map (N, C, h, w); with it the visual
-            tokens of all images one after another, each row-major: (sum of h_i * w_i, C).
+            tokens of all images one after another, each image row-major: (sum of h_i * w_i, C).
 
         Raises:
-            ValueError: When an image is smaller than one output cell.
+            ValueError: An image is smaller than one position of the last map.
         """
         if image_sizes is not None:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._packed_features(pixel_values, image_sizes))
         if not output_hidden_states:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._last_map(pixel_values).permute(0, 3, 1, 2))
-        maps = [features.permute(0, 3, 1, 2) for features in self._feature_maps(pixel_values)]  # (N, C, h, w)
+        maps = [features.permute(0, 3, 1, 2) for features in self.feature_maps(pixel_values)]  # (N, C, h, w)
         return BaseModelOutputWithNoAttention(last_hidden_state=maps[-1], hidden_states=tuple(maps))
 
-    def _last_map(self, pixel_values: Tensor) -> Tensor:
-        """Return the last stage's features (N, h, w, C), the fast way if there is one and no gradient is wanted."""
-        if self._fast is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self._feature_maps(pixel_values)[-1]
-        _check_at_least_one_cell(pixel_values, self.config.output_stride)
-        return self._fast(pixel_values).to(self.dtype)
+    def _last_map(self, pixel_values: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, h, w, C)
+        """Return the last stage's features from the backend, or eagerly where it does not serve."""
+        backend = self._backend
+        if backend is None or torch.compiler.is_compiling() or (torch.is_grad_enabled() and not backend.for_training):
+            return self.feature_maps(pixel_values)[-1]
+        _check_at_least_one_position(pixel_values, self.config.output_stride)
+        return backend(pixel_values)
 
     def _packed_features(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
-        """Encode images of different shapes; equal shapes share a batch, padding never enters a convolution."""
+        """Return the visual tokens (sum of h_i * w_i, C) of images (N, 3, Hmax, Wmax) with sizes (N, 2).
+
+        Equal shapes share a batch, and padding never enters a convolution.
+        """
         features: list[Tensor | None] = [None] * len(pixel_values)
         for (height, width), indices in _group_by_shape(image_sizes).items():
             group = pixel_values[indices, :, :height, :width]
@@ -274,9 +313,9 @@ class ConvLlavaVisionModel(ConvLlavaVisionPreTrainedModel):
 
 
 class ConvLlavaVisionBackbone(BackboneMixin, ConvLlavaVisionPreTrainedModel):
-    """The same encoder behind transformers' backbone interface, for detectors and segmenters.
+    """The encoder with transformers' backbone interface, for detectors and segmenters.
 
-    ``feature_maps`` are the outputs of ``config.out_features``, (N, C, h, w), without extra norms.
+    ``feature_maps`` are the outputs of ``config.out_features``, each (N, C, h, w), without extra norms.
     """
 
     has_attentions = False
@@ -289,8 +328,8 @@ class ConvLlavaVisionBackbone(BackboneMixin, ConvLlavaVisionPreTrainedModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor, **kwargs: Any) -> BackboneOutput:
-        """Return the chosen stages' feature maps of images (N, 3, H, W)."""
-        maps = self._feature_maps(pixel_values)
+        """Return the feature maps (N, C, h, w) of the chosen stages for images (N, 3, H, W)."""
+        maps = self.feature_maps(pixel_values)
         by_name = dict(zip(self.config.stage_names, maps, strict=True))
         chosen = tuple(by_name[name].permute(0, 3, 1, 2) for name in self.config.out_features)
         return BackboneOutput(feature_maps=chosen)
@@ -299,7 +338,7 @@ class ConvLlavaVisionBackbone(BackboneMixin, ConvLlavaVisionPreTrainedModel):
 def append_stages(
     tower: ConvLlavaVisionConfig | ConvLlavaVisionModel, depths: Sequence[int], widths: Sequence[int]
 ) -> Any:
-    """Add fresh stages behind a trained encoder (the paper's fifth stage: ``[6], [3072]``).
+    """Append freshly initialized stages to a trained encoder (the paper's fifth stage: ``[6], [3072]``).
 
     Args:
         tower: An encoder, or only its config.
@@ -307,10 +346,10 @@ def append_stages(
         widths: Channels of each new stage.
 
     Returns:
-        A new config, or a new encoder whose first stages hold the old one's weights.
+        A new config, or a new encoder whose first stages have the weights of the given one.
 
     Raises:
-        ValueError: When the two lists differ in length or hold a value below 1.
+        ValueError: The two lists differ in length or contain a value below 1.
     """
     config = tower.config if isinstance(tower, ConvLlavaVisionModel) else tower
     grown_config = _append_to_config(config, depths, widths)
@@ -347,10 +386,18 @@ def _group_by_shape(image_sizes: Tensor) -> dict[tuple[int, int], list[int]]:
     return groups
 
 
-def _check_at_least_one_cell(pixel_values: Tensor, output_stride: int) -> None:
+def _check_at_least_one_position(pixel_values: Tensor, output_stride: int) -> None:
     height, width = pixel_values.shape[-2:]
     if min(height, width) < output_stride:
         raise ValueError(
-            f"an image of {height}x{width} pixels is smaller than one output cell of "
-            f"{output_stride}x{output_stride}; resize it first"
+            f"an image of {height}x{width} pixels is smaller than one visual token of "
+            f"{output_stride}x{output_stride}: resize it first"
         )
+
+
+def _build_backend(tower: ConvLlavaVisionModel, name: str, size: tuple[int, int] | None) -> EncoderBackend:
+    if name not in BACKENDS:
+        known = ", ".join(["eager", *BACKENDS])
+        where = "" if BACKENDS else "; the faster ones are in the convllava package, not in a checkpoint's own code"
+        raise ValueError(f"backend is {name!r}: choose one of {known}{where}")
+    return BACKENDS[name](tower, size)

@@ -6,18 +6,16 @@ and resized; only the encoder is spared.
 """
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
 from ..data.mixture import Mixture
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionModel
+from ..support import atomic_write
 from .recipe import Recipe
 
 ESTIMATED_FROM = 256
@@ -38,9 +36,7 @@ def use_feature_cache(
     folder = recipe.feature_cache.folder
     folder.mkdir(parents=True, exist_ok=True)
     _check_room(needed, folder, recipe.feature_cache.limit_gb)
-    tower.forward = CachedEncoder(
-        tower, folder / fingerprint(tower, recipe.precision)
-    )  # its parameters keep their names
+    tower.set_backend(CachedEncoder(tower, folder / fingerprint(tower, recipe.precision)))
 
 
 def estimate_bytes(
@@ -64,47 +60,47 @@ def fingerprint(tower: ConvLlavaVisionModel, precision: str) -> str:
 
 
 class CachedEncoder:
-    """Stands in for an encoder's ``forward``: looks an image up before it encodes it.
+    """A backend of a frozen encoder that looks an image up before it encodes it.
 
     Args:
-        encoder: Frozen.
-        folder: Gets a file an image, in 256 folders.
+        tower: The frozen encoder.
+        folder: Where the features are written, one file an image, in 256 folders.
     """
 
-    def __init__(self, encoder: ConvLlavaVisionModel, folder: Path) -> None:
-        self.encode = encoder.forward
-        self.output_stride: int = encoder.config.output_stride
-        self.folder = folder
+    name = "cached"
+    for_training = True
 
-    def __call__(self, pixel_values: Tensor, image_sizes: Tensor, **kwargs: Any) -> BaseModelOutputWithNoAttention:
-        """Return the visual tokens of all images one after another, (sum of n_i, C)."""
-        images = [
-            image[:, :height, :width] for image, (height, width) in zip(pixel_values, image_sizes.tolist(), strict=True)
-        ]
-        paths = [self._path(image) for image in images]
+    def __init__(self, tower: ConvLlavaVisionModel, folder: Path) -> None:
+        self._tower = tower
+        self._output_stride = tower.config.output_stride
+        self._folder = folder
+
+    def __call__(self, pixel_values: Tensor) -> Tensor:
+        """Return the features (N, h, w, C) of images (N, 3, H, W)."""
+        height, width = (size // self._output_stride for size in pixel_values.shape[-2:])
+        paths = [self._path(image) for image in pixel_values]
         absent = [index for index, path in enumerate(paths) if not path.is_file()]
         if absent:
-            self._encode(pixel_values, image_sizes, paths, absent)
-        features = [load_file(path)["features"] for path in paths]
-        return BaseModelOutputWithNoAttention(last_hidden_state=torch.cat(features).to(pixel_values.device))
+            self._encode(pixel_values[absent], [paths[index] for index in absent])
+        features = torch.stack([load_file(path)["features"] for path in paths])  # (N, h * w, C)
+        return features.unflatten(1, (height, width)).to(pixel_values.device)
+
+    def close(self) -> None:
+        """Do nothing: the encoder is unchanged."""
 
     @torch.no_grad()
-    def _encode(self, pixel_values: Tensor, image_sizes: Tensor, paths: list[Path], absent: list[int]) -> None:
-        """Encode the images at ``absent`` and write their features."""
-        sizes = image_sizes[absent]
-        packed = self.encode(pixel_values[absent], sizes).last_hidden_state
-        counts = (sizes // self.output_stride).prod(dim=-1).tolist()
-        for index, features in zip(absent, packed.split(counts), strict=True):
-            paths[index].parent.mkdir(parents=True, exist_ok=True)
-            unfinished = paths[index].with_suffix(f".{os.getpid()}")  # another process may write the same image
-            save_file({"features": features.contiguous().cpu()}, unfinished)
-            unfinished.replace(paths[index])
+    def _encode(self, pixel_values: Tensor, paths: list[Path]) -> None:
+        """Encode images (n, 3, H, W) and write the features (h * w, C) of each."""
+        features = self._tower.feature_maps(pixel_values)[-1].flatten(1, 2)
+        for path, image_features in zip(paths, features, strict=True):
+            with atomic_write(path) as temporary:
+                save_file({"features": image_features.contiguous().cpu()}, temporary)
 
     def _path(self, image: Tensor) -> Path:
         digest = hashlib.blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
         digest.update(_bytes(image))
         name = digest.hexdigest()
-        return self.folder / name[:2] / f"{name[2:]}.safetensors"
+        return self._folder / name[:2] / f"{name[2:]}.safetensors"
 
 
 def _tokens(processor: ConvLlavaProcessor, size: tuple[int, int]) -> int:

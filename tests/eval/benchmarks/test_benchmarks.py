@@ -38,8 +38,8 @@ def cell(size: tuple[int, int] = (64, 96)) -> dict[str, Any]:
     return {"bytes": image_bytes(size=size), "path": None}
 
 
-def test_all_seventeen_the_synthetic_ones_and_receipts_are_there() -> None:
-    assert len(ALL) == 9 + 8 + len(SYNTHETIC) + 3
+def test_all_seventeen_and_the_synthetic_ones_are_there() -> None:
+    assert len(ALL) == 9 + 8 + len(SYNTHETIC)
     assert find_benchmark("TextVQA_VAL") is find_benchmark("textvqa")
 
 

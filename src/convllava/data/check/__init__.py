@@ -1,8 +1,8 @@
-"""``convllava data check``: every record looked at, every image decoded, and what came of it."""
+"""``convllava data check``: inspect every record and decode every image of a data set."""
 
-from .cleaning import Cleaned, write_clean_copy
-from .inspecting import Inspector, Limits
+from .checker import check
+from .clean_copy import CleanCopy, write_clean_copy
+from .inspector import Inspector, Limits
 from .report import Report, SourceReport
-from .running import check
 
-__all__ = ["Cleaned", "Inspector", "Limits", "Report", "SourceReport", "check", "write_clean_copy"]
+__all__ = ["CleanCopy", "Inspector", "Limits", "Report", "SourceReport", "check", "write_clean_copy"]

@@ -1,4 +1,4 @@
-"""What of a sample a model is shown and what it learns, as pieces of text."""
+"""A sample's text cut into the spans that a model is shown and those that it learns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,33 +7,38 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Tokens that follow each other and are treated alike; of an image the number of its tokens is told."""
+class Span:
+    """Consecutive tokens that are treated alike.
+
+    Attributes:
+        kind: Whether the tokens are only shown, supervised, or visual tokens.
+        text: The tokens as text; for an image, the number of its visual tokens.
+    """
 
     kind: Literal["shown", "supervised", "image"]
     text: str
 
 
-def pieces_of(row: Mapping[str, Any], counts: Sequence[int], processor: Any) -> list[Piece]:
-    """Cut an encoded row, in which each image is one token, where images and supervision begin and end.
+def preview_spans(encoded: Mapping[str, Any], counts: Sequence[int], processor: Any) -> list[Span]:
+    """Return the spans of an encoded sample in which each image is one token.
 
     Args:
-        row: ``input_ids`` and ``labels_mask``, (T,) each.
+        encoded: ``input_ids`` and ``labels_mask``, (T,) each.
         counts: Visual tokens of each image.
         processor: Has ``tokenizer`` and ``image_token_id``.
     """
-    tokens = zip(row["input_ids"].tolist(), row["labels_mask"].tolist(), strict=True)
+    tokens = zip(encoded["input_ids"].tolist(), encoded["labels_mask"].tolist(), strict=True)
     remaining = iter(counts)
-    pieces: list[Piece] = []
+    spans: list[Span] = []
     for kind, group in groupby(tokens, key=lambda token: _kind(token[0], token[1], processor.image_token_id)):
-        pieces += _pieces_of_kind(kind, [token_id for token_id, _ in group], remaining, processor.tokenizer)
-    return pieces
+        spans += _spans_of_kind(kind, [token_id for token_id, _ in group], remaining, processor.tokenizer)
+    return spans
 
 
-def _pieces_of_kind(kind: Any, ids: list[int], counts: Iterator[int], tokenizer: Any) -> list[Piece]:
+def _spans_of_kind(kind: Any, ids: list[int], counts: Iterator[int], tokenizer: Any) -> list[Span]:
     if kind == "image":
-        return [Piece(kind, f"{next(counts)} visual tokens") for _ in ids]
-    return [Piece(kind, tokenizer.decode(ids, skip_special_tokens=False))]
+        return [Span(kind, f"{next(counts)} visual tokens") for _ in ids]
+    return [Span(kind, tokenizer.decode(ids, skip_special_tokens=False))]
 
 
 def _kind(token_id: int, supervised: bool, image_token_id: int) -> str:

@@ -1,15 +1,15 @@
-"""What a check found, for people and for programs."""
+"""The findings of a check, for display and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..faults import Fault
-from .inspecting import Facts
-from .preview import Piece
+from .inspector import Inspection
+from .preview import Span
 
 VERSION = 1
-"""Of the report as JSON; grows when a key changes its meaning."""
+"""Version of the JSON report; incremented when a key changes its meaning."""
 
 
 @dataclass
@@ -17,9 +17,14 @@ class SourceReport:
     """Sums over one source.
 
     Attributes:
-        records: That were looked at.
-        usable: Of these, without errors.
-        drawn: How often the run takes a sample of it; None outside a recipe.
+        name: The source's name or path.
+        drawn: Samples that the run takes from it; None outside a recipe.
+        records: Number of inspected records.
+        usable: Number of records without errors.
+        distinct_images: Number of images that differ from each other.
+        longest: Tokens of the longest usable sample.
+        longest_place: File, record and id of that sample.
+        previews: Place and spans of the first samples, for display.
     """
 
     name: str
@@ -35,34 +40,34 @@ class SourceReport:
     longest_place: str = ""
     errors: int = 0
     warnings: int = 0
-    previews: list[tuple[str, list[Piece]]] = field(default_factory=list)
+    previews: list[tuple[str, list[Span]]] = field(default_factory=list)
 
-    def add(self, facts: Facts) -> None:
+    def add(self, inspection: Inspection) -> None:
         """Count one record."""
         self.records += 1
-        self.errors += sum(fault.is_error for fault in facts.faults)
-        self.warnings += sum(not fault.is_error for fault in facts.faults)
-        self.images += len(facts.sizes)
-        if facts.has_errors:
+        self.errors += sum(fault.is_error for fault in inspection.faults)
+        self.warnings += sum(not fault.is_error for fault in inspection.faults)
+        self.images += len(inspection.sizes)
+        if inspection.has_errors:
             return
         self.usable += 1
-        self.text_tokens += facts.text_tokens
-        self.visual_tokens += facts.visual_tokens
-        self.supervised_tokens += facts.supervised_tokens
-        if facts.tokens > self.longest:
-            self.longest, self.longest_place = facts.tokens, facts.place
-        if facts.pieces:
-            self.previews.append((facts.place, facts.pieces))
+        self.text_tokens += inspection.text_tokens
+        self.visual_tokens += inspection.visual_tokens
+        self.supervised_tokens += inspection.supervised_tokens
+        if inspection.tokens > self.longest:
+            self.longest, self.longest_place = inspection.tokens, inspection.place
+        if inspection.spans:
+            self.previews.append((inspection.place, inspection.spans))
 
     @property
     def supervised_in_run(self) -> float:
-        """Supervised tokens that a run meets; outside a recipe, those of one pass."""
+        """Supervised tokens in the samples that a run draws; outside a recipe, in one pass."""
         if self.drawn is None or not self.usable:
             return float(self.supervised_tokens)
         return self.supervised_tokens / self.usable * self.drawn
 
     def as_json(self, supervised_in_all: float) -> dict[str, Any]:
-        """Return what a program may read."""
+        """Return the report of this source for programs."""
         share = self.supervised_in_run / supervised_in_all if supervised_in_all else 0.0
         return {
             "name": self.name,
@@ -77,13 +82,19 @@ class SourceReport:
             "visual_tokens": self.visual_tokens,
             "supervised_tokens": self.supervised_tokens,
             "share_of_supervised_tokens": share,
-            "longest_row": {"tokens": self.longest, "place": self.longest_place},
+            "longest_sample": {"tokens": self.longest, "place": self.longest_place},
         }
 
 
 @dataclass
 class Report:
-    """What was found in all sources together; ``previews`` are for the eye and not part of the JSON."""
+    """The findings in all sources together.
+
+    Attributes:
+        max_length: Maximum number of tokens of a sample that the check allowed.
+        sources: The sums over each source.
+        faults: All faults in order.
+    """
 
     max_length: int
     sources: list[SourceReport] = field(default_factory=list)
@@ -91,21 +102,21 @@ class Report:
 
     @property
     def errors(self) -> int:
-        """How many errors were found; a record may have several."""
+        """Number of errors; a record may have several."""
         return sum(source.errors for source in self.sources)
 
     @property
     def warnings(self) -> int:
-        """How many warnings there are."""
+        """Number of warnings."""
         return sum(source.warnings for source in self.sources)
 
     @property
     def counts(self) -> Counter[str]:
-        """How often each kind of fault was found."""
+        """Number of faults of each kind."""
         return Counter(fault.kind for fault in self.faults)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a program may read."""
+        """Return the report for programs; previews are left out."""
         supervised = sum(source.supervised_in_run for source in self.sources)
         return {
             "version": VERSION,

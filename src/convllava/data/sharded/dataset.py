@@ -6,34 +6,31 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import shard_files
 from ..conversations import OnBadSample
 from ..faults import BadSampleError, Fault, refusal
-from ..samples import Origin, RecordSource, Sample
-from .light_rows import Row
-from .measuring import measure
+from ..samples import Origin, RecordSource, Sample, measure
+from .files import PARQUET, list_shards
 from .parquet import ParquetSamples, stored_parquet, streamed_parquet
-from .rows import Rows, StoredRows
-from .tars import stored_tars, streamed_tars
-from .walk import ShardWalk
-
-MakeSample = Callable[[Row, Origin], Sample]
+from .records import Record, RecordReader, StoredRecords
+from .shuffled import ShuffledShards
+from .tar import stored_tars, streamed_tars, tar_sample
 
 
 class ShardedDataset(RecordSource):
     """Parquet or WebDataset shards as samples, in the order of the files.
 
     Args:
-        path: Shards, see ``shard_files``.
-        image_folder: Where images lie that rows name instead of holding them; the shards' folder by default.
-        streaming: Read the shards where they lie. By default ``datasets`` stores them once in its cache as Arrow
-            files, which needs their size again on the disk, and checks all records.
-        on_bad_sample: "stop": a record that cannot be used is an error, when it is met in a stream, else at once.
-            "skip": they stand in ``faults``, and reading one raises ``BadSampleError``: its place in the walk stays.
-        count: Samples that an epoch counts, for streams whose length cannot be known beforehand.
+        path: Shards, see ``files.list_shards``.
+        image_folder: Folder of images that records name instead of holding them; the shards' folder by default.
+        streaming: Whether to read the shards in place. By default ``datasets`` stores them once in its cache as Arrow
+            files, which needs their size again on the disk, and all records are checked.
+        on_bad_sample: "stop": a record that cannot be used is an error, in a stream when it is read, else at once.
+            "skip": faults are collected in ``faults``, and reading such a record raises ``BadSampleError``; the order
+            of the others does not change.
+        count: Samples in an epoch, for streams of unknown length.
 
     Raises:
-        ValueError: No shard is there, or stored records cannot be used.
+        ValueError: There is no shard, or stored records cannot be used.
     """
 
     def __init__(
@@ -46,20 +43,20 @@ class ShardedDataset(RecordSource):
         count: int | None = None,
     ) -> None:
         self.path = path
-        self.files = shard_files.shard_files(path)
+        self.files = list_shards(path)
         self.faults: list[Fault] = []
         self._count = count
-        if not self.files[0].endswith(shard_files.PARQUET):
+        if not self.files[0].endswith(PARQUET):
             if image_folder is not None:
                 raise ValueError(f"{path}: 'image_folder' is not for tars, which hold their images")
-            self._make: MakeSample = shard_files.sample_of_tar_row
-            self.rows: Rows = streamed_tars(self.files) if streaming else stored_tars(self.files)
+            self._make_sample: Callable[[Record, Origin], Sample] = tar_sample
+            self.reader: RecordReader = streamed_tars(self.files) if streaming else stored_tars(self.files)
         else:
             folder = Path(image_folder) if image_folder is not None else Path(self.files[0]).parent
-            self._make = ParquetSamples(folder)
-            self.rows = streamed_parquet(self.files) if streaming else stored_parquet(self.files)
-        if isinstance(self.rows, StoredRows):
-            self._check(self.rows, on_bad_sample)
+            self._make_sample = ParquetSamples(folder)
+            self.reader = streamed_parquet(self.files) if streaming else stored_parquet(self.files)
+        if isinstance(self.reader, StoredRecords):
+            self._check(self.reader, on_bad_sample)
 
     def __len__(self) -> int:
         return self._count or self._starts[-1]
@@ -75,9 +72,9 @@ class ShardedDataset(RecordSource):
         """Return one sample of a shard.
 
         Raises:
-            BadSampleError: It cannot be used.
+            BadSampleError: The record cannot be used.
         """
-        return self._make(self.rows.row(shard, index), Origin(self.files[shard], index))
+        return self._make_sample(self.reader.record(shard, index), Origin(self.files[shard], index))
 
     def image_sizes(self, index: int) -> list[tuple[int, int]]:
         """Return (height, width) of each image; empty for a sample that cannot be used."""
@@ -87,20 +84,20 @@ class ShardedDataset(RecordSource):
         """Return the characters of a sample's texts; 0 for one that cannot be used."""
         return measure(self, index)[1]
 
-    def walk(self, seed: Sequence[int]) -> ShardWalk:
-        """Return the endless walk of a seed."""
-        return ShardWalk(self, seed)
+    def shuffled(self, seed: Sequence[int]) -> ShuffledShards:
+        """Return the samples in the random order of ``seed``, without end."""
+        return ShuffledShards(self, seed)
 
     def num_records(self) -> int | None:
         """Return the number of records, those that cannot be used included; None if a shard's length is unknown."""
-        lengths = [self.rows.length(shard) for shard in range(len(self.files))]
+        lengths = [self.reader.length(shard) for shard in range(len(self.files))]
         return None if None in lengths else sum(length or 0 for length in lengths)
 
     def records(self) -> Iterator[Sample | Fault]:
         """Yield every record in the files' order: a sample, or the fault that makes it unusable."""
         for shard in range(len(self.files)):
             index = 0
-            while self.rows.reach(shard, index + 1) > index:
+            while self.reader.available(shard, index + 1) > index:
                 try:
                     yield self.sample(shard, index)
                 except BadSampleError as error:
@@ -109,7 +106,7 @@ class ShardedDataset(RecordSource):
 
     @cached_property
     def _starts(self) -> list[int]:
-        lengths = [self.rows.length(shard) for shard in range(len(self.files))]
+        lengths = [self.reader.length(shard) for shard in range(len(self.files))]
         unknown = next((file for file, length in zip(self.files, lengths, strict=True) if length is None), None)
         if unknown is not None:
             raise ValueError(
@@ -118,10 +115,10 @@ class ShardedDataset(RecordSource):
             )
         return [0, *np.cumsum([length or 0 for length in lengths]).tolist()]
 
-    def _check(self, rows: StoredRows, on_bad_sample: OnBadSample) -> None:
-        for shard, index, row in rows.without_images():
+    def _check(self, reader: StoredRecords, on_bad_sample: OnBadSample) -> None:
+        for shard, index, record in reader.without_images():
             try:
-                self._make(row, Origin(self.files[shard], index))
+                self._make_sample(record, Origin(self.files[shard], index))
             except BadSampleError as error:
                 self.faults.append(error.fault)
         if self.faults and on_bad_sample == "stop":

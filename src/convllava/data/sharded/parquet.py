@@ -1,77 +1,110 @@
-"""Parquet shards as rows, and their rows as samples."""
+"""Parquet shards.
+
+A record has ``conversations`` or ``messages`` (see ``data.records``) and its images under ``image`` or ``images``:
+images as ``datasets`` stores them ({bytes, path}), bytes, or file names next to the shard.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import shard_files
+from ..faults import BadSampleError, Fault
+from ..images import EncodedImage, StoredImage
+from ..records import read_sample, record_id
 from ..samples import Origin, Sample
-from .light_rows import Row
-from .rows import StoredRows, StreamedRows
-from .through_datasets import explained, import_datasets
+from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
 
-_STREAMED_ROWS = 64
-"""Rows that a stream decodes at a time."""
+_STREAMED_RECORDS = 64
+"""Records that a stream decodes at a time."""
 
 
 class ParquetSamples:
-    """Makes samples of rows; a class, so that a worker process can take it along."""
+    """Converts parquet records to samples; a class, so that worker processes can pickle it.
+
+    Args:
+        image_folder: Folder of images that records name instead of holding them.
+    """
 
     def __init__(self, image_folder: Path) -> None:
         self.image_folder = image_folder
 
-    def __call__(self, row: Row, origin: Origin) -> Sample:
-        return shard_files.sample_of_parquet_row(row, origin, self.image_folder)
+    def __call__(self, record: Record, origin: Origin) -> Sample:
+        """Return the sample of a record.
+
+        Raises:
+            BadSampleError: The record cannot be used.
+        """
+        stored = record.get("images") if record.get("image") is None else record["image"]
+        stored = [] if stored is None else stored if isinstance(stored, list) else [stored]
+        images = [_image(item, origin, self.image_folder) for item in stored]
+        missing = next((image for image in images if isinstance(image, Path) and not image.is_file()), None)
+        if None in images or missing is not None:
+            message = f"no image {missing}" if missing is not None else f"an image of type {type(stored[0]).__name__}"
+            kind = "missing_image" if missing is not None else "malformed"
+            raise BadSampleError(Fault(kind, *origin, record_id(record, origin.record), message))
+        return read_sample(_without_none(record), [image for image in images if image is not None], origin)
 
 
-def stored_parquet(files: list[str]) -> StoredRows:
-    lengths = [_parquet_length(file) for file in files]
+def stored_parquet(files: list[str]) -> StoredRecords:
+    """Store parquet shards in the cache of ``datasets`` and return their records.
+
+    Raises:
+        ValueError: A file cannot be read or lacks the columns.
+    """
+    lengths = [_length(file) for file in files]
     _check_columns(files[0])
     datasets = import_datasets()
     with explained(datasets, files):
         dataset = datasets.load_dataset("parquet", data_files={"train": files}, split="train")
-    return StoredRows(dataset, lengths)
+    return StoredRecords(dataset, lengths)
 
 
-def streamed_parquet(files: list[str]) -> StreamedRows:
+def streamed_parquet(files: list[str]) -> StreamedRecords:
+    """Return the records of parquet shards that are read in place.
+
+    Raises:
+        ValueError: The first file cannot be read or lacks the columns.
+    """
     _check_columns(files[0])
     import_datasets()
-    return StreamedRows(_ParquetStream(files), _ParquetLengths(files))
+    return StreamedRecords(_ParquetStream(files), ParquetLengths(files))
+
+
+class ParquetLengths:
+    """Reads the length of a shard from its footer."""
+
+    def __init__(self, files: list[str]) -> None:
+        self.files = files
+
+    def __call__(self, shard: int) -> int:
+        return _length(self.files[shard])
 
 
 class _ParquetStream:
     def __init__(self, files: list[str]) -> None:
         self.files = files
 
-    def __call__(self, shard: int, start: int) -> Iterator[Row]:
+    def __call__(self, shard: int, start: int) -> Iterator[Record]:
         datasets = import_datasets()
         with explained(datasets, [self.files[shard]]):
             stream = datasets.load_dataset(
                 "parquet", data_files={"train": [self.files[shard]]}, split="train", streaming=True
             )
-            for table in stream.skip(start).with_format("arrow").iter(batch_size=_STREAMED_ROWS):
+            for table in stream.skip(start).with_format("arrow").iter(batch_size=_STREAMED_RECORDS):
                 yield from table.to_pylist()
 
 
-class _ParquetLengths:
-    def __init__(self, files: list[str]) -> None:
-        self.files = files
-
-    def __call__(self, shard: int) -> int:
-        return _parquet_length(self.files[shard])
-
-
-def _parquet_length(file: str) -> int:
-    return int(_parquet_footer(file).num_rows)
+def _length(file: str) -> int:
+    return int(_footer(file).num_rows)
 
 
 def _check_columns(file: str) -> None:
-    names = _parquet_footer(file).schema.to_arrow_schema().names
+    names = _footer(file).schema.to_arrow_schema().names
     if not {"conversations", "messages"} & set(names):
         raise ValueError(f"{file} has the columns {', '.join(names)}; it needs 'conversations' or 'messages'")
 
 
-def _parquet_footer(file: str) -> Any:
+def _footer(file: str) -> Any:
     import fsspec
     from pyarrow import ArrowException  # type: ignore[import-untyped]
     from pyarrow.parquet import read_metadata  # type: ignore[import-untyped]
@@ -81,3 +114,20 @@ def _parquet_footer(file: str) -> Any:
             return read_metadata(stream)
     except ArrowException as error:
         raise ValueError(f"{file} is not a parquet file that can be read ({error})") from error
+
+
+def _image(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | None:
+    name = f"record {origin.record}"
+    if isinstance(stored, bytes):
+        return EncodedImage(stored, name, origin.file)
+    if isinstance(stored, dict) and stored.get("bytes") is not None:
+        return EncodedImage(stored["bytes"], stored.get("path") or name, origin.file)
+    path = stored.get("path") if isinstance(stored, dict) else stored
+    return image_folder / path if isinstance(path, str) else None
+
+
+def _without_none(value: Any) -> Any:
+    """Drop empty fields: in parquet every struct has all fields of all its siblings."""
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -12,7 +12,6 @@ from .mmmu import MMMU
 from .mmvet import MMVet
 from .pope import POPE
 from .realworldqa import RealWorldQA
-from .receipts import all_receipts
 from .refcoco import all_splits
 from .seedbench import SeedBench
 from .synthetic import SYNTHETIC
@@ -34,7 +33,6 @@ ALL: dict[str, Benchmark] = {
         POPE(),
         *all_splits(),
         *SYNTHETIC.values(),
-        *all_receipts(),
     )
 }
 """All benchmarks, in the order of the paper's tables."""

@@ -32,14 +32,14 @@ async function addImage(blob, name) {
     return showError(`${name} is not an image: choose a PNG, JPEG, WebP, GIF, BMP or AVIF file.`);
   }
   const url = await asDataUrl(blob);
-  const image = new Image();
-  image.src = url;
+  const loaded = new Image();
+  loaded.src = url;
   try {
-    await image.decode();
+    await loaded.decode();
   } catch {
     return showError(`${name} cannot be shown: it is damaged or of a kind that this browser does not know.`);
   }
-  const image = { url, width: image.naturalWidth, height: image.naturalHeight, name, sent: false };
+  const image = { url, width: loaded.naturalWidth, height: loaded.naturalHeight, name, sent: false };
   state.images.push(image);
   state.shown = state.images.length - 1;
   if (state.images.length === 1) state.boxes = [];
@@ -59,10 +59,10 @@ function render() {
   renderThumbnails();
   if (!image) return;
   $("remove").hidden = image.sent; // what was said about it stands in the dialogue
-  const image = $("image");
-  image.onload = redraw;
-  image.src = image.url;
-  image.alt = `Image ${state.shown + 1}: ${image.name}`;
+  const element = $("image");
+  element.onload = redraw;
+  element.src = image.url;
+  element.alt = `Image ${state.shown + 1}: ${image.name}`;
   renderCaption();
 }
 
@@ -82,10 +82,10 @@ function renderThumbnails() {
     button.type = "button";
     button.setAttribute("aria-pressed", String(index === state.shown));
     button.setAttribute("aria-label", `Show image ${index + 1}, ${image.name}`);
-    const image = document.createElement("img");
-    image.src = image.url;
-    image.alt = "";
-    button.append(image);
+    const thumbnail = document.createElement("img");
+    thumbnail.src = image.url;
+    thumbnail.alt = "";
+    button.append(thumbnail);
     button.onclick = () => {
       state.shown = index;
       render();

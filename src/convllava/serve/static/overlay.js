@@ -2,7 +2,7 @@
 
 export const COLORS = ["#e6194b", "#0082c8", "#f58231", "#3cb44b", "#911eb4", "#008080"];
 
-// Where the image lies on what the model sees, in the image's own pixels: with "pad" it is centerd on a square.
+// Where the image lies on what the model sees, in the image's own pixels: with "pad" it is centered on a square.
 export function cells(width, height, grid, resolution, stride, padded) {
   const side = Math.max(width, height);
   const [seenHeight, seenWidth] = resolution;

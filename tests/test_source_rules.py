@@ -1,0 +1,111 @@
+"""Rules on the size of functions and on private names of other libraries."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "convllava"
+FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+LONGEST = 60
+MOST_PARAMETERS = 12
+OTHER_LIBRARIES = {
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "peft",
+    "PIL",
+    "starlette",
+    "tokenizers",
+    "torch",
+    "torchao",
+    "transformers",
+    "typer",
+    "uvicorn",
+}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def own_names() -> set[str]:
+    """Names that this package defines: what begins with an underscore and is not among them is borrowed."""
+    names: set[str] = set()
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                    names.add(name)
+                case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.alias(name=name, asname=other):
+                    names.add(other or name)
+    return names
+
+
+OWN = own_names()
+
+
+def is_private(name: str) -> bool:
+    return re.match(r"_[A-Za-z]", name) is not None
+
+
+def borrowed(tree: ast.AST) -> Iterator[str]:
+    """Private names of other libraries that a file imports, reads or sets."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            if node.module.split(".")[0] in OTHER_LIBRARIES:
+                names = [*node.module.split("."), *(alias.name for alias in node.names)]
+                yield from (f"line {node.lineno}: {name}" for name in names if is_private(name))
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            foreign = isinstance(node.ctx, ast.Load) and node.attr not in OWN
+            set_on_other = isinstance(node.ctx, ast.Store) and not is_self(node.value)
+            if foreign or set_on_other:
+                yield f"line {node.lineno}: {node.attr}"
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+@pytest.mark.parametrize("path", TREES)
+def test_functions_fit_on_a_screen(path: str) -> None:
+    found = []
+    for function in functions(TREES[path]):
+        lines = (function.end_lineno or function.lineno) - function.lineno + 1
+        arguments = function.args
+        parameters = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
+        if lines > LONGEST:
+            found.append(f"{function.name} has {lines} lines, more than {LONGEST}")
+        if parameters > MOST_PARAMETERS:
+            found.append(f"{function.name} has {parameters} parameters, more than {MOST_PARAMETERS}")
+    assert found == []
+
+
+@pytest.mark.parametrize("path", [path for path in TREES if path != "compat.py"])
+def test_private_names_of_other_libraries_are_in_compat(path: str) -> None:
+    assert list(borrowed(TREES[path])) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from transformers._x import y",
+        "from torch.nn import _reduction",
+        "torch._C._mkl_linear(x)",
+        "model._is_hf_initialized = True",
+    ],
+)
+def test_borrowed_names_are_found(source: str) -> None:
+    assert list(borrowed(ast.parse(source)))
+
+
+def test_own_private_names_are_not_borrowed() -> None:
+    assert not list(borrowed(ast.parse("from . import _x\nself._anything = 1\nfrom transformers import AutoModel")))

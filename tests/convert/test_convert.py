@@ -1,4 +1,4 @@
-"""Conversion changes where tensors lie and what they are called, and not one bit of them."""
+"""Conversion changes the files and names of tensors, and no bit of their values."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ import pytest
 import torch
 from convert.conftest import CONSOLIDATED, RESOLUTIONS, SPLIT, stored_tensors
 
-from convllava.convert import convert, open_checkpoint, shards
+from convllava.convert import convert, open_checkpoint, weights
 from convllava.inference import load_pretrained
 
 TOWER = "model.vision_tower.vision_tower."
@@ -65,7 +65,7 @@ def test_the_small_files_come_back_as_they_were(references: Path, tmp_path: Path
 
 
 def test_without_the_authors_small_files(references: Path, tmp_path: Path) -> None:
-    """Fine-tuned here, a checkpoint has lost them: all but the tokenizer's model can be written anew."""
+    """Training drops them: all but the tokenizer's model can be written anew."""
     source = references / SPLIT
     convert(source, tmp_path / "ours")
     shutil.rmtree(tmp_path / "ours" / "original")
@@ -74,8 +74,8 @@ def test_without_the_authors_small_files(references: Path, tmp_path: Path) -> No
     assert not (tmp_path / "back").exists()
     shutil.copyfile(source / "tokenizer.model", tmp_path / "ours" / "tokenizer.model")
     convert(tmp_path / "ours", tmp_path / "back", to="official")
-    told = read(tmp_path / "back" / "config.json")
-    assert {name: told[name] for name in told if name in read(source / "config.json")}.items() <= {
+    written = read(tmp_path / "back" / "config.json")
+    assert {name: written[name] for name in written if name in read(source / "config.json")}.items() <= {
         **read(source / "config.json"),
         "rope_scaling": None,
     }.items()
@@ -89,28 +89,30 @@ def test_shards_and_dtype(references: Path, tmp_path: Path) -> None:
     assert len(shard_files) > 3
     index = read(tmp_path / "ours" / "model.safetensors.index.json")["weight_map"]
     assert {path.name for path in shard_files} == set(index.values())
-    whole = open_checkpoint(source).weights
+    source_weights = open_checkpoint(source).weights
     for name, tensor in stored_tensors(tmp_path / "ours").items():
-        assert torch.equal(tensor, whole[name].load().bfloat16())
+        assert torch.equal(tensor, source_weights[name].load().bfloat16())
     assert read(tmp_path / "ours" / "config.json")["dtype"] == "bfloat16"
     assert load_pretrained(tmp_path / "ours", device="cpu", dtype="auto")[0].dtype == torch.bfloat16
 
 
-def test_our_own_checkpoints_are_resharded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_this_package_are_resharded(tiny_checkpoint: Path, tmp_path: Path) -> None:
     convert(tiny_checkpoint, tmp_path / "again", max_shard_size="100KB")
     assert same(stored_tensors(tmp_path / "again"), stored_tensors(tiny_checkpoint))
     assert not (tmp_path / "again" / "original").exists()
 
 
-def test_nano_cannot_be_read_by_the_authors_code(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="prompt_format is 'tokenizer', and the authors' code knows only 'vicuna_v1'"):
+def test_a_prompt_format_that_the_authors_code_lacks(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="prompt_format is 'tokenizer', and the authors' code supports only 'vicuna_v1'"
+    ):
         convert(tiny_checkpoint, tmp_path / "official", to="official")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "gguf"}, "to is one of convllava, official, got 'gguf'"),
+        ({"to": "gguf"}, "to is 'gguf': pass one of convllava, official"),
         ({"dtype": "int8"}, "dtype 'int8' is not known"),
         ({"max_shard_size": "big"}, "size 'big' is not understood"),
         ({"max_shard_size": "0GB"}, "size '0GB' is not understood"),
@@ -130,7 +132,7 @@ def test_a_taken_destination_is_left_alone(tiny_checkpoint: Path, tmp_path: Path
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine.txt"]
 
 
-def test_too_little_space_is_seen_before(
+def test_too_little_space_is_reported_before_writing(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
@@ -141,7 +143,7 @@ def test_too_little_space_is_seen_before(
 
 @pytest.fixture
 def small_files_only() -> Iterator[None]:
-    """Let the system refuse files above 100 kB, as a full disk would half-way."""
+    """Limit files to 100 kB, so that writing fails half-way as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     yield
@@ -149,22 +151,22 @@ def small_files_only() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("to", ["convllava", "official"])
-def test_no_space_half_way(references: Path, tmp_path: Path, to: Any, small_files_only: None) -> None:
+def test_a_full_disk_leaves_nothing_behind(references: Path, tmp_path: Path, to: Any, small_files_only: None) -> None:
     with pytest.raises(OSError, match="nothing was written") as excinfo:
         convert(references / SPLIT, tmp_path / "never", to=to)
     assert excinfo.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nan_and_overflow_stop_it(split: Path, tmp_path: Path) -> None:
-    weights = split / "pytorch_model.bin"
-    state = torch.load(weights, weights_only=True)
+def test_nan_and_overflow_are_refused(split: Path, tmp_path: Path) -> None:
+    path = split / "pytorch_model.bin"
+    state = torch.load(path, weights_only=True)
     state["model.norm.weight"][3] = 1e6
-    torch.save(state, weights)
+    torch.save(state, path)
     with pytest.raises(ValueError, match=r"norm\.weight has values too large for float16 \(1e\+06\)"):
         convert(split, tmp_path / "never", dtype="float16")
     state["model.norm.weight"][3] = torch.nan
-    torch.save(state, weights)
+    torch.save(state, path)
     with pytest.raises(ValueError, match=r"norm\.weight holds NaN or infinity"):
         convert(split, tmp_path / "never")
     assert not (tmp_path / "never").exists()
@@ -206,7 +208,7 @@ def test_memory_is_that_of_one_tensor(
         save_file(state, split / "model.safetensors", metadata={"format": "pt"})
     size = sum(tensor.nbytes for tensor in state.values())
     del state, weight
-    monkeypatch.setattr(shards, "READ_BEFORE_RELEASE", 16 << 20)
+    monkeypatch.setattr(weights, "READ_BEFORE_RELEASE", 16 << 20)
     forget_peak()
     before = peak_memory()
     convert(split, tmp_path / "ours")

@@ -1,4 +1,4 @@
-"""What ``inspect`` says is true, and what is odd about a checkpoint is found."""
+"""The report of ``inspect`` is true, and suspicious tensors are found."""
 
 import json
 import re
@@ -17,7 +17,7 @@ TOWER = "model.vision_tower."
 
 
 @pytest.mark.parametrize("name", [SPLIT, CONSOLIDATED])
-def test_the_truth_about_both_layouts(references: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_on_both_official_layouts(references: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = references / name
     assert main(["inspect", str(folder), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -50,9 +50,9 @@ def test_the_resolution_and_where_it_is_from(references: Path) -> None:
     assert split["findings"] == []
     unknown = inspect_checkpoint(references / CONSOLIDATED)
     assert (unknown["resolution"], unknown["resolution_from"]) == (None, None)
-    assert any("at which resolution" in finding for finding in unknown["findings"])
-    told = inspect_checkpoint(references / CONSOLIDATED, resolution=256)
-    assert (told["resolution"], told["resolution_from"], told["findings"]) == (256, "the caller", [])
+    assert any("resolution is not set" in finding for finding in unknown["findings"])
+    given = inspect_checkpoint(references / CONSOLIDATED, resolution=256)
+    assert (given["resolution"], given["resolution_from"], given["findings"]) == (256, "the caller", [])
     published = inspect_checkpoint(references / CONSOLIDATED, hub_id="ConvLLaVA/ConvLLaVA-sft-1024")
     assert published["resolution"] == 1024
 
@@ -61,9 +61,9 @@ Change = Callable[[dict[str, torch.Tensor]], object]
 NORM, HEAD = "model.norm.weight", "lm_head.weight"
 SCALE = "model.vision_tower.vision_tower.encoder.stages.4.layers.0.layer_scale_parameter"
 
-ODD: dict[str, tuple[Change, str]] = {
+SUSPICIOUS: dict[str, tuple[Change, str]] = {
     "nan": (lambda s: s[NORM][:2].fill_(torch.nan), r"NaN or infinity in model\.language_model\.norm\.weight \(2 va"),
-    "untouched": (lambda s: s[SCALE].fill_(1e-6), "1 of 5 layer scales are untouched"),
+    "untrained": (lambda s: s[SCALE].fill_(1e-6), "1 of 5 layer scales are untrained"),
     "zeros": (lambda s: s["model.mm_projector.0.weight"].zero_(), "weights of zeros only: model.multi_modal_projector"),
     "constant": (lambda s: s[HEAD].fill_(0.5), "matrices with one value everywhere: lm_head"),
     "tied": (lambda s: s[HEAD].copy_(s["model.embed_tokens.weight"]), "the head equals the token embeddings"),
@@ -76,9 +76,9 @@ ODD: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_values_are_found(consolidated: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    change, message = ODD[name]
+@pytest.mark.parametrize("name", SUSPICIOUS)
+def test_suspicious_values_are_found(consolidated: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    change, message = SUSPICIOUS[name]
     state = stored_tensors(consolidated)
     change(state)
     for path in consolidated.glob("pytorch_model*"):
@@ -95,11 +95,11 @@ def test_odd_values_are_found(consolidated: Path, name: str, capsys: pytest.Capt
 def test_nano_as_a_table(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tiny_checkpoint)]) == 0
     shown = capsys.readouterr().out
-    assert "nothing odd found" in shown
+    assert "nothing suspicious found" in shown
     assert "native, at their own size" in shown
 
 
-def test_an_adapter_or_a_stranger_is_said_by_name(
+def test_an_adapter_and_an_unknown_model_are_named(
     split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""LoRA in the form of LLaVA's code: merged as PEFT merges it, with whatever is missing named."""
+"""LoRA in LLaVA's format: merged as PEFT merges it; a missing or damaged file is named."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from convllava.inference import load_pretrained
 
 peft = pytest.importorskip("peft")
 
-ADAPTER, WHOLE = "adapter_model.safetensors", "non_lora_trainables.bin"
+ADAPTER, FULLY_TRAINED = "adapter_model.safetensors", "non_lora_trainables.bin"
 LANGUAGE_KEYS = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads rms_norm_eps "
     "max_position_embeddings rope_theta"
@@ -44,13 +44,13 @@ def trained(references: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     adapted.save_pretrained(folder)
     shutil.copyfile(source / "config.json", folder / "config.json")
     projector = {name: value + 0.1 for name, value in stored.items() if "mm_projector" in name}
-    torch.save({f"base_model.model.{name}": value for name, value in projector.items()}, folder / WHOLE)
+    torch.save({f"base_model.model.{name}": value for name, value in projector.items()}, folder / FULLY_TRAINED)
     return folder, dict(adapted.merge_and_unload().state_dict()) | projector
 
 
 @pytest.fixture
 def lora(trained: tuple[Path, Any], tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(trained[0], tmp_path / "lora"))
 
 
@@ -84,15 +84,15 @@ def test_loaded_and_converted_as_peft_merges_it(
     assert written.layout == "official-split"
 
 
-def test_what_was_trained_whole_may_include_the_encoder(references: Path, lora: Path, tmp_path: Path) -> None:
+def test_a_fully_trained_encoder_replaces_that_of_the_base(references: Path, lora: Path, tmp_path: Path) -> None:
     tower = torch.load(references / SPLIT / "vision_tower" / "pytorch_model.bin", weights_only=True)
-    state = torch.load(lora / WHOLE, weights_only=True)
+    state = torch.load(lora / FULLY_TRAINED, weights_only=True)
     prefix = "base_model.model.model.vision_tower.vision_tower."
-    torch.save(state | {prefix + name: value * 1.5 for name, value in tower.items()}, lora / WHOLE)
+    torch.save(state | {prefix + name: value * 1.5 for name, value in tower.items()}, lora / FULLY_TRAINED)
     model, _ = load_pretrained(references / SPLIT, device="cpu", adapter=lora)
     for name, value in model.model.vision_tower.state_dict().items():
         assert torch.equal(value, tower[name] * 1.5)
-    torch.save(state | {prefix + "embeddings.layernorm.bias": tower["embeddings.layernorm.bias"]}, lora / WHOLE)
+    torch.save(state | {prefix + "embeddings.layernorm.bias": tower["embeddings.layernorm.bias"]}, lora / FULLY_TRAINED)
     with pytest.raises(ValueError, match=r"non_lora_trainables\.bin lacks \d+ tensors of the base"):
         load_pretrained(references / SPLIT, device="cpu", adapter=lora)
 
@@ -121,7 +121,7 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
 Q_PROJ = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
 
 FAULTS = {
-    r"non_lora_trainables\.bin with its projector is missing": remove(WHOLE),
+    r"non_lora_trainables\.bin with its projector is missing": remove(FULLY_TRAINED),
     r"adapter_model\.safetensors or adapter_model\.bin is missing": remove(ADAPTER),
     r"adapter_config\.json is missing": remove("adapter_config.json"),
     r"config\.json is missing": remove("config.json"),
@@ -150,7 +150,7 @@ def test_faults(references: Path, lora: Path, message: str) -> None:
     assert "\n" not in str(excinfo.value)
 
 
-def test_in_place_of_a_model_or_on_a_language_model(references: Path, lora: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_not_a_model_and_needs_a_vision_encoder(references: Path, lora: Path, tmp_path: Path) -> None:
     settings("adapter_config.json", base_model_name_or_path="lmsys/vicuna-7b-v1.5")(lora)
     with pytest.raises(ValueError, match=r"is an adapter, not a model: load its base \(lmsys/vicuna-7b-v1\.5\)"):
         open_checkpoint(lora)

@@ -1,4 +1,4 @@
-"""An encoder and a language model become one checkpoint, every bit of them, and training can start from it."""
+"""An encoder and a language model become one checkpoint without a changed bit, and training starts from it."""
 
 import json
 import shutil
@@ -19,11 +19,12 @@ from transformers import (
 )
 
 from convllava.cli.main import main
-from convllava.convert import convert, inspect_checkpoint, join, open_checkpoint
+from convllava.convert import JoinSettings, convert, inspect_checkpoint, join, open_checkpoint
 from convllava.inference import Generator, Request, load_pretrained
 from convllava.model import build_nano_processor
 
 WIDTHS, DEPTHS = [8, 8, 16, 16], [1, 1, 1, 1]
+AT_64 = JoinSettings(resolution=64)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def language_model(folder: Path, kind: str = "llama", *, rows: int = 0, **values: Any) -> Path:
-    """Write a tiny language model; without ``<image>`` among its tokens unless it is in ``rows`` to spare."""
+def language_model(folder: Path, model_type: str = "llama", *, rows: int = 0, **values: Any) -> Path:
+    """Write a tiny language model; ``rows`` are embeddings beyond the tokenizer's vocabulary."""
     tokenizer = build_nano_processor().tokenizer
     shape = {
         "hidden_size": 64,
@@ -53,7 +54,7 @@ def language_model(folder: Path, kind: str = "llama", *, rows: int = 0, **values
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    config = AutoConfig.for_model(kind, **({"vocab_size": len(tokenizer) + rows} | shape | values))
+    config = AutoConfig.for_model(model_type, **({"vocab_size": len(tokenizer) + rows} | shape | values))
     torch.manual_seed(2)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -62,16 +63,16 @@ def language_model(folder: Path, kind: str = "llama", *, rows: int = 0, **values
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("kind", "values"),
+    ("model_type", "values"),
     [
         ("llama", {}),
         ("qwen2", {"rows": 5}),  # biases in its attention, rows to spare
         ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
     ],
 )
-def test_text_gives_the_language_models_own_logits(tower: Path, tmp_path: Path, kind: str, values: Any) -> None:
-    source = language_model(tmp_path / "lm", kind, **values)
-    written, parts = join(tower, source, tmp_path / "joined", resolution=64)
+def test_text_gives_the_logits_of_the_language_model(tower: Path, tmp_path: Path, model_type: str, values: Any) -> None:
+    source = language_model(tmp_path / "lm", model_type, **values)
+    written, parts = join(tower, source, tmp_path / "joined", AT_64)
     assert written.layout == open_checkpoint(tmp_path / "joined").layout == "convllava"
     model, processor = load_pretrained(tmp_path / "joined", device="cpu")
     original = AutoModelForCausalLM.from_pretrained(source).eval()
@@ -92,9 +93,9 @@ def test_text_gives_the_language_models_own_logits(tower: Path, tmp_path: Path, 
     assert answer.num_image_tokens == 4
 
 
-def test_every_bit_of_both_is_kept(tower: Path, tmp_path: Path) -> None:
+def test_no_bit_of_either_changes(tower: Path, tmp_path: Path) -> None:
     source = language_model(tmp_path / "lm")
-    join(tower, source, tmp_path / "joined", resolution=64, max_shard_size="100KB")
+    join(tower, source, tmp_path / "joined", AT_64, max_shard_size="100KB")
     assert len(list((tmp_path / "joined").glob("model-*.safetensors"))) > 2
     stored = stored_tensors(tmp_path / "joined")
     for name, tensor in load_file(source / "model.safetensors").items():
@@ -115,7 +116,7 @@ def test_the_projector_is_drawn_by_the_seed(tower: Path, tmp_path: Path) -> None
     name = "model.multi_modal_projector.linear_2.weight"
     drawn = []
     for number, seed in enumerate((0, 0, 1)):
-        join(tower, source, tmp_path / str(number), resolution=64, seed=seed, dtype="bfloat16")
+        join(tower, source, tmp_path / str(number), JoinSettings(resolution=64, seed=seed), dtype="bfloat16")
         drawn.append(stored_tensors(tmp_path / str(number))[name])
     assert drawn[0].dtype == torch.bfloat16
     assert torch.equal(drawn[0], drawn[1])
@@ -126,7 +127,7 @@ def test_a_recipe_starts_from_it(tower: Path, tmp_path: Path) -> None:
     from convllava.train.model_setup import resolve_model
     from convllava.train.recipe import Recipe
 
-    join(tower, language_model(tmp_path / "lm"), tmp_path / "joined", resolution=64)
+    join(tower, language_model(tmp_path / "lm"), tmp_path / "joined", AT_64)
     recipe = {
         "training_stage": "projector_init",
         "init_from": str(tmp_path / "joined"),
@@ -146,14 +147,14 @@ def test_a_recipe_starts_from_it(tower: Path, tmp_path: Path) -> None:
 
 
 def test_a_row_for_the_image_token(tower: Path, tmp_path: Path, references: Path) -> None:
-    """A tokenizer without ``<image>``, as all have: the embeddings grow by the mean of their rows."""
+    """The tokenizer has no ``<image>``: the embeddings grow by the mean of their rows."""
     source = language_model(tmp_path / "lm", vocab_size=1000)
     fixture = references / "official-split-tiny"
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         (source / name).unlink(missing_ok=True)
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copyfile(fixture / name, source / name)
-    _, parts = join(tower, source, tmp_path / "joined", resolution=64)
+    _, parts = join(tower, source, tmp_path / "joined", AT_64)
     assert parts.notes["new_row"]
     checkpoint = open_checkpoint(tmp_path / "joined")
     assert checkpoint.config.image_token_id == 1000
@@ -177,8 +178,8 @@ def test_a_clip_vit_and_the_parts_of_whole_models(tower: Path, tiny_checkpoint: 
     assert (parts.config.resolution, parts.config.output_stride) == (28, 14)
     assert "CLIP" in parts.notes["normalized_by"]
     with pytest.raises(ValueError, match="takes squares of 28 pixels only"):
-        join(tmp_path / "clip", tiny_checkpoint, tmp_path / "never", resolution=64)
-    join(tiny_checkpoint, tmp_path / "control", tmp_path / "again", image_aspect_ratio="native")
+        join(tmp_path / "clip", tiny_checkpoint, tmp_path / "never", AT_64)
+    join(tiny_checkpoint, tmp_path / "control", tmp_path / "again", JoinSettings(image_aspect_ratio="native"))
     whole, again = open_checkpoint(tiny_checkpoint).weights, open_checkpoint(tmp_path / "again").weights
     assert all(
         torch.equal(weight.load(), whole[name].load()) for name, weight in again.items() if "projector" not in name
@@ -208,20 +209,26 @@ def test_commands(tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def refused(tmp_path: Path, message: str, *parts: Path, **options: Any) -> None:
     with pytest.raises(ValueError, match=message) as excinfo:
-        join(*parts, tmp_path / "never", **({"resolution": 64} | options))
+        join(*parts, tmp_path / "never", JoinSettings(**({"resolution": 64} | options)))
     assert "\n" not in str(excinfo.value)
     assert not (tmp_path / "never").exists()
 
 
-def test_what_cannot_be_joined(tower: Path, tmp_path: Path) -> None:
+def test_unsupported_parts_are_refused(tower: Path, tmp_path: Path) -> None:
     gpt2 = language_model(tmp_path / "gpt2", "gpt2", num_key_value_heads=None)
     refused(tmp_path, "gpt2 keeps its embeddings in wte; only language models that call them embed_tokens", tower, gpt2)
     soft = language_model(tmp_path / "gemma2", "gemma2", head_dim=32)
     refused(tmp_path, r"gemma2 changes its logits by final_logit_softcapping 30\.0", tower, soft)
-    refused(tmp_path, "describes no causal language model that transformers knows", tower, tower)
-    refused(tmp_path, "is no language model: it has no config", tower, tmp_path)
+    refused(tmp_path, "is not a causal language model that transformers knows", tower, tower)
+    refused(tmp_path, "is not a language model: it has no config", tower, tmp_path)
     source = language_model(tmp_path / "lm")
-    refused(tmp_path, "nobody says how large images are to be shown", tower, source, resolution=None)
+    refused(
+        tmp_path,
+        r"resolution is not set: pass --resolution \(768, 1024 or 1536 in the paper\)",
+        tower,
+        source,
+        resolution=None,
+    )
     refused(tmp_path, "holds no ConvNeXt", source, source)
     state = load_file(source / "model.safetensors")
     norm = state.pop("model.norm.weight")

@@ -1,4 +1,7 @@
-"""Writing what the authors' code reads: the split layout, the tower in a folder of its own."""
+"""Write the split layout that the authors' code reads; :mod:`official` draws it.
+
+Small files that the authors' code once wrote are kept by a conversion and restored here; otherwise they are made anew.
+"""
 
 import json
 import shutil
@@ -7,19 +10,15 @@ from typing import Any
 
 import torch
 
-from ..constants import IMAGE_TOKEN
-from ..model import ConvLlavaVisionConfig
-from .checkpoint import Checkpoint
-from .destination import whole_or_nothing
-from .image_options import BICUBIC
-from .json_files import read_json, write_json
-from .names import AUTHORS, VISION_TOWER
-from .official import EMBEDDINGS, HEAD, PROMPT_FORMAT, TOWER_FOLDER
-from .shards import Piece, write_weights
-from .tokenizers import SENTENCEPIECE, load_tokenizer
-
-ORIGINAL = "original"
-"""Folder of our layout in which the small files of a foreign checkpoint are kept for the way back."""
+from ...constants import IMAGE_TOKEN
+from ...model import ConvLlavaVisionConfig
+from ...model.modeling_convllava import VISION_TOWER_PREFIX
+from ...support import atomic_directory, dtype_name, read_json, write_json
+from ..checkpoint import EMBEDDINGS, HEAD, Checkpoint, WriteOptions
+from ..config_files import BICUBIC, SENTENCEPIECE, load_tokenizer
+from ..weights import OutputTensor, write_weights
+from .convllava import find_original_files
+from .official import NAMES, PROMPT_FORMAT, TOWER_FOLDER
 
 _TOKENIZER_FILES = (SENTENCEPIECE, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _TEXT_KEYS = (
@@ -27,48 +26,46 @@ _TEXT_KEYS = (
     "intermediate_size max_position_embeddings num_attention_heads num_hidden_layers num_key_value_heads pad_token_id "
     "pretraining_tp rms_norm_eps use_cache"
 ).split()
-_OLDEST_TRANSFORMERS = "4.39.3"
+
+_TRANSFORMERS_VERSION = "4.39.3"
+"""The version of transformers that the authors' code requires."""
 
 
-def original_folder(checkpoint: Checkpoint) -> Path | None:
-    """Return where the small files that the authors' code wrote are; None where they are lost."""
-    if checkpoint.layout in ("official-split", "official-consolidated"):
-        return checkpoint.folder
-    if checkpoint.layout == "parts":  # whatever lies beside the language model is not of this checkpoint
-        return None
-    kept = checkpoint.folder / ORIGINAL
-    return kept if (kept / "config.json").is_file() else None
+def write(checkpoint: Checkpoint, destination: Path, options: WriteOptions) -> list[OutputTensor]:
+    """Write a checkpoint as the authors' code reads it, without the row of ``<image>``.
 
+    Args:
+        checkpoint: A checked checkpoint in any layout.
+        destination: A directory that does not exist yet; it appears complete or not at all.
+        options: The dtype and the size of shards.
 
-def write_official(
-    checkpoint: Checkpoint, destination: Path, dtype: torch.dtype | None, shard_size: int
-) -> list[Piece]:
-    """Write a checkpoint as the authors' code reads it, the row of ``<image>`` dropped.
+    Returns:
+        The tensors that were written.
 
     Raises:
-        ValueError: The model has something that their code does not know; the message names it.
+        ValueError: The model has a property that the authors' code does not support; names it.
         OSError: Writing failed; nothing is left behind.
     """
-    _check_known_there(checkpoint)
-    config = _model_config(checkpoint, dtype)
-    model, tower = _pieces(checkpoint, dtype, config["vocab_size"])
-    with whole_or_nothing(destination, sum(piece.num_bytes for piece in [*model, *tower])) as folder:
+    _check_supported(checkpoint)
+    config = _model_config(checkpoint, options.dtype)
+    model, tower = _output_tensors(checkpoint, options.dtype, config["vocab_size"])
+    with atomic_directory(destination, sum(tensor.num_bytes for tensor in [*model, *tower])) as folder:
         write_json(folder / "config.json", config)
         _write_generation_config(checkpoint, folder)
         _write_tokenizer(checkpoint, folder)
         (folder / TOWER_FOLDER).mkdir()
         write_json(folder / TOWER_FOLDER / "config.json", _tower_config(checkpoint, tower[0].dtype))
-        write_json(folder / TOWER_FOLDER / "preprocessor_config.json", _preprocessor(checkpoint))
-        write_weights(folder / TOWER_FOLDER, tower, shard_size)
-        write_weights(folder, model, shard_size)
+        write_json(folder / TOWER_FOLDER / "preprocessor_config.json", _preprocessor_config(checkpoint))
+        write_weights(folder / TOWER_FOLDER, tower, options.max_shard_size)
+        write_weights(folder, model, options.max_shard_size)
     return [*model, *tower]
 
 
-def _check_known_there(checkpoint: Checkpoint) -> None:
+def _check_supported(checkpoint: Checkpoint) -> None:
     config, vision = checkpoint.config, checkpoint.config.vision_config
     if not isinstance(vision, ConvLlavaVisionConfig):
         raise ValueError(f"{checkpoint.folder}: the authors' layout is for ConvNeXt; this encoder is a CLIP ViT")
-    facts = {
+    properties = {
         "the language model": (config.text_config.model_type, "llama"),
         "prompt_format": (config.prompt_format, PROMPT_FORMAT),
         "kernel_size": (vision.kernel_size, 7),
@@ -76,51 +73,56 @@ def _check_known_there(checkpoint: Checkpoint) -> None:
         "layer_norm_eps": (vision.layer_norm_eps, 1e-6),
         "projector_hidden_act": (config.projector_hidden_act, "gelu"),
     }
-    for name, (value, wanted) in facts.items():
-        if value != wanted:
-            raise ValueError(f"{checkpoint.folder}: {name} is {value!r}, and the authors' code knows only {wanted!r}")
+    for name, (value, supported) in properties.items():
+        if value != supported:
+            raise ValueError(
+                f"{checkpoint.folder}: {name} is {value!r}, and the authors' code supports only {supported!r}"
+            )
     if config.resolution is None:
         raise ValueError(
-            f"{checkpoint.folder} shows images at their own size, which the authors' code cannot: give a resolution "
-            "(--resolution), the side of its squares"
+            f"{checkpoint.folder}: resolution is not set, and the authors' code supports only square images: pass "
+            "--resolution, the side of the squares in pixels"
         )
 
 
-def _pieces(checkpoint: Checkpoint, dtype: torch.dtype | None, rows: int) -> tuple[list[Piece], list[Piece]]:
+def _output_tensors(
+    checkpoint: Checkpoint, dtype: torch.dtype | None, rows: int
+) -> tuple[list[OutputTensor], list[OutputTensor]]:
+    """Return the tensors of the model's own files, and those of the encoder."""
     model, tower = [], []
     for name, weight in sorted(checkpoint.weights.items()):
-        wanted = dtype or weight.dtype
-        if name.startswith(VISION_TOWER):
-            tower.append(Piece(name.removeprefix(VISION_TOWER), weight, wanted))
+        written = dtype or weight.dtype
+        if name.startswith(VISION_TOWER_PREFIX):
+            tower.append(OutputTensor(name.removeprefix(VISION_TOWER_PREFIX), weight, written))
         else:
             kept = rows if name in (EMBEDDINGS, HEAD) and weight.shape[0] != rows else None
-            model.append(Piece(AUTHORS.theirs(name), weight, wanted, kept))
+            model.append(OutputTensor(NAMES.theirs(name), weight, written, kept))
     return model, tower
 
 
 def _model_config(checkpoint: Checkpoint, dtype: torch.dtype | None) -> dict[str, Any]:
-    origin = original_folder(checkpoint)
-    config = read_json(origin / "config.json") if origin else _fresh_model_config(checkpoint)
+    original = find_original_files(checkpoint)
+    config = read_json(original / "config.json") if original else _new_model_config(checkpoint)
     config |= {"mm_vision_tower": TOWER_FOLDER, "image_aspect_ratio": "pad"}
-    config.pop("mm_vision_resolution", None)  # the tower's own files say it
+    config.pop("mm_vision_resolution", None)  # the encoder's own files say it
     if dtype is not None:
-        config["torch_dtype"] = str(dtype).removeprefix("torch.")
+        config["torch_dtype"] = dtype_name(dtype)
     return config
 
 
-def _fresh_model_config(checkpoint: Checkpoint) -> dict[str, Any]:
+def _new_model_config(checkpoint: Checkpoint) -> dict[str, Any]:
     config, text = checkpoint.config, checkpoint.config.text_config
-    has_row_of_its_own = config.image_token_id == text.vocab_size - 1
+    image_is_last_row = config.image_token_id == text.vocab_size - 1
     rope = dict(text.rope_parameters or {})
-    theta, kind = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
+    theta, rope_type = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
     return {
         **{name: getattr(text, name) for name in _TEXT_KEYS if getattr(text, name, None) is not None},
         "architectures": ["LlavaLlamaForCausalLM"],
         "model_type": "llava_llama",
-        "vocab_size": text.vocab_size - has_row_of_its_own,
+        "vocab_size": text.vocab_size - image_is_last_row,
         "tie_word_embeddings": config.tie_word_embeddings,
         "rope_theta": theta,
-        "rope_scaling": None if kind == "default" else {"type": kind, **rope},
+        "rope_scaling": None if rope_type == "default" else {"type": rope_type, **rope},
         "mm_hidden_size": config.vision_config.hidden_size,
         "mm_projector_type": "mlp2x_gelu",
         "mm_patch_merge_type": "flat",
@@ -131,37 +133,37 @@ def _fresh_model_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "use_mm_proj": True,
         "tokenizer_padding_side": "right",
         "tokenizer_model_max_length": min(text.max_position_embeddings, 2048),
-        "transformers_version": _OLDEST_TRANSFORMERS,
+        "transformers_version": _TRANSFORMERS_VERSION,
     }
 
 
 def _write_generation_config(checkpoint: Checkpoint, folder: Path) -> None:
-    origin = original_folder(checkpoint)
-    if origin and (origin / "generation_config.json").is_file():
-        shutil.copyfile(origin / "generation_config.json", folder / "generation_config.json")
+    original = find_original_files(checkpoint)
+    if original and (original / "generation_config.json").is_file():
+        shutil.copyfile(original / "generation_config.json", folder / "generation_config.json")
         return
     kept = {"bos_token_id", "eos_token_id", "pad_token_id", "max_length"}
     values = {name: value for name, value in checkpoint.generation_config.to_diff_dict().items() if name in kept}
-    write_json(folder / "generation_config.json", {**values, "transformers_version": _OLDEST_TRANSFORMERS})
+    write_json(folder / "generation_config.json", {**values, "transformers_version": _TRANSFORMERS_VERSION})
 
 
 def _write_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
-    origin = original_folder(checkpoint)
-    place = origin or checkpoint.folder
-    if not (place / SENTENCEPIECE).is_file():
+    original = find_original_files(checkpoint)
+    source = original or checkpoint.folder
+    if not (source / SENTENCEPIECE).is_file():
         raise ValueError(
-            f"{checkpoint.folder} has no {SENTENCEPIECE}, and the authors' code reads no other tokenizer: put that of "
+            f"{checkpoint.folder} has no {SENTENCEPIECE}, and the authors' code reads no other tokenizer: copy that of "
             "its language model there"
         )
-    for name in _TOKENIZER_FILES if origin else [SENTENCEPIECE]:
-        if (place / name).is_file():
-            shutil.copyfile(place / name, folder / name)
-    if not origin:
-        write_json(folder / "tokenizer_config.json", _fresh_tokenizer_config(checkpoint))
+    for name in _TOKENIZER_FILES if original else [SENTENCEPIECE]:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    if not original:
+        write_json(folder / "tokenizer_config.json", _new_tokenizer_config(checkpoint))
         _check_vocabulary(checkpoint, folder)
 
 
-def _fresh_tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
+def _new_tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
     tokenizer = checkpoint.processor.tokenizer
     boundaries = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
     return {
@@ -176,52 +178,52 @@ def _fresh_tokenizer_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _check_vocabulary(checkpoint: Checkpoint, folder: Path) -> None:
-    """Check that the tokenizer's model, which somebody put there, is the one that the language model knows."""
+    """Check that a tokenizer.model that was copied by hand has the vocabulary of the model's tokenizer."""
     ours = {token: index for token, index in checkpoint.processor.tokenizer.get_vocab().items() if token != IMAGE_TOKEN}
     theirs = load_tokenizer(folder).get_vocab()
     if ours != theirs:
         raise ValueError(
-            f"{checkpoint.folder / SENTENCEPIECE} is not this model's: it has {len(theirs)} tokens, the model's "
-            f"tokenizer {len(ours)}, and {len(ours.items() - theirs.items())} differ; take the one of its language "
-            "model"
+            f"{checkpoint.folder / SENTENCEPIECE} does not belong to this model: it has {len(theirs)} tokens, the "
+            f"model's tokenizer {len(ours)}, and {len(ours.items() - theirs.items())} differ; copy that of its "
+            "language model"
         )
 
 
 def _tower_config(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:
-    origin = original_folder(checkpoint)
-    kept = origin / TOWER_FOLDER / "config.json" if origin else None
+    original = find_original_files(checkpoint)
+    kept = original / TOWER_FOLDER / "config.json" if original else None
     vision = checkpoint.config.vision_config
     stages = vision.num_stages
-    fresh = {
+    new = {
         "architectures": ["ConvNextModel"],
         "model_type": "convnext",
         "drop_path_rate": 0.0,
         "hidden_act": vision.hidden_act,
         "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12,  # of the last norm, which is never applied; blocks have 1e-6 there without asking
+        "layer_norm_eps": 1e-12,  # of the unused last norm; transformers fixes 1e-6 in the layers
         "layer_scale_init_value": vision.layer_scale_init_value,
         "num_channels": vision.num_channels,
         "patch_size": 4,
         "stage_names": ["stem", *(f"stage{number}" for number in range(1, stages + 1))],
         "out_features": [f"stage{stages}"],
         "out_indices": [stages],
-        "transformers_version": _OLDEST_TRANSFORMERS,
+        "transformers_version": _TRANSFORMERS_VERSION,
     }
     return {
-        **(read_json(kept) if kept and kept.is_file() else fresh),
+        **(read_json(kept) if kept and kept.is_file() else new),
         "depths": list(vision.depths),
         "hidden_sizes": list(vision.hidden_sizes),
         "num_stages": stages,
         "image_size": checkpoint.config.resolution,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(dtype),
     }
 
 
-def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
-    origin = original_folder(checkpoint)
-    kept = origin / TOWER_FOLDER / "preprocessor_config.json" if origin else None
+def _preprocessor_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    original = find_original_files(checkpoint)
+    kept = original / TOWER_FOLDER / "preprocessor_config.json" if original else None
     images, side = checkpoint.processor.image_processor, checkpoint.config.resolution
-    fresh = {
+    new = {
         "image_processor_type": "CLIPImageProcessor",
         "do_center_crop": True,
         "do_convert_rgb": True,
@@ -231,7 +233,7 @@ def _preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
         "resample": BICUBIC,
     }
     return {
-        **(read_json(kept) if kept and kept.is_file() else fresh),
+        **(read_json(kept) if kept and kept.is_file() else new),
         "crop_size": {"height": side, "width": side},
         "size": {"shortest_edge": side},
         "image_mean": list(images.image_mean),

@@ -1,4 +1,4 @@
-"""What the authors' checkpoints may not be, each with one line that says it."""
+"""Damaged and unsupported checkpoints of the authors' code are refused with a one-line message."""
 
 import json
 import os
@@ -95,12 +95,12 @@ def tower_with_a_gap(folder: Path) -> None:
     tensors(lambda s: [s.pop(name) for name in list(s) if name.startswith(stage)], "vision_tower")(folder)
 
 
-SPLIT_SPOILT: dict[str, tuple[Change, str]] = {
+SPLIT_FAULTS: dict[str, tuple[Change, str]] = {
     "missing": (tensors(lambda s: s.pop(NORM)), r"1 missing: model\.norm\.weight"),
     "surplus": (tensors(lambda s: s.update(extra=torch.ones(2))), "1 surplus: extra"),
     "misshapen": (
         tensors(lambda s: s.update({NORM: torch.ones(3)})),
-        r"model\.norm\.weight is \[3\], the config wants",
+        r"model\.norm\.weight is \[3\], expected",
     ),
     "integer": (tensors(lambda s: s.update({NORM: torch.ones(64, dtype=torch.int64)})), f"{NORM} is int64"),
     "nan": (tensors(lambda s: s[NORM][:2].fill_(torch.nan)), f"2 of 64 values of {NORM} are not finite"),
@@ -113,10 +113,10 @@ SPLIT_SPOILT: dict[str, tuple[Change, str]] = {
     "layer": (config(mm_vision_select_layer=-2), "mm_vision_select_layer is -2, and of a ConvNeXt only layer -1"),
     "width": (config(mm_hidden_size=96), "mm_hidden_size is 96, but the encoder's last stage is 128 wide"),
     "typo": (config(hiden_size=64), "unknown key 'hiden_size'; did you mean 'hidden_size'"),
-    "stranger": (config(mm_s2_scales="1,2"), "unknown key 'mm_s2_scales'"),
+    "unknown key": (config(mm_s2_scales="1,2"), "unknown key 'mm_s2_scales'"),
     "mean": (config("vision_tower/preprocessor_config.json", image_std=[0.26, 0, 0.27]), "image_std is .* above 0"),
     "no mean": (config("vision_tower/preprocessor_config.json", image_mean=[0.5]), "image_mean has 1 values"),
-    "bilinear": (config("vision_tower/preprocessor_config.json", resample=2), "resample is 2, and only 3 is known"),
+    "bilinear": (config("vision_tower/preprocessor_config.json", resample=2), "resample is 2, and only 3 is supported"),
     "crop": (
         config("vision_tower/preprocessor_config.json", crop_size={"height": 224, "width": 224}),
         "both must be one square",
@@ -136,7 +136,7 @@ SPLIT_SPOILT: dict[str, tuple[Change, str]] = {
     "truncated": (truncate(WEIGHTS), "is not a complete PyTorch file"),
     "truncated tower": (truncate(f"vision_tower/{WEIGHTS}"), "is not a complete PyTorch file"),
     "no tensors": (lambda f: torch.save([torch.ones(2)], f / WEIGHTS), "holds list where tensors by name"),
-    "numbers": (lambda f: torch.save({"a": 3}, f / WEIGHTS), "holds entries that are no tensors: a"),
+    "numbers": (lambda f: torch.save({"a": 3}, f / WEIGHTS), "holds entries that are not tensors: a"),
     "bomb": (bomb, "claims a header of 1099511627776 bytes"),
     "swollen": (swollen_header, "claims a header of 20971520 bytes"),
     "no tokenizer": (lambda f: (f / "tokenizer.model").unlink(), "has no tokenizer: tokenizer.model is missing"),
@@ -147,10 +147,12 @@ SPLIT_SPOILT: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPLIT_SPOILT)
-def test_spoilt(split: Path, name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", SPLIT_FAULTS)
+def test_faults_of_the_split_layout(
+    split: Path, name: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(split.parent)
-    spoil, message = SPLIT_SPOILT[name]
+    spoil, message = SPLIT_FAULTS[name]
     spoil(split)
     with pytest.raises(ValueError, match=message) as excinfo:
         load_pretrained(split, device="cpu")
@@ -172,7 +174,7 @@ def place(name: str, shard: str | None) -> Change:
     return spoil
 
 
-CONSOLIDATED_SPOILT: dict[str, tuple[Change, str]] = {
+CONSOLIDATED_FAULTS: dict[str, tuple[Change, str]] = {
     "omitted": (place(NORM, None), f"omits tensors of its files: {NORM}"),
     "wrong shard": (place(NORM, "pytorch_model-00001-of-00002.bin"), f"where they are not: {NORM}"),
     "invented": (place("extra", "pytorch_model-00001-of-00002.bin"), "where they are not: extra"),
@@ -188,24 +190,27 @@ CONSOLIDATED_SPOILT: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONSOLIDATED_SPOILT)
-def test_spoilt_consolidated(consolidated: Path, name: str) -> None:
-    spoil, message = CONSOLIDATED_SPOILT[name]
+@pytest.mark.parametrize("name", CONSOLIDATED_FAULTS)
+def test_faults_of_the_consolidated_layout(consolidated: Path, name: str) -> None:
+    spoil, message = CONSOLIDATED_FAULTS[name]
     spoil(consolidated)
     with pytest.raises(ValueError, match=message) as excinfo:
         load_pretrained(consolidated, device="cpu", resolution=256)
     assert str(consolidated) in str(excinfo.value)
 
 
-def test_a_resolution_that_nobody_tells(consolidated: Path) -> None:
-    with pytest.raises(ValueError, match=r"ConvLLaVA-ConvNeXt-256' is no published encoder: give it as resolution"):
+def test_an_unknown_resolution_has_to_be_passed(consolidated: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"resolution is not set, and .*ConvLLaVA-ConvNeXt-256' is no published encoder: pass resolution",
+    ):
         load_pretrained(consolidated)
     config(mm_vision_resolution=320)(consolidated)
     assert open_checkpoint(consolidated).config.resolution == 320
     assert open_checkpoint(consolidated, resolution=256).config.resolution == 256
 
 
-def test_the_tuned_tower_beside_wins_over_any_path(split: Path, tmp_path: Path) -> None:
+def test_the_tuned_tower_in_the_checkpoint_wins_over_any_path(split: Path, tmp_path: Path) -> None:
     """The authors' code would load the tower that the configuration names: the one before training."""
     elsewhere = tmp_path / "before"
     shutil.copytree(split / "vision_tower", elsewhere)
@@ -233,7 +238,7 @@ def test_pickles_from_before_pytorch_1_6(split: Path) -> None:
     assert all(torch.equal(expected[name], loaded[name]) for name in expected)
 
 
-def test_tables_that_old_versions_saved_are_left_out(split: Path) -> None:
+def test_tables_of_old_versions_are_ignored(split: Path) -> None:
     tensors(lambda s: s.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}))(split)
     tensors(lambda s: s.update({"layernorm.weight": torch.ones(128)}), "vision_tower")(split)
     load_pretrained(split, device="cpu")
@@ -259,13 +264,13 @@ def test_legacy_tokenizers(split: Path, settings: dict[str, bool], legacy: bool)
     assert processor(text="ASSISTANT: a</s>USER: b")["input_ids"] == [expected]
 
 
-def test_sampling_habits_of_the_language_model_are_not_taken_over(split: Path) -> None:
+def test_sampling_options_of_the_language_model_are_ignored(split: Path) -> None:
     config("generation_config.json", temperature=0.9, top_p=0.6)(split)
     model, _ = load_pretrained(split, device="cpu")
     assert not model.generation_config.do_sample
     assert model.generation_config.temperature in (None, 1.0)
     config("generation_config.json", max_new_tokens=-1)(split)
-    with pytest.raises(ValueError, match=r"generation_config\.json is not understood"):
+    with pytest.raises(ValueError, match=r"generation_config\.json is not a valid generation configuration"):
         load_pretrained(split, device="cpu")
 
 

@@ -9,7 +9,7 @@ import torch
 from convert.conftest import CONSOLIDATED, RESOLUTIONS, SPLIT
 
 from convllava.cli.main import main
-from convllava.convert import convert, open_checkpoint, tensor_differences
+from convllava.convert import compare_tensors, convert, open_checkpoint
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -53,28 +53,28 @@ def test_a_change_of_a_thousandth_is_named(references: Path, split: Path, capsys
 
 def test_other_shapes_and_names(references: Path) -> None:
     first, second = (open_checkpoint(references / name, resolution=256) for name in (SPLIT, CONSOLIDATED))
-    reasons = {difference.name: difference for difference in tensor_differences(first, second)}
+    reasons = {difference.name: difference for difference in compare_tensors(first, second).differences}
     deeper = "model.vision_tower.encoder.stages.4.layers.1.dwconv.weight"
     assert reasons[deeper].reason == "only in A"
     assert reasons["model.vision_tower.encoder.stages.4.layers.0.dwconv.bias"].detail == "[128] and [96]"
-    assert tensor_differences(second, first)[0].reason in ("only in B", "shape")
+    assert compare_tensors(second, first).differences[0].reason in ("only in B", "shape")
 
 
 def test_nan_on_one_side_is_a_difference(references: Path, split: Path) -> None:
     change(split, NAME, torch.nan)
-    (difference,) = tensor_differences(open_checkpoint(references / SPLIT), open_checkpoint(split))
+    (difference,) = compare_tensors(open_checkpoint(references / SPLIT), open_checkpoint(split)).differences
     assert difference.largest == float("inf")
-    assert tensor_differences(open_checkpoint(split), open_checkpoint(split)) == []
+    assert compare_tensors(open_checkpoint(split), open_checkpoint(split)).same
 
 
-def test_rounding_to_bfloat16_is_seen(references: Path, tmp_path: Path) -> None:
+def test_rounding_to_bfloat16_is_a_difference(references: Path, tmp_path: Path) -> None:
     convert(references / SPLIT, tmp_path / "half", dtype="bfloat16")
     first, second = open_checkpoint(references / SPLIT), open_checkpoint(tmp_path / "half")
-    assert tensor_differences(first, second)
-    assert tensor_differences(first, second, tolerance=0.05) == []
+    assert not compare_tensors(first, second).same
+    assert compare_tensors(first, second, tolerance=0.05).same
 
 
-def test_the_row_that_image_gets_is_no_difference(
+def test_the_row_of_the_image_token_is_no_difference(
     references: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The mean of rounded rows is not the rounded mean of the rows; the authors' layout has no such row at all."""

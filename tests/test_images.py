@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from convllava.data.images import EncodedImage, open_stored, stored_size
-from convllava.eval.sources.table import LoadedImage
+from convllava.eval.table import LoadedImage
 from convllava.images import (
     DATA_SET_LIMITS,
     LOCAL_LIMITS,
@@ -72,7 +72,7 @@ class TestUpright:
         decoded.load()
         assert [image_size(source) for source in (path, data, undecoded, decoded)] == [(192, 64)] * 4
         assert [stored_size(source) for source in (path, stored, decoded)] == [(192, 64)] * 3
-        assert LoadedImage(decoded).size == (64, 192)
+        assert LoadedImage(decoded).size == (192, 64)
 
     def test_every_opener_shows_the_image_upright(self, orientation: int, format: str, tmp_path: Path) -> None:
         data = turned(orientation, format)

@@ -13,7 +13,7 @@ from convllava.data.conversations import ConversationDataset
 from convllava.data.faults import Fault
 from convllava.model import build_nano_processor
 from convllava.train import Recipe, train
-from convllava.train.skipped import SkippedSamples
+from convllava.train.callbacks import SkippedSamples
 
 GOOD = 6
 

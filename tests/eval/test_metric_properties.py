@@ -7,21 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convllava.eval.metrics import (
-    PROFILES,
-    anls,
-    box_iou,
-    circular_scores,
-    extract_choice,
-    extract_yes_no,
-    grounding_hit,
-    mme_scores,
-    mmvet_scores,
-    normalize_vqa_answer,
-    parse_box,
-    pope_scores,
-    vqa_accuracy,
-)
+from convllava.eval.benchmarks.mmbench import circular_scores
+from convllava.eval.benchmarks.mme import mme_scores
+from convllava.eval.benchmarks.mmvet import mmvet_scores
+from convllava.eval.benchmarks.pope import pope_scores
+from convllava.eval.benchmarks.textvqa import normalize_vqa_answer, vqa_accuracy
+from convllava.eval.metrics import PROFILES, anls, box_iou, extract_yes_no, grounding_hit, parse_box
+from convllava.eval.multiple_choice import extract_choice
 
 PROFILE = st.sampled_from(PROFILES)
 ANSWER = st.text(alphabet="ABZab .,()'\n yesno13-[]", max_size=24) | st.text(max_size=12)

@@ -47,7 +47,6 @@ PENDING = [
     "docs/checkpoints.md",
     "docs/data.md",
     "docs/evaluation.md",
-    "docs/paper.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/train.md",

@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data.mixture import Mixture
-from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionModel
-from ..model.image_processing_convllava import num_image_tokens
+from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionModel, num_image_tokens
 from ..support import atomic_write
 from .recipe import Recipe
 from .stages import check_is_convnext
@@ -49,8 +48,9 @@ def estimate_bytes(
     count = min(ESTIMATE_SAMPLES, len(mixture))
     chosen = [number * len(mixture) // count for number in range(count)]
     sizes = [size for index in chosen for size in mixture.image_sizes(index)]
-    resized = [processor.image_processor.resized_shape(height, width) for height, width in sizes]
-    tokens = sum(num_image_tokens(*size, model.config.output_stride) for size in resized) / max(count, 1)
+    shapes: list[tuple[int, int]] = [processor.image_processor.resized_shape(*size) for size in sizes]
+    stride = model.config.output_stride
+    tokens = sum(num_image_tokens(height, width, stride) for height, width in shapes) / max(count, 1)
     return tokens * len(mixture) * model.config.vision_config.hidden_sizes[-1] * bytes_per_number
 
 

@@ -152,6 +152,6 @@ def _square_tokens(config: ConvLlavaConfig) -> int:
     """Return the visual tokens of a square image at the recipe's resolution."""
     if config.resolution is None:
         raise ValueError(
-            "images in their own sizes are counted only if data and checkpoint are on this machine: set image.resolution"
+            "images in their own sizes are counted only with data and checkpoint on this machine: set image.resolution"
         )
     return (config.resolution // config.output_stride) ** 2

@@ -131,10 +131,10 @@ def test_sizes_and_settings_are_parsed() -> None:
     assert parse_size("32x192") == [32, 192]
     assert parse_setting("noise=0.2") == ("noise", 0.2)
     assert parse_setting('tasks=["count"]') == ("tasks", ["count"])
-    assert parse_setting("papers=[invoice,letter]") == ("papers", ["invoice", "letter"])
+    assert parse_setting("layouts=[invoice,letter]") == ("layouts", ["invoice", "letter"])
     with pytest.raises(ValueError, match="--size '32': give height and width"):
         parse_size("32")
     with pytest.raises(ValueError, match="--set 'noise': give KEY=VALUE"):
         parse_setting("noise")
     with pytest.raises(ValueError, match="the value is not valid YAML"):
-        parse_setting("papers=[invoice")
+        parse_setting("layouts=[invoice")

@@ -75,8 +75,8 @@ _SCENES: dict[str, Any] = {"sizes": _SHAPES}
 _PAGES: list[list[int]] = [[256, 256], [256, 320], [320, 256]]
 _DOCUMENTS: dict[str, Any] = {"sizes": _PAGES, "font_size": [28, 42], "tasks": ["field"], "noise": 0.3}
 _LARGE: list[list[int]] = [[512, 512], [512, 768], [768, 512], [512, 1024], [1024, 512]]
-_FULL_PAPERS = ["receipt", "price_list", "table", "invoice", "letter"]
-_FULL: dict[str, Any] = {**_DOCUMENTS, "sizes": _LARGE, "papers": _FULL_PAPERS}
+_FULL_LAYOUTS = ["receipt", "price_list", "table", "invoice", "letter"]
+_FULL: dict[str, Any] = {**_DOCUMENTS, "sizes": _LARGE, "layouts": _FULL_LAYOUTS}
 
 BENCHMARKS: dict[str, Benchmark] = {
     "synthetic-lines": Benchmark("line", _LINES, "character error rate", _edits, higher_is_better=False),

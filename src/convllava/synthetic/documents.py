@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..geometry import box_to_square, format_box
-from .cells import check_cell, spell_cells
 from .effects import draw_inks, print_mask, wear
 from .example import Asked, Example
 from .fonts import faces
+from .layout_rows import CASES, LayoutContext
+from .layouts import LAYOUTS, NANO_LAYOUTS
 from .options import Range, Size, check_fraction, check_questions, check_range, check_sizes, check_tasks
-from .paper_parts import CASES, Brief
-from .papers import NANO_PAPERS, PAPERS
+from .positions import check_stride, spell_positions
 from .typesetting import Cell, Fact, Page, Row, Type, rows_that_fit, typeset
 
 _ATTEMPTS = 40
@@ -33,7 +33,7 @@ class DocumentKind:
     """One page and a question about it.
 
     ``tasks`` are ``field`` (what a field says), ``transcribe`` (all lines, cells joined by a space) and
-    ``locate`` (the box of a field on the padded square); ``papers`` are keys of ``PAPERS``; ``font_size`` is
+    ``locate`` (the box of a field on the padded square); ``papers`` are keys of ``LAYOUTS``; ``font_size`` is
     a range in pixels per em; ``noise`` runs from 0 (black on white) to 1; ``questions`` is how many are asked about a
     page. With ``cell``, there is one, and the answer spells each cell of so many pixels (see ``cells``).
     """
@@ -41,19 +41,19 @@ class DocumentKind:
     split: str
     sizes: tuple[Size, ...] = ((256, 256), (256, 320), (384, 256), (256, 512))
     tasks: tuple[str, ...] = ("field", "transcribe", "locate")
-    papers: tuple[str, ...] = NANO_PAPERS
+    layouts: tuple[str, ...] = NANO_LAYOUTS
     font_size: Range = (14, 28)
     noise: float = 0.5
     questions: int = 1
-    cell: int = 0
+    stride: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
         object.__setattr__(self, "tasks", check_tasks(self.tasks, DOCUMENT_TASKS))
-        object.__setattr__(self, "papers", check_tasks(self.papers, PAPERS, what="paper"))
+        object.__setattr__(self, "layouts", check_tasks(self.layouts, LAYOUTS, what="layout"))
         check_fraction("noise", self.noise)
         check_questions(self.questions)
-        check_cell(self.cell, self.sizes)
+        check_stride(self.stride, self.sizes)
         largest, what = (
             min(min(size) for size in self.sizes) // 6,
             "font_size (at most a sixth of the shortest side)",
@@ -66,21 +66,21 @@ class DocumentKind:
         page = self._page(rng, size)
         question, answer = ask(rng, page, size)
         image = wear(print_mask(page.mask, draw_inks(rng, self.noise)), rng, self.noise)
-        if self.cell:
-            return Example(image, question, spell_cells(page.marks, size, self.cell), {"page": page})
+        if self.stride:
+            return Example(image, question, spell_positions(page.marks, size, self.stride), {"page": page})
         askers = [DOCUMENT_TASKS[rng.choice(self.tasks)] for _ in range(self.questions - 1)]
         return Example(image, question, answer, {"page": page}, tuple(ask(rng, page, size) for ask in askers))
 
     def _page(self, rng: random.Random, size: Size) -> Page:
         """Write papers, in smaller and smaller type, until one fits."""
-        paper = PAPERS[rng.choice(self.papers)]
+        paper = LAYOUTS[rng.choice(self.layouts)]
         face = rng.choice([face for face in faces(self.split) if not face.bold])
         low, high = self.font_size
         for _ in range(_ATTEMPTS):
             font_size = rng.uniform(low, high)
             high = max(low, 0.95 * high)
             type_ = Type(face, round(font_size), _margin(rng, font_size), rng.uniform(0.3, 0.5))
-            rows = paper(rng, Brief(self.split, rows_that_fit(type_, size[0]), rng.choice(CASES)))
+            rows = paper(rng, LayoutContext(self.split, rows_that_fit(type_, size[0]), rng.choice(CASES)))
             page = typeset(rows, size, type_, drop=rng.random() ** 2)
             if page is not None and page.fields:
                 return page

@@ -1,4 +1,4 @@
-"""Single lines of text, or a few of them: the first thing a model learns to read."""
+"""Single lines of text, or a few of them: the first item a model learns to read."""
 
 import math
 import random
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .cells import Mark, check_cell, spell_cells
 from .effects import draw_inks, print_mask, turn, wear
 from .example import Example
 from .fonts import faces
 from .glyphs import PixelBox, draw_text, ink_box, middles, text_width
 from .options import Range, Size, check_fraction, check_name, check_range, check_sizes
+from .positions import Mark, check_stride, spell_positions
 from .text import Writer, any_text
 
 _QUESTIONS = (
@@ -33,7 +33,7 @@ _MARGIN = 2
 
 _MAX_DEGREES = 1.5
 
-_MOST_MISSES = 8
+_MAX_MISSES = 8
 """Pieces found too wide before a line is left as it is."""
 
 
@@ -61,13 +61,13 @@ class LineKind:
     rows: int = 1
     noise: float = 0.5
     content: str = "fields"
-    cell: int = 0
+    stride: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=16))
         object.__setattr__(self, "cap", check_range("cap", self.cap, 0.1, 1.0))
         check_fraction("noise", self.noise)
-        check_cell(self.cell, self.sizes)
+        check_stride(self.stride, self.sizes)
         check_name("content", self.content, _CONTENTS)
         if not isinstance(self.rows, int) or self.rows < 1:
             raise ValueError(f"rows must be a whole number of at least 1, got {self.rows!r}")
@@ -88,7 +88,7 @@ class LineKind:
         if rng.random() < self.noise:
             mask = turn(mask, _safe_angle(rng, mask))
         image = wear(print_mask(mask, draw_inks(rng, self.noise)), rng, self.noise)
-        text = spell_cells(marks, size, self.cell) if self.cell else "\n".join(row.text for row in rows)
+        text = spell_positions(marks, size, self.stride) if self.stride else "\n".join(row.text for row in rows)
         return Example(image, rng.choice(_QUESTIONS), text)
 
     def _row(self, rng: random.Random, face: str, font_size: int, height: int, width: int) -> _Row:
@@ -104,7 +104,7 @@ class LineKind:
     def _text(self, rng: random.Random, face: str, font_size: int, target: float, room: float) -> str:
         """Add pieces until the text is ``target`` pixels wide; it never gets wider than ``room``."""
         text, width, misses = "", 0, 0
-        while width < target and misses < _MOST_MISSES:
+        while width < target and misses < _MAX_MISSES:
             longer = f"{text}{_CONTENTS[self.content](rng, self.split)}".strip()
             longer_width = text_width(face, font_size, longer)
             if longer != text and longer_width <= room:

@@ -8,38 +8,38 @@ from dataclasses import replace
 from PIL import Image, ImageDraw
 
 from .effects import WHITE, Color, wear
-from .things import COLORS, Scene, Thing
+from .objects import COLORS, Scene, SceneObject
 
 _SCALE = 4
 """How many times larger than the image a shape is drawn."""
 
 _LEAST_CONTRAST = 110
-"""Distance in RGB that every thing keeps from the backdrop."""
+"""Distance in RGB that every item keeps from the backdrop."""
 
 _HALF_COVERED = [0] * 128 + [255] * 128
-"""Table from coverage to ink: a pixel belongs to a thing that covers at least half of it."""
+"""Table from coverage to ink: a pixel belongs to a item that covers at least half of it."""
 
 Point = tuple[float, float]
 
 
 def paint(rng: random.Random, scene: Scene, noise: float) -> tuple[Image.Image, Scene]:
-    """Return the image (RGB) and the scene with each box drawn tight around the thing's pixels."""
-    colors = [_jitter(rng, COLORS[thing.color], noise) for thing in scene.things]
+    """Return the image (RGB) and the scene with each box drawn tight around the item's pixels."""
+    colors = [_jitter(rng, COLORS[item.color], noise) for item in scene.objects]
     image = _backdrop(rng, scene, colors, noise)
-    things = [_paint_thing(image, thing, color) for thing, color in zip(scene.things, colors, strict=True)]
-    return wear(image, rng, noise), replace(scene, things=tuple(things))
+    objects = [_paint_object(image, item, color) for item, color in zip(scene.objects, colors, strict=True)]
+    return wear(image, rng, noise), replace(scene, objects=tuple(objects))
 
 
-def _paint_thing(image: Image.Image, thing: Thing, color: Color) -> Thing:
-    side = round(thing.side)
+def _paint_object(image: Image.Image, item: SceneObject, color: Color) -> SceneObject:
+    side = round(item.side)
     mask = Image.new("L", (side * _SCALE, side * _SCALE))
-    _OUTLINES[thing.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(thing.degrees))
+    _OUTLINES[item.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(item.degrees))
     mask = mask.reduce(_SCALE)
-    x, y = round(thing.box[0]), round(thing.box[1])
+    x, y = round(item.box[0]), round(item.box[1])
     image.paste(color, (x, y), mask)
     ink = mask.point(_HALF_COVERED).getbbox()
-    assert ink is not None, f"a {thing.shape} always has ink"
-    return replace(thing, box=(x + ink[0], y + ink[1], x + ink[2], y + ink[3]))
+    assert ink is not None, f"a {item.shape} always has ink"
+    return replace(item, box=(x + ink[0], y + ink[1], x + ink[2], y + ink[3]))
 
 
 def _backdrop(rng: random.Random, scene: Scene, colors: list[Color], noise: float) -> Image.Image:

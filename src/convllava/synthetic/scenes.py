@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..geometry import Box, box_to_square, format_box
-from .cells import check_cell, spell_cells
 from .example import Asked, Example
+from .objects import Pair, Scene, combinations, lay_out, marks
 from .options import Size, check_fraction, check_questions, check_sizes, check_tasks
 from .paint import paint
+from .positions import check_stride, spell_positions
 from .referring import REFERRERS, Referred
-from .scene_questions import MOST_THINGS, SCENE_TASKS
-from .things import Pair, Scene, combinations, lay_out, marks
+from .scene_questions import MAX_OBJECTS, SCENE_TASKS
 
 _SIZES: tuple[Size, ...] = ((128, 128), (128, 192), (192, 128))
 
 _SMALLEST_SIDE = 80
-"""Pixels a side in which a large thing and a small one find room."""
+"""Pixels a side in which a large item and a small one find room."""
 
 _ATTEMPTS = 500
 """Scenes laid out in search of one that offers a question; one in ten does, even for the rarest."""
@@ -37,8 +37,8 @@ class SceneKind:
 
     ``tasks`` chooses among the questions, ``questions`` is how many are asked at most about an image; ``noise`` runs
     from 0 (plain colors on white) to 1; ``wider`` adds colors and shapes that the benchmarks lack. With ``cell``,
-    there is one question, and the answer spells the things of each cell of so many pixels, with their boxes (see
-    ``cells`` and ``things.marks``).
+    there is one question, and the answer spells the objects of each cell of so many pixels, with their boxes (see
+    ``cells`` and ``objects.marks``).
     """
 
     split: str
@@ -48,7 +48,7 @@ class SceneKind:
     noise: float = 0.5
     wider: bool = False
     questions: int = 1
-    cell: int = 0
+    stride: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
@@ -56,7 +56,7 @@ class SceneKind:
         _check_most(self.most, self.tasks)
         check_fraction("noise", self.noise)
         check_questions(self.questions)
-        check_cell(self.cell, self.sizes)
+        check_stride(self.stride, self.sizes)
 
     def example(self, rng: random.Random, size: Size) -> Example:
         """Draw a scene of ``size`` (height, width) and ask about it."""
@@ -67,8 +67,8 @@ class SceneKind:
         )
         more = self._more(rng, scene, pairs)
         image, scene = paint(rng, scene, self.noise)
-        if self.cell:
-            return Example(image, question, spell_cells(marks(scene), size, self.cell), {"scene": scene})
+        if self.stride:
+            return Example(image, question, spell_positions(marks(scene), size, self.stride), {"scene": scene})
         return Example(image, question, answer, {"scene": scene}, more)
 
     def _more(self, rng: random.Random, scene: Scene, pairs: Sequence[Pair]) -> tuple[Asked, ...]:
@@ -83,7 +83,7 @@ class GroundingKind:
     """Up to ``most`` shapes and the question where one is; the answer is its box on the padded square.
 
     ``tasks`` chooses how it is referred to: by ``attribute``, ``superlative`` or ``relation``; ``questions`` is how
-    many are asked at most about an image; ``wider`` as for scenes. With ``everything``, all things are asked for at
+    many are asked at most about an image; ``wider`` as for scenes. With ``everything``, all objects are asked for at
     some point, from left to right: many boxes are learned at the price of one image.
     """
 
@@ -104,13 +104,13 @@ class GroundingKind:
         check_questions(self.questions)
 
     def example(self, rng: random.Random, size: Size) -> Example:
-        """Draw a scene of ``size`` (height, width) and refer to one thing in it."""
+        """Draw a scene of ``size`` (height, width) and refer to one item in it."""
         refer = REFERRERS[rng.choice(self.tasks)]
         pairs = combinations(self.split, self.wider)
         scene, (name, target) = _until(lambda: lay_out(rng, size, pairs, self.most), lambda scene: refer(rng, scene))
         referred = [(name, target), *self._more(rng, scene)]
         image, painted = paint(rng, scene, self.noise)
-        boxes = [painted.things[scene.things.index(target)].box for _, target in referred]
+        boxes = [painted.objects[scene.objects.index(target)].box for _, target in referred]
         asked = [
             (rng.choice(_LOCATE).format(name), _answer(box, size))
             for (name, _), box in zip(referred, boxes, strict=True)
@@ -133,8 +133,8 @@ def _answer(box: Box, size: Size) -> str:
 
 
 def _answer_all(scene: Scene) -> str:
-    """Write every thing with its box: ``red circle [0.12, 0.34, 0.56, 0.78], green star [...]``."""
-    return ", ".join(f"{thing.name} {_answer(thing.box, scene.size)}" for thing in scene.things)
+    """Write every item with its box: ``red circle [0.12, 0.34, 0.56, 0.78], green star [...]``."""
+    return ", ".join(f"{item.name} {_answer(item.box, scene.size)}" for item in scene.objects)
 
 
 def _until(make: Callable[[], Scene], ask: Callable[[Scene], T | None]) -> tuple[Scene, T]:
@@ -151,6 +151,6 @@ def _until(make: Callable[[], Scene], ask: Callable[[Scene], T | None]) -> tuple
 def _check_most(most: int, tasks: tuple[str, ...]) -> None:
     alone = _TASKS_FOR_TWO.intersection(tasks)
     if most == 1 and alone:
-        raise ValueError(f"task {min(alone)!r} needs two things, but most is 1")
-    if not isinstance(most, int) or not 1 <= most <= MOST_THINGS:
-        raise ValueError(f"most must be a whole number from 1 to {MOST_THINGS}, got {most!r}")
+        raise ValueError(f"task {min(alone)!r} needs two objects, but most is 1")
+    if not isinstance(most, int) or not 1 <= most <= MAX_OBJECTS:
+        raise ValueError(f"most must be a whole number from 1 to {MAX_OBJECTS}, got {most!r}")

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from ..geometry import Box
-from .cells import Mark
 from .fonts import Face, bold_sibling
 from .glyphs import draw_text, ink_box, middles, text_width
 from .options import Size
+from .positions import Mark
 
 _LEADING = 1.35
 """Height of a row in font sizes."""

@@ -6,7 +6,7 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
-from ..synthetic import CELL_END
+from ..synthetic import POSITION_END
 from . import sharding
 from .lora import put_adapters
 from .reading import EncoderReader
@@ -31,7 +31,7 @@ def learner_of(recipe: Recipe, model: ConvLlavaForConditionalGeneration, process
 
 
 def _encoder_reader(model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor) -> EncoderReader:
-    cell_end = processor.tokenizer.encode(CELL_END, add_special_tokens=False)
+    cell_end = processor.tokenizer.encode(POSITION_END, add_special_tokens=False)
     if len(cell_end) != 1:
         raise ValueError(
             f"training_stage encoder needs a tokenizer with one token for a tab, this one has {len(cell_end)}"

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convllava.geometry import Box, box_from_square
-from convllava.synthetic import CELL_END, SyntheticDataset
-from convllava.synthetic.cells import Mark, cell_of, spell_cells
+from convllava.synthetic import POSITION_END, SyntheticDataset
+from convllava.synthetic.positions import Mark, position_of, spell_positions
 
 SIZE = (128, 192)
 PAGES = {"sizes": [[192, 192], [192, 256]], "font_size": [24, 32], "tasks": ["transcribe"]}
@@ -21,39 +21,39 @@ def _without_spaces(text: str) -> list[str]:
 
 def test_two_rows_share_a_cell_and_the_next_is_empty() -> None:
     upper, lower = [Mark(letter, 20, 10) for letter in "ab"], [Mark("c", 20, 40), Mark("d", 100, 70)]
-    assert spell_cells([upper, lower], SIZE, 64) == "ab\nc\t\t\t\td\t"
+    assert spell_positions([upper, lower], SIZE, 64) == "ab\nc\t\t\t\td\t"
 
 
 @given(st.floats(-20, 220), st.floats(-20, 160))
 def test_every_mark_has_a_cell(x: float, y: float) -> None:
-    row, column = cell_of(Mark("a", x, y), SIZE, 64)
+    row, column = position_of(Mark("a", x, y), SIZE, 64)
     assert 0 <= row < 2 and 0 <= column < 3
-    texts = spell_cells([[Mark("a", x, y)]], SIZE, 64).split(CELL_END)
+    texts = spell_positions([[Mark("a", x, y)]], SIZE, 64).split(POSITION_END)
     assert texts[row * 3 + column] == "a" and "".join(texts) == "a"
 
 
 @pytest.mark.parametrize(("kind", "options"), [("line", {"sizes": [[64, 192]], "rows": 1}), ("document", PAGES)])
 def test_cells_together_hold_the_text_of_the_image(kind: str, options: dict[str, object]) -> None:
     whole = SyntheticDataset(kind, count=20, seed=5, **options)
-    cells = SyntheticDataset(kind, count=20, seed=5, cell=64, **options)
+    cells = SyntheticDataset(kind, count=20, seed=5, stride=64, **options)
     for index in range(20):
         image, spelled = cells[index].images[0], cells[index].messages[-1]["content"][0]["text"]
         assert image.tobytes() == whole[index].images[0].tobytes()
-        assert len(spelled.split(CELL_END)) == (image.width // 64) * (image.height // 64)
+        assert len(spelled.split(POSITION_END)) == (image.width // 64) * (image.height // 64)
         assert _without_spaces(spelled) == _without_spaces(whole[index].messages[-1]["content"][0]["text"])
 
 
 def test_a_cell_gives_the_box_of_its_thing() -> None:
-    scenes = SyntheticDataset("scene", count=30, seed=1, sizes=[[128, 192]], tasks=["caption"], cell=64)
+    scenes = SyntheticDataset("scene", count=30, seed=1, sizes=[[128, 192]], tasks=["caption"], stride=64)
     for index in range(30):
         example = scenes.example(index)
-        texts = example.answer.split(CELL_END)
+        texts = example.answer.split(POSITION_END)
         told = [(place, text) for place, cell in enumerate(texts) for text in cell.split("\n") if text]
-        assert len(told) == len(example.facts["scene"].things)
-        for thing in example.facts["scene"].things:
-            place = int(thing.center[1] // 64) * 3 + int(thing.center[0] // 64)
-            boxes = [_told_box(text) for where, text in told if where == place and text.endswith(thing.name)]
-            assert min(np.abs(np.subtract(box, thing.box)).max() for box in boxes) <= 192 / 52
+        assert len(told) == len(example.facts["scene"].objects)
+        for item in example.facts["scene"].objects:
+            place = int(item.center[1] // 64) * 3 + int(item.center[0] // 64)
+            boxes = [_told_box(text) for where, text in told if where == place and text.endswith(item.name)]
+            assert min(np.abs(np.subtract(box, item.box)).max() for box in boxes) <= 192 / 52
 
 
 def _told_box(text: str) -> Box:
@@ -65,4 +65,4 @@ def _told_box(text: str) -> Box:
 
 def test_a_size_that_cells_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"size 64x100 is no multiple of cell 64"):
-        SyntheticDataset("line", count=1, sizes=[[64, 100]], cell=64)
+        SyntheticDataset("line", count=1, sizes=[[64, 100]], stride=64)

@@ -8,29 +8,29 @@ from typing import NamedTuple
 
 from .options import Size
 
-CELL_END = "\t"
+POSITION_END = "\t"
 """Between the texts of two cells; the cells follow each other row by row, as an encoder puts them out."""
 
-ROW_END = "\n"
+LINE_END = "\n"
 """Between two rows of marks that share a cell."""
 
 
 class Mark(NamedTuple):
-    """A character or a thing, and the middle of its place in pixels."""
+    """A character or a item, and the middle of its place in pixels."""
 
     text: str
     x: float
     y: float
 
 
-def cell_of(mark: Mark, size: Size, cell: int) -> tuple[int, int]:
+def position_of(mark: Mark, size: Size, cell: int) -> tuple[int, int]:
     """Return (row, column) of the cell of ``cell`` x ``cell`` pixels that a mark's middle lies in."""
     height, width = size
     row, column = int(mark.y // cell), int(mark.x // cell)
     return min(max(row, 0), height // cell - 1), min(max(column, 0), width // cell - 1)
 
 
-def spell_cells(rows: Iterable[Sequence[Mark]], size: Size, cell: int) -> str:
+def spell_positions(rows: Iterable[Sequence[Mark]], size: Size, cell: int) -> str:
     """Return the texts of all cells of an image of ``size`` (height, width), most of them empty or short.
 
     Two rows in one cell, 64 pixels wide, and nothing in the next::
@@ -42,15 +42,15 @@ def spell_cells(rows: Iterable[Sequence[Mark]], size: Size, cell: int) -> str:
     for marks in rows:
         begun: set[tuple[int, int]] = set()
         for mark in marks:
-            place = cell_of(mark, size, cell)
+            place = position_of(mark, size, cell)
             if place not in begun and texts[place]:
-                texts[place] += ROW_END
+                texts[place] += LINE_END
             begun.add(place)
             texts[place] += mark.text
-    return CELL_END.join(texts.values())
+    return POSITION_END.join(texts.values())
 
 
-def check_cell(cell: int, sizes: Iterable[Size]) -> None:
+def check_stride(cell: int, sizes: Iterable[Size]) -> None:
     """Raise ``ValueError`` unless ``cell`` is 0 (no cells are spelled) or divides all sides."""
     if not isinstance(cell, int) or cell < 0:
         raise ValueError(f"cell must be a whole number of pixels, got {cell!r}")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from . import names
 from .typesetting import Cell, Fact, Row
 
-_MOST_ARTICLES = 14
+_MAX_ARTICLES = 14
 
 
 @dataclass(frozen=True)
-class Brief:
+class LayoutContext:
     """What a paper is written for: a split's words, room for so many plain rows, the case of its articles."""
 
     split: str
@@ -19,7 +19,7 @@ class Brief:
     case: Callable[[str], str] = str.capitalize
 
 
-Paper = Callable[[random.Random, Brief], list[Row]]
+Layout = Callable[[random.Random, LayoutContext], list[Row]]
 
 Money = Callable[[int], str]
 """Writes a sum given in cents."""
@@ -55,7 +55,7 @@ def money_writer(rng: random.Random) -> Money:
 
 def prices(rng: random.Random, room: int) -> list[int]:
     """Draw prices in cents for one article or more, at most as many as there is room for."""
-    count = how_many(rng, min(_MOST_ARTICLES, room))
+    count = how_many(rng, min(_MAX_ARTICLES, room))
     return [rng.choice((rng.randint(50, 999), rng.randint(50, 9999), 10 * rng.randint(5, 400))) for _ in range(count)]
 
 
@@ -64,19 +64,19 @@ def how_many(rng: random.Random, most: int) -> int:
     return max(rng.randint(1, max(1, most)), rng.randint(1, max(1, most)))
 
 
-def articles(rng: random.Random, brief: Brief, costs: list[int]) -> list[tuple[str, int]]:
+def articles(rng: random.Random, context: LayoutContext, costs: list[int]) -> list[tuple[str, int]]:
     """Give each price, in cents, a name of its own."""
     found: dict[str, int] = {}
     for price in costs:
-        while (name := names.article_name(rng, brief.split)) in found:
+        while (name := names.article_name(rng, context.split)) in found:
             pass
         found[name] = price
     return list(found.items())
 
 
-def article_row(brief: Brief, name: str, price: str) -> Row:
+def article_row(context: LayoutContext, name: str, price: str) -> Row:
     """Set an article and its price apart."""
-    return Row((Cell(brief.case(name)), Cell(price, price_of(name))), "spread")
+    return Row((Cell(context.case(name)), Cell(price, price_of(name))), "spread")
 
 
 def price_of(name: str) -> Fact:

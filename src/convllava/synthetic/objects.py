@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..geometry import Box, box_to_square
-from .cells import Mark
 from .effects import Color
 from .options import Size
+from .positions import Mark
 from .seeding import split_of
 
 _BASIC_COLORS: dict[str, Color] = {
@@ -102,7 +102,7 @@ _COVERAGE = {
 """Share of its box's square that each shape fills."""
 
 _GAP = 4
-"""Pixels at least between two things, and between a thing and the edge."""
+"""Pixels at least between two objects, and between a item and the edge."""
 
 _SMALLEST = 24
 """Side in pixels below which a shape can hardly be told."""
@@ -117,7 +117,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One colored shape, turned by some degrees; ``box`` is where it may leave ink, in whole pixels."""
 
     color: str
@@ -149,10 +149,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things from left to right on an image of ``size`` (height, width)."""
+    """Objects from left to right on an image of ``size`` (height, width)."""
 
     size: Size
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
 
 
 @lru_cache
@@ -172,34 +172,34 @@ def _is_trained(pair: Pair) -> bool:
 
 
 def lay_out(rng: random.Random, size: Size, pairs: Sequence[Pair], most: int) -> Scene:
-    """Place 1 to ``most`` things of these pairs; one that finds no room is left out."""
+    """Place 1 to ``most`` objects of these pairs; one that finds no room is left out."""
     count = rng.randint(1, most)
     # Drawing from few pairs gives twins, which counting and relations need.
     few = rng.sample(pairs, rng.randint(1, count))
-    things: list[Thing] = []
+    objects: list[SceneObject] = []
     for _ in range(count):
-        thing = _place(rng, size, rng.choice(few), things)
-        if thing is not None:
-            things.append(thing)
-    return Scene(size, tuple(sorted(things, key=lambda thing: thing.center)))
+        item = _place(rng, size, rng.choice(few), objects)
+        if item is not None:
+            objects.append(item)
+    return Scene(size, tuple(sorted(objects, key=lambda item: item.center)))
 
 
 def marks(scene: Scene) -> list[list[Mark]]:
-    """Return each thing as a row of its own: four letters and its name.
+    """Return each item as a row of its own: four letters and its name.
 
     The letters are its box (x0, y0, x1, y1) on the padded square, as answers give it, but in steps of one 52nd from
     ``A`` to ``z``: "FKPO red circle".
     """
     height, width = scene.size
     rows = []
-    for thing in scene.things:
-        box = box_to_square(thing.box, width, height)
+    for item in scene.objects:
+        box = box_to_square(item.box, width, height)
         letters = "".join(_LETTERS[min(max(int(value * len(_LETTERS)), 0), len(_LETTERS) - 1)] for value in box)
-        rows.append([Mark(f"{letters} {thing.name}", *thing.center)])
+        rows.append([Mark(f"{letters} {item.name}", *item.center)])
     return rows
 
 
-def _place(rng: random.Random, size: Size, pair: Pair, others: list[Thing]) -> Thing | None:
+def _place(rng: random.Random, size: Size, pair: Pair, others: list[SceneObject]) -> SceneObject | None:
     height, width = size
     large = rng.random() < 0.4
     side = _side(rng, min(size), large)
@@ -208,7 +208,7 @@ def _place(rng: random.Random, size: Size, pair: Pair, others: list[Thing]) -> T
         x, y = _GAP + int(rng.random() * columns), _GAP + int(rng.random() * rows)
         box = (x, y, x + side, y + side)
         if not any(_near(box, other.box) for other in others):
-            return Thing(*pair, large, rng.uniform(-8, 8), box)
+            return SceneObject(*pair, large, rng.uniform(-8, 8), box)
     return None
 
 

@@ -195,11 +195,11 @@ STABLE_HASH = 17888563078855198721
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "lines"}, "unknown kind 'lines': did you mean 'line'?"),
-        ({"kind": "line", "split": "held-out"}, "unknown split 'held-out': did you mean 'heldout'?"),
+        ({"kind": "lines"}, "unknown kind 'lines'; did you mean 'line'?"),
+        ({"kind": "line", "split": "held-out"}, "unknown split 'held-out'; did you mean 'heldout'?"),
         (
             {"kind": "line", "nois": 0},
-            "unknown option of synthetic kind 'line' 'nois': did you mean 'noise'?",
+            "unknown option of synthetic kind 'line' 'nois'; did you mean 'noise'?",
         ),
         ({"kind": "line", "rows": 0}, "rows must be a whole number of at least 1, got 0"),
         (
@@ -207,7 +207,7 @@ STABLE_HASH = 17888563078855198721
             "4 rows leave 8 pixels each in the smallest size; at least 12 are needed",
         ),
         ({"kind": "line", "cap": [0.9, 0.5]}, "cap must rise within 0.1..1.0, got 0.9..0.5"),
-        ({"kind": "line", "content": "field"}, "unknown content 'field': did you mean 'fields'?"),
+        ({"kind": "line", "content": "field"}, "unknown content 'field'; did you mean 'fields'?"),
         ({"kind": "line", "noise": 2}, "noise must be a number from 0 to 1, got 2"),
         ({"kind": "line", "sizes": []}, "sizes is empty"),
         ({"kind": "line", "sizes": [32, 192]}, "a size must be [height, width] in whole pixels, got 32"),
@@ -215,12 +215,12 @@ STABLE_HASH = 17888563078855198721
             {"kind": "line", "sizes": [[8, 192]]},
             "size 8x192 is too small: each side needs at least 16 pixels",
         ),
-        ({"kind": "scene", "tasks": ["counts"]}, "unknown task 'counts': did you mean 'count'?"),
+        ({"kind": "scene", "tasks": ["counts"]}, "unknown task 'counts'; did you mean 'count'?"),
         ({"kind": "scene", "tasks": "count"}, "tasks must be a list with at least one of: caption, count"),
         ({"kind": "scene", "most": 40}, "most must be a whole number from 1 to 12, got 40"),
         ({"kind": "scene", "most": 1}, "task 'neighbor' needs two objects, but most is 1"),
         ({"kind": "grounding", "tasks": []}, "tasks must be a list with at least one of: attribute"),
-        ({"kind": "document", "layouts": ["reciept"]}, "unknown layout 'reciept': did you mean 'receipt'?"),
+        ({"kind": "document", "layouts": ["reciept"]}, "unknown layout 'reciept'; did you mean 'receipt'?"),
         ({"kind": "document", "sizes": [[96, 96]]}, "a sixth of the shortest side) must rise within 6..16"),
         ({"kind": "document", "count": -1}, "count must be a whole number of at least 0, got -1"),
         ({"kind": "line", "split": "train", "count": 2.5}, "count must be a whole number"),

@@ -74,7 +74,7 @@ def test_destination_in_use_is_refused(tmp_path: Path) -> None:
     write_dataset(dataset, tmp_path / "empty")
     for occupied in (tmp_path / "empty", tmp_path / "empty" / "data.jsonl"):
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(FileExistsError, match="exists and is not empty: give a new path"):
+        with pytest.raises(ValueError, match="exists already and is not an empty directory: give another name"):
             write_dataset(dataset, occupied)
         assert sorted(tmp_path.rglob("*")) == before
 

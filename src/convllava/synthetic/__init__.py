@@ -1,4 +1,4 @@
-"""Images drawn by us, with questions, answers and boxes: text lines, documents and scenes of shapes."""
+"""Generated images with questions, answers and boxes: text lines, documents and scenes of shapes."""
 
 from .dataset import ENDLESS, KINDS, SyntheticDataset
 from .example import Example, Kind

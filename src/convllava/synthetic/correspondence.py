@@ -1,4 +1,4 @@
-"""Invoices, letters and business cards: what people and firms send and hand to one another."""
+"""Layouts of invoices, letters and business cards."""
 
 import random
 
@@ -42,7 +42,7 @@ _WORDS_A_LINE = (2, 3, 4)
 
 
 def invoice(rng: random.Random, context: LayoutContext) -> list[Row]:
-    """Write an invoice: who to whom, number and dates, articles, and a sum that adds up."""
+    """Write an invoice: sender and customer, number and dates, articles, and their correct sum."""
     money = money_writer(rng)
     head = [
         title_row(rng, names.shop(rng, context.split), SELLER),
@@ -71,7 +71,7 @@ def letter(rng: random.Random, context: LayoutContext) -> list[Row]:
 
 
 def business_card(rng: random.Random, context: LayoutContext) -> list[Row]:
-    """Write a business card: a name, what its bearer does and where, and ways to reach them."""
+    """Write a business card: a name, job and company, and contact data."""
     align = rng.choice(("left", "center"))
     holder = Row((Cell(names.person(rng, context.split), _HOLDER),), align, scale=rng.choice((1.0, 1.2)), bold=True)
     about = [
@@ -106,7 +106,7 @@ def _line(rng: random.Random, context: LayoutContext) -> Row:
     return Row((Cell(rng.choice((words, words, f"{words}.", words.capitalize()))),))
 
 
-def _some(rng: random.Random, most: int, rows: list[Row]) -> list[Row]:
-    """Choose rows, in their order."""
-    chosen = set(rng.sample(range(len(rows)), rng.randint(0, min(most, len(rows)))))
+def _some(rng: random.Random, max_rows: int, rows: list[Row]) -> list[Row]:
+    """Choose up to ``max_rows`` rows, in their order."""
+    chosen = set(rng.sample(range(len(rows)), rng.randint(0, min(max_rows, len(rows)))))
     return [row for index, row in enumerate(rows) if index in chosen]

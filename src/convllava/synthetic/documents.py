@@ -1,4 +1,4 @@
-"""Small documents: what stands in a field, what stands on the page, and where."""
+"""Documents: questions about a field, about all text, or about the box of a field."""
 
 import random
 from collections.abc import Callable
@@ -30,12 +30,19 @@ _LOCATE = ("Where is {}?", "Give the box of {}.", "Locate {}.", "Find {}.", "Whe
 
 @dataclass(frozen=True)
 class DocumentKind:
-    """One page and a question about it.
+    """One page and questions about it.
 
-    ``tasks`` are ``field`` (what a field says), ``transcribe`` (all lines, cells joined by a space) and
-    ``locate`` (the box of a field on the padded square); ``papers`` are keys of ``LAYOUTS``; ``font_size`` is
-    a range in pixels per em; ``noise`` runs from 0 (black on white) to 1; ``questions`` is how many are asked about a
-    page. With ``cell``, there is one, and the answer spells each cell of so many pixels (see ``cells``).
+    Attributes:
+        split: ``train`` or ``heldout``.
+        sizes: (height, width) of the image, one of which is drawn.
+        tasks: Kinds of questions: ``field`` (the text of a field), ``transcribe`` (all lines, cells joined by a space)
+            and ``locate`` (the box of a field on the padded square).
+        layouts: Keys of ``LAYOUTS``, one of which is drawn.
+        font_size: Range in pixels per em.
+        noise: Strength of all degradations, from 0 (black on white) to 1.
+        questions: Number of questions about a page.
+        stride: If above 0, there is one question, whose answer spells each position of so many pixels (see
+            ``positions``).
     """
 
     split: str
@@ -72,15 +79,15 @@ class DocumentKind:
         return Example(image, question, answer, {"page": page}, tuple(ask(rng, page, size) for ask in askers))
 
     def _page(self, rng: random.Random, size: Size) -> Page:
-        """Write papers, in smaller and smaller type, until one fits."""
-        paper = LAYOUTS[rng.choice(self.layouts)]
+        """Write pages in smaller and smaller type until one fits."""
+        layout = LAYOUTS[rng.choice(self.layouts)]
         face = rng.choice([face for face in faces(self.split) if not face.bold])
         low, high = self.font_size
         for _ in range(_ATTEMPTS):
             font_size = rng.uniform(low, high)
             high = max(low, 0.95 * high)
             type_ = Type(face, round(font_size), _margin(rng, font_size), rng.uniform(0.3, 0.5))
-            rows = paper(rng, LayoutContext(self.split, rows_that_fit(type_, size[0]), rng.choice(CASES)))
+            rows = layout(rng, LayoutContext(self.split, rows_that_fit(type_, size[0]), rng.choice(CASES)))
             page = typeset(rows, size, type_, drop=rng.random() ** 2)
             if page is not None and page.fields:
                 return page
@@ -88,7 +95,7 @@ class DocumentKind:
 
 
 def ask_field(rng: random.Random, page: Page, size: Size) -> Asked:
-    """Ask what one of the fields says."""
+    """Ask for the text of a field."""
     field = rng.choice(page.fields)
     generic = rng.choice(_ASK).format(field.fact.phrase)
     question = rng.choice(field.fact.questions) if field.fact.questions and rng.random() < 0.5 else generic
@@ -101,7 +108,7 @@ def ask_transcript(rng: random.Random, page: Page, size: Size) -> Asked:
 
 
 def ask_box(rng: random.Random, page: Page, size: Size) -> Asked:
-    """Ask where one of the fields stands."""
+    """Ask for the box of a field."""
     height, width = size
     field = rng.choice(page.fields)
     return rng.choice(_LOCATE).format(field.fact.phrase), format_box(box_to_square(field.box, width, height))
@@ -112,7 +119,7 @@ DOCUMENT_TASKS: dict[str, Callable[[random.Random, Page, Size], Asked]] = {
     "transcribe": ask_transcript,
     "locate": ask_box,
 }
-"""Every task by the name that the option ``tasks`` uses."""
+"""Every task by its name in the option ``tasks``."""
 
 
 def _margin(rng: random.Random, font_size: float) -> int:
@@ -120,7 +127,7 @@ def _margin(rng: random.Random, font_size: float) -> int:
 
 
 def _number_plate(rng: random.Random, size: Size, type_: Type) -> Page:
-    """Set a number so short that it always fits."""
+    """Return a page with a number so short that it always fits."""
     row = Row((Cell(str(rng.randint(10, 999)), Fact("the number", ("Which number is it?",))),), "center")
     page = typeset([row], size, type_, drop=0.5)
     assert page is not None, f"three digits fit {size} at {type_.font_size} pixels"

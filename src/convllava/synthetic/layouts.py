@@ -1,6 +1,6 @@
-"""Price lists, tables, forms, labels and signs: rows with the facts they hold (others have a file of their own).
+"""Layouts of documents: price lists, tables, forms, labels and signs, and the table of all layouts.
 
-Words of a paper's own language (Total, Date, Name, Open) serve both splits; all that varies belongs to one.
+Words of the layout (Total, Date, Name, Open) are in both splits; all variable text belongs to one.
 """
 
 import random
@@ -97,11 +97,10 @@ LAYOUTS: dict[str, Layout] = {
     "letter": letter,
     "business_card": business_card,
 }
-"""Every paper by name."""
+"""Every layout by name."""
 
 NANO_LAYOUTS = ("receipt", "price_list", "table", "form", "label", "sign")
-"""What documents are made of unless others are asked for: the bundled model's training data and its benchmarks, whose
-samples must stay what they are."""
+"""Default layouts: those of the bundled model's training data and benchmarks, whose samples must not change."""
 
 
 def _table_row(rng: random.Random, context: LayoutContext, name: str, price: int) -> Row:

@@ -1,4 +1,4 @@
-"""Single lines of text, or a few of them: the first item a model learns to read."""
+"""Images of one or a few lines of text."""
 
 import math
 import random
@@ -26,7 +26,7 @@ _QUESTIONS = (
 )
 
 _CHARACTERS = string.ascii_letters * 2 + string.digits * 3 + string.punctuation
-"""Letters and digits more often than marks."""
+"""Characters to draw from, letters and digits more often than punctuation."""
 
 _MARGIN = 2
 """Pixels kept free at every edge."""
@@ -34,7 +34,7 @@ _MARGIN = 2
 _MAX_DEGREES = 1.5
 
 _MAX_MISSES = 8
-"""Pieces found too wide before a line is left as it is."""
+"""Pieces that are too wide before a line is complete."""
 
 
 class _Row(NamedTuple):
@@ -47,12 +47,17 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class LineKind:
-    """Images filled by ``rows`` lines of words, amounts, dates, codes and the like.
+    """Images filled by lines of words, amounts, dates, codes and similar texts.
 
-    ``cap`` is the range of the font size as a fraction of a row's height; ``noise`` runs from 0 (black on
-    white) to 1 (colored, faint, blurred, speckled, slightly turned). ``content`` is ``fields``, or
-    ``characters``: letters, digits and marks in any order, from which the shapes of single characters are
-    learned fastest. With ``cell``, the answer spells each cell of so many pixels (see ``cells``).
+    Attributes:
+        split: ``train`` or ``heldout``.
+        sizes: (height, width) of the image, one of which is drawn.
+        cap: Range of the font size as a fraction of a line's height.
+        rows: Number of lines.
+        noise: Strength of all degradations, from 0 (black on white) to 1 (colored, faint, blurred, speckled, rotated).
+        content: ``fields``, or ``characters``: letters, digits and punctuation in random order, from which the shapes
+            of single characters are learned fastest.
+        stride: If above 0, the answer spells each position of so many pixels (see ``positions``).
     """
 
     split: str
@@ -123,11 +128,11 @@ def _character(rng: random.Random, split: str) -> str:
 
 
 _CONTENTS: dict[str, Writer] = {"fields": _field, "characters": _character}
-"""What a line is put together from, piece by piece."""
+"""Writer of one piece of a line, for each ``content``."""
 
 
 def _draw(rng: random.Random, rows: list[_Row], size: Size) -> tuple[Image.Image, list[list[Mark]]]:
-    """Return the drawing and where each row's characters stand."""
+    """Return the drawing and the marks of each line's characters."""
     height, width = size
     mask = Image.new("L", (width, height))
     row_height = height // len(rows)
@@ -145,7 +150,7 @@ def _draw(rng: random.Random, rows: list[_Row], size: Size) -> tuple[Image.Image
 
 
 def _safe_angle(rng: random.Random, mask: Image.Image) -> float:
-    """Draw an angle in degrees that turns no ink out of the image."""
+    """Draw an angle in degrees that rotates no ink out of the image."""
     box = mask.getbbox()
     assert box is not None, "a row always has ink"
     slack = min(box[1], mask.height - box[3])

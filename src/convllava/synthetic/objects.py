@@ -1,4 +1,4 @@
-"""A scene as data: colored shapes laid out without overlap, before anything is painted."""
+"""A scene as data: colored shapes without overlap, before painting."""
 
 import random
 import string
@@ -73,7 +73,7 @@ SHAPES = _BASIC_SHAPES | _MORE_SHAPES
 """Every shape with its plural."""
 
 _WIDER = {*_MORE_COLORS, *_MORE_SHAPES}
-"""Names that come only where they are asked for: no held-out benchmark has them."""
+"""Colors and shapes that only the option ``wider`` uses: no held-out benchmark has them."""
 
 _COVERAGE = {
     "circle": 0.79,
@@ -102,10 +102,10 @@ _COVERAGE = {
 """Share of its box's square that each shape fills."""
 
 _GAP = 4
-"""Pixels at least between two objects, and between a item and the edge."""
+"""Minimum pixels between two objects, and between an object and the edge."""
 
 _SMALLEST = 24
-"""Side in pixels below which a shape can hardly be told."""
+"""Side in pixels below which shapes are hard to distinguish."""
 
 _ATTEMPTS = 20
 
@@ -118,7 +118,15 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One colored shape, turned by some degrees; ``box`` is where it may leave ink, in whole pixels."""
+    """One colored shape.
+
+    Attributes:
+        color: A key of ``COLORS``.
+        shape: A key of ``SHAPES``.
+        large: Whether it was drawn from the range of large sides.
+        degrees: Rotation.
+        box: The box that its ink stays within, in whole pixels.
+    """
 
     color: str
     shape: str
@@ -128,7 +136,7 @@ class SceneObject:
 
     @property
     def name(self) -> str:
-        """What one calls it, such as ``red circle``."""
+        """Color and shape, such as ``red circle``."""
         return f"{self.color} {self.shape}"
 
     @property
@@ -138,7 +146,7 @@ class SceneObject:
 
     @property
     def area(self) -> float:
-        """About how many pixels it covers."""
+        """Approximate number of pixels that it covers."""
         return _COVERAGE[self.shape] * self.side**2
 
     @property
@@ -157,10 +165,10 @@ class Scene:
 
 @lru_cache
 def combinations(split: str, wider: bool = False) -> tuple[Pair, ...]:
-    """Return the pairs of a split: training lacks some, held-out scenes show all of them.
+    """Return the pairs of a split: training lacks some, held-out scenes use all of them.
 
-    Where training lacks a pair, a model must put together what it knows of the color and of the shape. With
-    ``wider`` there are more colors and more shapes, and all pairs with one of these, so each is met in more company.
+    For a pair that training lacks, a model must combine its knowledge of the color and of the shape. With ``wider``
+    there are more colors and shapes, and all pairs with one of these, so each occurs in more combinations.
     """
     pairs = [(color, shape) for color in COLORS for shape in SHAPES]
     basic = [pair for pair in pairs if not _WIDER & {*pair} and (split == "heldout" or _is_trained(pair))]
@@ -172,9 +180,9 @@ def _is_trained(pair: Pair) -> bool:
 
 
 def lay_out(rng: random.Random, size: Size, pairs: Sequence[Pair], most: int) -> Scene:
-    """Place 1 to ``most`` objects of these pairs; one that finds no room is left out."""
+    """Place 1 to ``most`` objects of these pairs; an object without room is left out."""
     count = rng.randint(1, most)
-    # Drawing from few pairs gives twins, which counting and relations need.
+    # Few pairs give several equal objects, which counting and relations need.
     few = rng.sample(pairs, rng.randint(1, count))
     objects: list[SceneObject] = []
     for _ in range(count):
@@ -185,18 +193,17 @@ def lay_out(rng: random.Random, size: Size, pairs: Sequence[Pair], most: int) ->
 
 
 def marks(scene: Scene) -> list[list[Mark]]:
-    """Return each item as a row of its own: four letters and its name.
+    """Return one line for each object: four letters and its name, such as "FKPO red circle".
 
-    The letters are its box (x0, y0, x1, y1) on the padded square, as answers give it, but in steps of one 52nd from
-    ``A`` to ``z``: "FKPO red circle".
+    The letters encode its box (x0, y0, x1, y1) on the padded square in steps of one 52nd from ``A`` to ``z``.
     """
     height, width = scene.size
-    rows = []
+    lines = []
     for item in scene.objects:
         box = box_to_square(item.box, width, height)
         letters = "".join(_LETTERS[min(max(int(value * len(_LETTERS)), 0), len(_LETTERS) - 1)] for value in box)
-        rows.append([Mark(f"{letters} {item.name}", *item.center)])
-    return rows
+        lines.append([Mark(f"{letters} {item.name}", *item.center)])
+    return lines
 
 
 def _place(rng: random.Random, size: Size, pair: Pair, others: list[SceneObject]) -> SceneObject | None:

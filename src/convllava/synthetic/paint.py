@@ -1,4 +1,4 @@
-"""Painting a scene: each shape drawn large, then shrunk onto the backdrop, so that edges are smooth."""
+"""Painting of scenes: each shape is drawn large and scaled down, so that edges are smooth."""
 
 import math
 import random
@@ -11,19 +11,19 @@ from .effects import WHITE, Color, wear
 from .objects import COLORS, Scene, SceneObject
 
 _SCALE = 4
-"""How many times larger than the image a shape is drawn."""
+"""Factor by which a shape is drawn larger than in the image."""
 
 _LEAST_CONTRAST = 110
-"""Distance in RGB that every item keeps from the backdrop."""
+"""Minimum distance in RGB between an object and the backdrop."""
 
 _HALF_COVERED = [0] * 128 + [255] * 128
-"""Table from coverage to ink: a pixel belongs to a item that covers at least half of it."""
+"""Table from coverage to ink: a pixel belongs to an object that covers at least half of it."""
 
 Point = tuple[float, float]
 
 
 def paint(rng: random.Random, scene: Scene, noise: float) -> tuple[Image.Image, Scene]:
-    """Return the image (RGB) and the scene with each box drawn tight around the item's pixels."""
+    """Return the image (RGB) and the scene with each box tight around the object's pixels."""
     colors = [_jitter(rng, COLORS[item.color], noise) for item in scene.objects]
     image = _backdrop(rng, scene, colors, noise)
     objects = [_paint_object(image, item, color) for item, color in zip(scene.objects, colors, strict=True)]
@@ -69,11 +69,11 @@ def _jitter(rng: random.Random, color: Color, strength: float) -> Color:
 
 
 def _polygon(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
-    """Return a painter of a polygon given on the square from -1 to 1, y downwards."""
+    """Return a function that paints a polygon given on the square from -1 to 1, y downwards."""
 
     def draw(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
         cos, sin = math.cos(angle), math.sin(angle)
-        # Turned, the corners must still be on the canvas.
+        # The corners must be on the canvas after the rotation.
         reach = max(max(abs(x * cos - y * sin), abs(x * sin + y * cos)) for x, y in points)
         scale = side / 2 / max(1.0, reach)
         turned = [(x * cos - y * sin, x * sin + y * cos) for x, y in points]
@@ -114,7 +114,7 @@ def _drop_points() -> list[Point]:
 
 
 def _leaf_points() -> list[Point]:
-    """Return a lens that lies on the diagonal."""
+    """Return a lens along the diagonal."""
     along = [step / 12 - 1 for step in range(25)]
     lens = [(x, 0.5 * (1 - x * x)) for x in along] + [(-x, -0.5 * (1 - x * x)) for x in along]
     return [(x - y, x + y) for x, y in lens]
@@ -131,7 +131,7 @@ def _bowl_points() -> list[Point]:
 
 
 def _mirrored(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
-    """Return a painter of a polygon of which the right half is given, from top to bottom."""
+    """Return a function that paints a symmetric polygon given by its right half from top to bottom."""
     return _polygon(*points, *((-x, y) for x, y in reversed(points)))
 
 

@@ -1,6 +1,6 @@
-"""What stands in each cell of an image's grid.
+"""The text at each position of an encoder's feature map, as a training target for the encoder.
 
-The densest lesson there is for an encoder with cells of that size: each learns to spell what it covers.
+Each position is trained to spell the part of the image that it covers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,51 +9,51 @@ from typing import NamedTuple
 from .options import Size
 
 POSITION_END = "\t"
-"""Between the texts of two cells; the cells follow each other row by row, as an encoder puts them out."""
+"""Separator of the texts of two positions, in row-major order."""
 
 LINE_END = "\n"
-"""Between two rows of marks that share a cell."""
+"""Separator of two lines of marks at one position."""
 
 
 class Mark(NamedTuple):
-    """A character or a item, and the middle of its place in pixels."""
+    """A character or the name of an object, and its center in pixels."""
 
     text: str
     x: float
     y: float
 
 
-def position_of(mark: Mark, size: Size, cell: int) -> tuple[int, int]:
-    """Return (row, column) of the cell of ``cell`` x ``cell`` pixels that a mark's middle lies in."""
+def position_of(mark: Mark, size: Size, stride: int) -> tuple[int, int]:
+    """Return (row, column) of the position of ``stride`` x ``stride`` pixels that holds a mark's center."""
     height, width = size
-    row, column = int(mark.y // cell), int(mark.x // cell)
-    return min(max(row, 0), height // cell - 1), min(max(column, 0), width // cell - 1)
+    row, column = int(mark.y // stride), int(mark.x // stride)
+    return min(max(row, 0), height // stride - 1), min(max(column, 0), width // stride - 1)
 
 
-def spell_positions(rows: Iterable[Sequence[Mark]], size: Size, cell: int) -> str:
-    """Return the texts of all cells of an image of ``size`` (height, width), most of them empty or short.
+def spell_positions(lines: Iterable[Sequence[Mark]], size: Size, stride: int) -> str:
+    """Return the texts of all positions of an image of ``size`` (height, width), most of them empty or short.
 
-    Two rows in one cell, 64 pixels wide, and nothing in the next::
+    Two lines at one position, 64 pixels wide, and nothing at the next::
 
         "Tot\\nMil\\t"
     """
     height, width = size
-    texts = {(row, column): "" for row in range(height // cell) for column in range(width // cell)}
-    for marks in rows:
+    texts = {(row, column): "" for row in range(height // stride) for column in range(width // stride)}
+    for marks in lines:
         begun: set[tuple[int, int]] = set()
         for mark in marks:
-            place = position_of(mark, size, cell)
-            if place not in begun and texts[place]:
-                texts[place] += LINE_END
-            begun.add(place)
-            texts[place] += mark.text
+            position = position_of(mark, size, stride)
+            if position not in begun and texts[position]:
+                texts[position] += LINE_END
+            begun.add(position)
+            texts[position] += mark.text
     return POSITION_END.join(texts.values())
 
 
-def check_stride(cell: int, sizes: Iterable[Size]) -> None:
-    """Raise ``ValueError`` unless ``cell`` is 0 (no cells are spelled) or divides all sides."""
-    if not isinstance(cell, int) or cell < 0:
-        raise ValueError(f"cell must be a whole number of pixels, got {cell!r}")
+def check_stride(stride: int, sizes: Iterable[Size]) -> None:
+    """Raise ``ValueError`` unless ``stride`` is 0 (positions are not spelled) or divides all sides."""
+    if not isinstance(stride, int) or stride < 0:
+        raise ValueError(f"stride must be a whole number of pixels, got {stride!r}")
     for height, width in sizes:
-        if cell and (height % cell or width % cell):
-            raise ValueError(f"size {height}x{width} is no multiple of cell {cell}; change one of them")
+        if stride and (height % stride or width % stride):
+            raise ValueError(f"size {height}x{width} is not a multiple of stride {stride}; change one of them")

@@ -1,4 +1,4 @@
-"""A contact sheet: images of a data set with question and answer beneath."""
+"""A contact sheet: images of a data set with questions and answers below."""
 
 from PIL import Image, ImageDraw
 
@@ -69,7 +69,7 @@ def _text(message: dict[str, object]) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Break text into lines that fit a cell, between words where there are any."""
+    """Break text between words into lines that fit a cell of the sheet."""
     font = load_font(_FONT, _FONT_SIZE)
     lines = []
     for line in text.split("\n"):

@@ -1,4 +1,4 @@
-"""Receipts: a head, articles with prices, and sums that add up."""
+"""Layout of receipts: a head, articles with prices, and correct sums."""
 
 import random
 
@@ -27,7 +27,7 @@ _CHANGE = Fact("the change", ("How much change was given?",))
 
 
 def receipt(rng: random.Random, context: LayoutContext) -> list[Row]:
-    """Write a shop's receipt; the less room there is, the fewer of its optional rows."""
+    """Write a shop's receipt; the fewer rows fit, the fewer optional ones it has."""
     money = money_writer(rng)
     head = [title_row(rng, names.shop(rng, context.split), SELLER), *_head(rng, context)]
     costs = prices(rng, context.rows - len(head) - 5)

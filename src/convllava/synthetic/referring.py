@@ -1,4 +1,4 @@
-"""Expressions that fit one item of a scene and no other."""
+"""Referring expressions: each fits exactly one object of a scene."""
 
 import random
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from .objects import Scene, SceneObject
 from .relations import DIRECTIONS, EXTREMES, by_size, extreme, holds, unique
 
 Referred = tuple[str, SceneObject]
-"""An expression, with its article, and what it means."""
+"""An expression with its article, and the object that it refers to."""
 
 Referrer = Callable[[random.Random, Scene], Referred | None]
 
 
 def by_attribute(rng: random.Random, scene: Scene) -> Referred | None:
-    """Refer by color, shape, or both, with the size where that alone tells two apart."""
+    """Refer by color, shape or both, and by size where only the size differs."""
     noun = rng.choice(("thing", "object", "shape"))
     found = [(f"the {item.shape}", item) for item in unique(scene.objects, lambda t: t.shape)]
     found += [(f"the {item.color} {noun}", item) for item in unique(scene.objects, lambda t: t.color)]
@@ -35,7 +35,7 @@ def by_superlative(rng: random.Random, scene: Scene) -> Referred | None:
 
 
 def by_relation(rng: random.Random, scene: Scene) -> Referred | None:
-    """Refer to the one item of its shape, color or both that stands left of (...) a landmark."""
+    """Refer to the only object of its shape, color or both that is left of (...) a landmark."""
     landmarks = unique(scene.objects, lambda t: t.name)
     if not landmarks or len(scene.objects) < 2:
         return None
@@ -52,11 +52,11 @@ REFERRERS: dict[str, Referrer] = {
     "superlative": by_superlative,
     "relation": by_relation,
 }
-"""Every way to refer, by the name that the option ``tasks`` uses."""
+"""Every kind of expression by its name in the option ``tasks``."""
 
 
 def _called(rng: random.Random, target: SceneObject, scene: Scene) -> tuple[str, list[SceneObject]]:
-    """Return a name of the target and all objects that it fits."""
+    """Return a name of the target and all objects that the name fits."""
     if rng.random() < 0.6:
         return target.shape, [item for item in scene.objects if item.shape == target.shape]
     if rng.random() < 0.5:

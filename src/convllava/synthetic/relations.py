@@ -1,4 +1,4 @@
-"""Where objects stand to one another, told only where nobody would argue."""
+"""Spatial relations between objects, decided only where they are unambiguous."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,16 +20,16 @@ EXTREMES: dict[str, tuple[int, int]] = {
 }
 
 _CLEAR_STEP = 8
-"""Pixels by which a superlative holds, or a relation fails, at least."""
+"""Minimum distance in pixels for a superlative to hold or a relation to fail."""
 
 _CLEAR_RATIO = 1.25
-"""How many times larger the largest item is than the next."""
+"""Minimum ratio between the largest object and the next."""
 
 
 def holds(item: SceneObject, relation: str, other: SceneObject) -> bool | None:
-    """Say whether ``item`` is left of (...) ``other``; None if one could argue.
+    """Return whether ``item`` is left of (...) ``other``; None if that is ambiguous.
 
-    It holds when the boxes share no part of that axis, and fails when the centers clearly stand otherwise.
+    It holds when the boxes do not overlap along that axis, and fails when the centers are clearly in the other order.
     """
     axis, sign = DIRECTIONS[relation]
     near, far = (item.box[axis + 2], other.box[axis]) if sign < 0 else (other.box[axis + 2], item.box[axis])
@@ -41,14 +41,14 @@ def holds(item: SceneObject, relation: str, other: SceneObject) -> bool | None:
 
 
 def only_one(objects: Sequence[SceneObject], relation: str, other: SceneObject) -> SceneObject | None:
-    """Return the one item that stands in the relation to ``other``; None unless it is clearly just one."""
+    """Return the only object in the relation to ``other``; None if there are several, none, or ambiguous ones."""
     answers = {item: holds(item, relation, other) for item in objects if item is not other}
     found = [item for item, answer in answers.items() if answer]
     return found[0] if len(found) == 1 and None not in answers.values() else None
 
 
 def extreme(objects: Sequence[SceneObject], which: str) -> SceneObject | None:
-    """Return the leftmost (...) item if it is so by a clear step."""
+    """Return the leftmost (...) object; None if its distance to the next is too small."""
     axis, sign = EXTREMES[which]
     ranked = sorted(objects, key=lambda item: sign * item.center[axis], reverse=True)
     if len(ranked) < 2 or abs(ranked[0].center[axis] - ranked[1].center[axis]) < _CLEAR_STEP:
@@ -57,7 +57,7 @@ def extreme(objects: Sequence[SceneObject], which: str) -> SceneObject | None:
 
 
 def by_size(objects: Sequence[SceneObject], which: str) -> SceneObject | None:
-    """Return the ``largest`` or ``smallest`` item if it is so by a clear ratio, in side and also in area."""
+    """Return the ``largest`` or ``smallest`` object; None if its side or area is too close to another's."""
     ranked = sorted(objects, key=lambda item: item.side, reverse=which == "largest")
     if len(ranked) < 2:
         return None
@@ -70,6 +70,6 @@ def by_size(objects: Sequence[SceneObject], which: str) -> SceneObject | None:
 
 
 def unique(objects: Sequence[SceneObject], key: Callable[[SceneObject], object]) -> list[SceneObject]:
-    """Return the objects that share their key with no other."""
+    """Return the objects whose key no other object has."""
     keys = [key(item) for item in objects]
     return [item for item, value in zip(objects, keys, strict=True) if keys.count(value) == 1]

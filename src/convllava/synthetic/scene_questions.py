@@ -1,8 +1,8 @@
-"""Questions about a scene whose answer nobody would dispute.
+"""Questions about a scene with an unambiguous answer.
 
 A question maker gets the random stream, the scene, the pairs of color and shape that scenes are made of and, for
-questions of yes or no, the answer that is wanted: it is drawn before the scene, so that both answers come equally
-often. It returns None if the scene does not offer such a question; the caller then lays out another.
+yes-no questions, the required answer: it is drawn before the scene, so that both answers are equally frequent. It
+returns None if the scene does not allow such a question; the caller then lays out another.
 """
 
 import random
@@ -14,7 +14,7 @@ from .objects import COLORS, SHAPES, Pair, Scene, SceneObject
 from .relations import DIRECTIONS, by_size, holds, only_one, unique
 
 Asker = Callable[[random.Random, Scene, Sequence[Pair], bool], Asked | None]
-"""(random stream, scene, pairs that scenes are made of, whether "yes" is wanted) -> question and answer, or None."""
+"""(random stream, scene, pairs that scenes are made of, whether "yes" is required) -> question and answer, or None."""
 
 _NUMBERS = (
     "no",
@@ -33,11 +33,11 @@ _NUMBERS = (
 )
 
 MAX_OBJECTS = len(_NUMBERS) - 1
-"""As many as a caption has number words for."""
+"""Maximum objects of a scene: captions have number words up to twelve."""
 
 
 def describe(scene: Scene) -> str:
-    """Name everything from left to right, twins together: ``a red circle and two green stars``."""
+    """Return a caption of all objects from left to right, equal ones together: ``a red circle and two green stars``."""
     groups = Counter((item.color, item.shape) for item in scene.objects)
     parts = [_counted(count, color, shape) for (color, shape), count in groups.items()]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
@@ -70,7 +70,7 @@ def ask_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool
 
 
 def ask_color(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask the color of the only item of its shape, or of the largest or smallest."""
+    """Ask for the color of the only object of its shape, or of the largest or smallest."""
     chosen = _singled_out(rng, scene.objects, [(t, t.shape) for t in unique(scene.objects, lambda t: t.shape)])
     if chosen is None:
         return None
@@ -85,7 +85,7 @@ def ask_color(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool
 
 
 def ask_shape(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask the shape of the only item of its color, or of the largest or smallest."""
+    """Ask for the shape of the only object of its color, or of the largest or smallest."""
     named = [(t, f"{t.color} {_noun(rng)}") for t in unique(scene.objects, lambda t: t.color)]
     chosen = _singled_out(rng, scene.objects, named)
     if chosen is None:
@@ -101,7 +101,7 @@ def ask_shape(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool
 
 
 def ask_existence(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask whether something is there; half of the absent ones are of a color and a shape that both are."""
+    """Ask whether an object exists; for half of the absent ones, color and shape each occur in the scene."""
     present = {(t.color, t.shape) for t in scene.objects}
     kind = rng.choice(("pair", "pair", "color", "shape"))
     if kind == "pair":
@@ -126,7 +126,7 @@ def ask_existence(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: 
 
 
 def ask_relation(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask whether one item stands left of (...) another."""
+    """Ask whether one object is left of (...) another."""
     named = unique(scene.objects, lambda t: t.name)
     if len(named) < 2:
         return None
@@ -141,7 +141,7 @@ def ask_relation(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: b
 
 
 def ask_neighbor(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask what the one item left of (...) another is."""
+    """Ask for the only object left of (...) another."""
     named = unique(scene.objects, lambda t: t.name)
     if not named:
         return None
@@ -161,7 +161,7 @@ def ask_neighbor(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: b
 
 
 def ask_size(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask for the largest or the smallest item."""
+    """Ask for the largest or the smallest object."""
     which = rng.choice(("largest", "smallest"))
     item = by_size(scene.objects, which)
     if item is None:
@@ -181,7 +181,7 @@ SCENE_TASKS: dict[str, Asker] = {
     "neighbor": ask_neighbor,
     "size": ask_size,
 }
-"""Every task by the name that the option ``tasks`` uses."""
+"""Every task by its name in the option ``tasks``."""
 
 
 def _counted(count: int, color: str, shape: str) -> str:
@@ -199,7 +199,7 @@ def _name_to_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair]) -> t
 def _singled_out(
     rng: random.Random, objects: Sequence[SceneObject], named: list[tuple[SceneObject, str]]
 ) -> tuple[SceneObject, str] | None:
-    """Choose a item with a name that fits it alone, from those given and the superlatives."""
+    """Choose an object with a name that fits no other, from ``named`` and the superlatives."""
     sized = {which: by_size(objects, which) for which in ("largest", "smallest")}
     named = named + [(item, f"{which} {_noun(rng)}") for which, item in sized.items() if item is not None]
     return rng.choice(named) if named else None

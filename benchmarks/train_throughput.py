@@ -34,11 +34,11 @@ from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 
 from convllava.data.batching import Collator, EncodedDataset
 from convllava.model import ConvLlavaVisionModel
-from convllava.train.recipe import Recipe, load_recipe
-from convllava.train.recipe_data import open_mixture
-from convllava.train.setup import build
-from convllava.train.stages import set_trainable
-from convllava.train.trainer import ConvLlavaTrainer
+from convllava.train import Callback, Progress, Recipe, load_recipe
+from convllava.train.data_loading import TrainingData, open_mixture
+from convllava.train.engine import Engine
+from convllava.train.loop import TrainingLoop
+from convllava.train.model_setup import resolve_model
 
 WARM_UP = 2
 """Updates that do not count."""
@@ -65,13 +65,13 @@ class PaddedConvNext(nn.Module):
         return BaseModelOutputWithNoAttention(last_hidden_state=torch.cat(kept))
 
 
-class Clock(TrainerCallback):
-    """Notes when each update ended."""
+class Clock(Callback):
+    """Records the time at the end of each step."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def on_step_end(self, *unused: Any, **also_unused: Any) -> None:
+    def on_step_end(self, progress: Progress | None = None) -> None:
         self.times.append(time.perf_counter())
 
     def samples_per_second(self, batch_size: int) -> float:
@@ -79,17 +79,32 @@ class Clock(TrainerCallback):
         return batch_size * (len(self.times) - WARM_UP) / (self.times[-1] - self.times[WARM_UP - 1])
 
 
-def ours(recipe: Recipe) -> Trainer:
-    """Return the package's own trainer."""
-    model, processor = build(recipe)
-    set_trainable(model, recipe)
-    return ConvLlavaTrainer(recipe, model, processor, open_mixture(recipe))
+class TrainerClock(TrainerCallback):
+    """Tells a clock about the steps of transformers' trainer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def on_step_end(self, *unused: Any, **also_unused: Any) -> None:
+        self.clock.on_step_end()
 
 
-def plain(recipe: Recipe) -> Trainer:
-    """Return transformers' trainer with nothing around it."""
-    model, processor = build(recipe)
-    set_trainable(model, recipe)
+def ours(recipe: Recipe, clock: Clock) -> None:
+    """Train with the package's own loop."""
+    resolved = resolve_model(recipe)
+    engine = Engine(recipe)
+    assert resolved.processor is not None
+    data = TrainingData(recipe, open_mixture(recipe), resolved.processor, engine.rank, engine.num_processes)
+    loop = TrainingLoop(recipe, resolved.load(), resolved.processor, data, engine)
+    loop.callbacks.append(clock)
+    loop.run()
+
+
+def plain(recipe: Recipe, clock: Clock) -> None:
+    """Train with transformers' trainer and nothing around it."""
+    resolved = resolve_model(recipe)
+    model, processor = resolved.load(), resolved.processor
+    assert processor is not None
     model.model.vision_tower = PaddedConvNext(model.model.vision_tower)
     pad = Collator(processor.tokenizer.pad_token_id)
     arguments = TrainingArguments(
@@ -102,21 +117,22 @@ def plain(recipe: Recipe) -> Trainer:
         save_strategy="no",
         use_cpu=True,
     )
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=EncodedDataset(open_mixture(recipe), processor, recipe.max_length),
         data_collator=lambda rows: {name: value for name, value in pad(rows).items() if isinstance(value, Tensor)},
     )
-
-
-def rate(trainer: Trainer, recipe: Recipe) -> float:
-    """Train and return samples a second."""
-    clock = Clock()
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(clock)
+    trainer.add_callback(TrainerClock(clock))
     trainer.train()
+
+
+def rate(train: Callable[[Recipe, Clock], None], recipe: Recipe) -> float:
+    """Train and return samples per second."""
+    clock = Clock()
+    train(recipe, clock)
     return clock.samples_per_second(recipe.global_batch_size)
 
 
@@ -135,7 +151,7 @@ def train_one_side(arguments: argparse.Namespace) -> None:
         "save_every=100000",
     ]
     recipe = load_recipe(arguments.recipe, overrides)
-    found = rate(SIDES[arguments.side](recipe), recipe)
+    found = rate(SIDES[arguments.side], recipe)
     if os.environ.get("RANK", "0") == "0":
         arguments.rate_to.write_text(json.dumps(found), encoding="utf-8")
 
@@ -195,7 +211,7 @@ def steps_of(arguments: argparse.Namespace) -> int:
     return WARM_UP + (2 if arguments.quick else int(arguments.updates))
 
 
-SIDES: dict[str, Callable[[Recipe], Trainer]] = {"ours": ours, "plain": plain}
+SIDES: dict[str, Callable[[Recipe, Clock], None]] = {"ours": ours, "plain": plain}
 
 
 def options() -> argparse.ArgumentParser:

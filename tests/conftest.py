@@ -36,45 +36,11 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved five-stage model with random weights and the nano tokenizer; copy it before changing a file."""
-    import torch
+    from tiny import tiny_model
 
-    from convllava.model import (
-        ConvLlavaConfig,
-        ConvLlavaForConditionalGeneration,
-        ConvLlavaVisionConfig,
-        build_nano_processor,
-    )
-
-    processor = build_nano_processor()
-    config = ConvLlavaConfig(
-        vision_config=ConvLlavaVisionConfig(
-            depths=[1] * 5,
-            hidden_sizes=[8, 8, 16, 16, 32],
-            layer_scale_init_value=0.1,
-            initializer_range=0.1,  # far from 0, so that images and words make a difference
-        ),
-        text_config={
-            "model_type": "llama",
-            "vocab_size": len(processor.tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 512,
-            "tie_word_embeddings": True,
-            "initializer_range": 0.2,
-            "bos_token_id": processor.tokenizer.bos_token_id,
-            "eos_token_id": processor.tokenizer.eos_token_id,
-            "pad_token_id": processor.tokenizer.pad_token_id,
-        },
-        image_aspect_ratio="native",
-        resolution=None,
-        prompt_format="tokenizer",
-    )
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    torch.manual_seed(0)
-    ConvLlavaForConditionalGeneration(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
+    for part in tiny_model(tie_word_embeddings=True):
+        part.save_pretrained(folder)
     return folder
 
 

@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import nn
 from transformers import ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
 from convllava import compat
-from convllava.model import build_nano_processor
+from convllava.model import (
+    ConvLlavaForConditionalGeneration,
+    ConvLlavaVisionConfig,
+    ConvLlavaVisionModel,
+    build_nano_processor,
+    nano,
+)
 
 
 def names(library: str, name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -51,6 +58,12 @@ def test_reports_weight_changes() -> None:
     before = module.reports
     around.load_state_dict(copy.deepcopy(around.state_dict()))
     assert module.reports > before, "no report of loaded weights"
+
+
+@names("transformers", "PreTrainedModel._from_config")
+def test_from_config() -> None:
+    config = ConvLlavaVisionConfig(depths=[1], hidden_sizes=[4], dtype="bfloat16")
+    assert compat.from_config(ConvLlavaVisionModel, config).dtype == torch.bfloat16
 
 
 @names("transformers", "ProcessorMixin._merge_kwargs")
@@ -143,3 +156,23 @@ def test_onednn_int8_linear() -> None:
         values, 1.0, 0, pack(weight, [4, 8]), ones, zeros, torch.zeros(6), 1.0, 0, torch.float32, "none", [], ""
     )
     torch.testing.assert_close(found, values.float() @ weight.float().T)
+
+
+@names("transformers", "PreTrainedModel._init_weights or the mark _is_hf_initialized")
+def test_initialize_weights() -> None:
+    with torch.device("meta"):
+        model = ConvLlavaForConditionalGeneration(nano())
+    linear = model.model.multi_modal_projector.to_empty(device="cpu").linear_1
+    with torch.no_grad():
+        linear.weight.fill_(torch.nan)
+    compat.initialize_weights(model, linear)
+    assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.1)
+    assert not linear.bias.any()
+
+
+@names("accelerate", "GradientState._set_sync_gradients")
+def test_set_gradient_sync() -> None:
+    accelerator = Accelerator(cpu=True)
+    for is_last in (False, True):
+        compat.set_gradient_sync(accelerator, is_last)
+        assert accelerator.sync_gradients == is_last

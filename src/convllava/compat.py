@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 
 class ReportsWeightChanges:
@@ -34,6 +36,15 @@ class ReportsWeightChanges:
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.weights_will_change()
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
+
+
+def from_config(model_class: Any, config: Any) -> Any:
+    """Return a new model of a given class in the dtype and with the attention implementation of its config.
+
+    Borrows ``PreTrainedModel._from_config`` (transformers 5.16 to 5.23). Awaited: ``AutoModel.from_config`` without
+    registration, or the same without the underscore.
+    """
+    return model_class._from_config(config)
 
 
 def merge_processor_kwargs(
@@ -174,3 +185,25 @@ def onednn_int8_linear() -> tuple[Callable[..., Any], Callable[..., Any]]:
     import torch
 
     return torch.ops.onednn.qlinear_prepack, torch.ops.onednn.qlinear_pointwise
+
+
+def initialize_weights(model: "PreTrainedModel", module: "torch.nn.Module") -> None:
+    """Give the parameters of one module of a model the values that the model's own initialization gives them.
+
+    Borrows ``PreTrainedModel._init_weights`` and the mark ``_is_hf_initialized`` (transformers 5.16 to 5.23):
+    parameters that ``to_empty`` has materialized carry the mark and would keep uninitialized memory. Awaited: a public
+    initialization of one module; ``init_weights()`` covers whole models only.
+    """
+    for parameter in module.parameters():
+        parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+    model._init_weights(module)
+
+
+def set_gradient_sync(accelerator: "Accelerator", is_last: bool) -> None:
+    """Tell accelerate whether the next backward pass is the last one before the optimizer step.
+
+    Borrows ``GradientState._set_sync_gradients`` (accelerate 1.15), from which DeepSpeed's engine learns where
+    gradient accumulation ends. ``Accelerator.accumulate`` sets it too, but divides the loss by the number of
+    micro-batches, and ours is divided by the tokens of the global batch already. Awaited: a public setter.
+    """
+    accelerator.gradient_state._set_sync_gradients(is_last)

@@ -138,11 +138,12 @@ def test_save_and_auto_classes_round_trip(tmp_path: Path) -> None:
     expected = model(**batch).logits
     again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     assert isinstance(again, ConvLlavaForConditionalGeneration)
-    assert torch.equal(again(**batch).logits, expected)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    torch.testing.assert_close(again(**batch).logits, expected)  # weights of a file may be aligned differently
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), ConvLlavaProcessor)
     base = AutoModel.from_pretrained(tmp_path).eval()
     batch.pop("labels")
-    assert torch.equal(again.lm_head(base(**batch).last_hidden_state), expected)
+    torch.testing.assert_close(again.lm_head(base(**batch).last_hidden_state), expected)
     assert base.get_encoder("image") is base.vision_tower
     assert base.get_decoder() is base.language_model
 

@@ -12,9 +12,9 @@ from training_runs import write_recipe
 
 from convllava.inference import load_pretrained
 from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
-from convllava.train.arguments import split_batch
-from convllava.train.log_file import LOG_FILE, read_log
-from convllava.train.setup import build_share
+from convllava.train.callbacks import LOG_FILE, read_log
+from convllava.train.data_loading import split_batch
+from convllava.train.model_setup import resolve_model
 
 
 def _overrides(out: Path, steps: int) -> list[str]:
@@ -112,7 +112,8 @@ def test_of_several_processes_that_share_a_model_one_holds_it(
     for part in load_pretrained(tiny_checkpoint, dtype=dtype):
         part.save_pretrained(start)
     recipe = load_recipe(write_recipe(tmp_path, start, engine="fsdp2"))
-    first, other = (build_share(recipe, rank)[0] for rank in (0, 1))
+    resolved = resolve_model(recipe)
+    first, other = (resolved.load_on_rank(rank) for rank in (0, 1))
     assert {name: (value.shape, value.dtype) for name, value in first.state_dict().items()} == {
         name: (value.shape, value.dtype) for name, value in other.state_dict().items()
     }

@@ -94,7 +94,7 @@ def test_the_memory_in_the_recipes_adds_up(repository: Path) -> None:
     import torch
 
     from convllava.model import ConvLlavaForConditionalGeneration, preset
-    from convllava.train.lora import put_adapters
+    from convllava.train.lora import add_adapters
 
     recipe = load_recipe(repository / "recipes" / "lora" / "24gb.yaml")
     with torch.device("meta"):
@@ -106,7 +106,7 @@ def test_the_memory_in_the_recipes_adds_up(repository: Path) -> None:
     layers, tower = billions("model.language_model.layers."), billions("model.vision_tower.")
     ends, projector = billions("model.language_model.embed", "lm_head"), billions("model.multi_modal")
     assert (round(layers, 3), round(ends, 3), round(tower, 3), round(projector, 3)) == (6.476, 0.262, 0.669, 0.029)
-    adapted = put_adapters(model, recipe)
+    adapted = add_adapters(model, recipe)
     adapters = sum(weight.numel() for name, weight in adapted.named_parameters() if ".lora_" in name) / 1e9
     assert round(adapters, 3) == 0.160 == round(32 * 78_080 * 64 / 1e9, 3)
     kept = 33 * 2048 * 4096 * 2 + 2048 * (4 * 11008 + 8 * 4096) * 2 + 2048 * 32001 * 12 + 384 * 384 * 768 * 2 * 3

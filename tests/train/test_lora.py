@@ -12,8 +12,8 @@ from training_runs import logged, write_recipe
 from convllava.cli.main import main
 from convllava.inference import load_pretrained
 from convllava.train import load_recipe, train
-from convllava.train.lora import put_adapters
-from convllava.train.setup import build
+from convllava.train.lora import add_adapters
+from convllava.train.model_setup import resolve_model
 
 BOTH = "{language_model: {rank: 8, alpha: 16}, vision_tower: {rank: 4, alpha: 8, from_stage: 4}, dropout: 0.1}"
 SHORT = ["max_steps=6", "save_every=2", "learning_rate=1e-2"]
@@ -40,8 +40,8 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
 
 def test_adapters_and_projector_train_and_nothing_else(recipe: Path) -> None:
     chosen = load_recipe(recipe, [*SHORT, f"lora={BOTH}"])
-    model, _ = build(chosen)
-    adapted = put_adapters(model, chosen)
+    model = resolve_model(chosen).load()
+    adapted = add_adapters(model, chosen)
     trained = {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
     adapters = {name for name in trained if ".lora_" in name}
     assert all("multi_modal_projector.modules_to_save" in name for name in trained.keys() - adapters)

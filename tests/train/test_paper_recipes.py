@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from convllava.data import catalog
-from convllava.train import recipe as recipes
-from convllava.train.recipe import Recipe, load_recipe
+from convllava.train import Recipe, load_recipe, recipe_files
 
 LCS, PT, MIX = ["lcs-558k"], ["sharegpt4v-pt"], ["llava-mix-665k"]
 CAPTIONS = ["sharegpt4v-pt", "sharegpt4v", "allava-caption-laion", "allava-caption-vflan"]
@@ -252,14 +251,14 @@ def _doubled(values: Any, place: tuple[Any, ...]) -> Any:
 
 def test_no_number_of_the_recipes_can_change_unnoticed(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each number in each file is changed in turn, and some row must then differ from the paper."""
-    parsed = {path.resolve(): recipes._parse(path) for path in paper.rglob("*.yaml")}
+    parsed = {path.resolve(): recipe_files.parse_file(path) for path in paper.rglob("*.yaml")}
     read: list[Path] = []
 
     def parse(path: Path) -> dict[str, Any]:
         read.append(path.resolve())
         return deepcopy(parsed[path.resolve()])
 
-    monkeypatch.setattr(recipes, "_parse", parse)
+    monkeypatch.setattr(recipe_files, "parse_file", parse)
     users: dict[Path, list[tuple[str, int]]] = {path: [] for path in parsed}
     for row in ROWS:
         for number, name in enumerate(_files(row)):

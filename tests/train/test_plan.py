@@ -16,10 +16,10 @@ from convllava.data import catalog
 from convllava.model import vision_convllava
 from convllava.train import load_chain, load_recipe, plan, share_of_full_rate
 from convllava.train.plan import Plan
+from convllava.train.plan.flops import flows, sample_flops
+from convllava.train.plan.memory import activation_bytes
 from convllava.train.recipe import Recipe
 from convllava.train.stages import set_trainable
-from convllava.train.training_flops import flows, sample_flops
-from convllava.train.training_memory import activation_bytes
 
 A800_MEMORY = 80e9
 

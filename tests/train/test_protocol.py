@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from convllava.train import Recipe, load_recipe, train
-from convllava.train.setup import build
+from convllava.train.model_setup import resolve_model
 
 STEPS = 12
 SMALL = [
@@ -62,7 +62,7 @@ def test_the_loss_falls_in_foundation_and_pretrain(runs: dict[str, Path]) -> Non
 
 
 def test_encoder_moves_the_encoder_alone_and_leaves_no_head(runs: dict[str, Path]) -> None:
-    start, _ = build(load_recipe(runs["0_encoder"] / "recipe.yaml"))
+    start = resolve_model(load_recipe(runs["0_encoder"] / "recipe.yaml")).load()
     trained = load_file(runs["0_encoder"] / "model.safetensors")
     still = {name for name, tensor in start.state_dict().items() if torch.equal(trained.get(name, tensor), tensor)}
     assert all(name.startswith("model.vision_tower.") for name in set(trained) - still)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convllava.train import load_recipe, write_recipe
-from convllava.train.recipe import load_chain
+from convllava.train.recipe_files import load_chain
 
 MINIMAL = """
 training_stage: foundation

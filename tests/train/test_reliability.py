@@ -13,7 +13,7 @@ from training_runs import STEPS, Run, killed_and_resumed, logged, write_recipe
 from convllava.data.batching import EncodedDataset
 from convllava.train import NonFiniteLossError, load_recipe, train
 from convllava.train.checkpoints import STAGING, SavingError, last_checkpoint
-from convllava.train.trainer import WorkerDiedError
+from convllava.train.data_loading import WorkerDiedError
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
 
     try:
-        with pytest.raises(SavingError, match=r"cannot save checkpoint-6 in .*checkpoint-3 is whole: go on .*--resume"):
+        with pytest.raises(SavingError, match=r"cannot save checkpoint-6 in .*checkpoint-3 is complete: .*--resume"):
             train(load_recipe(recipe, [f"output_dir={out}"]), on_log=limit_writes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
@@ -79,7 +79,7 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before_it(
     recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between any two files of a checkpoint: what has no name yet does not count."""
-    import convllava.train.trainer as trainer
+    import convllava.train.loop as loop
 
     class Killed(BaseException):
         """Stands in for SIGKILL: nothing of ours may catch it."""
@@ -89,8 +89,8 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before_it(
             (output_dir / STAGING / name / "trainer_state.json").write_text("{")
             raise Killed
 
-    publish = trainer.publish_checkpoint
-    monkeypatch.setattr(trainer, "publish_checkpoint", lambda out, name: die(out, name) or publish(out, name))
+    publish = loop.publish_checkpoint
+    monkeypatch.setattr(loop, "publish_checkpoint", lambda out, name: die(out, name) or publish(out, name))
     out = tmp_path / "run"
     with pytest.raises(Killed):
         train(load_recipe(recipe, [f"output_dir={out}"]))
@@ -134,7 +134,7 @@ def test_a_worker_that_dies_is_reported_with_its_sample(
         return row
 
     monkeypatch.setattr(EncodedDataset, "__getitem__", deadly)
-    with pytest.raises(WorkerDiedError, match=r"a data worker died while it made sample sample-7:"):
+    with pytest.raises(WorkerDiedError, match=r"a data worker died while it loaded sample sample-7:"):
         train(load_recipe(recipe, [f"output_dir={tmp_path / 'run'}", "num_workers=1", "max_steps=12"]))
 
 

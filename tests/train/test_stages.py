@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from convllava.model import ConvLlavaForConditionalGeneration, preset
-from convllava.train.parameter_groups import parameter_groups
 from convllava.train.recipe import Recipe
-from convllava.train.stages import set_trainable
+from convllava.train.stages import parameter_groups, set_trainable
 
 
 def _recipe(**values: object) -> Recipe:

@@ -8,8 +8,8 @@ import pytest
 from training_runs import SHAPES, STEPS, logged, write_recipe
 
 from convllava.train import load_recipe, train
-from convllava.train.meter import Meter
 from convllava.train.report import write_report
+from convllava.train.throughput import ThroughputMeter
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +118,9 @@ def test_the_page_of_hostile_text_and_of_a_short_run(tmp_path: Path) -> None:
 
 
 def test_entries_of_one_name_are_counted_apart() -> None:
-    meter = Meter(3)
-    meter.count({"image_sizes": [(64, 64)] * 3}, [0, 2, 2])
-    figures = meter.read(meter.local_sums(), 1, ["line", "scene", "line"])
+    meter = ThroughputMeter(["line", "scene", "line"])
+    meter.count(3, [0, 2, 2])
+    figures = meter.read(meter.local_sums(0.0), 1)
     assert {key: value for key, value in figures.items() if "drawn" in key} == {
         "drawn/line": 1,
         "drawn/scene": 0,

@@ -67,12 +67,12 @@ def _model_parts(model: str) -> "tuple[ConvLlavaConfig, ConvLlavaProcessor]":
 
 
 def _recipe_parts(recipe: "Recipe", what: str) -> "tuple[ConvLlavaConfig, ConvLlavaProcessor]":
-    from ..train.setup import outline
+    from ..train.model_setup import resolve_model
 
-    model, processor = outline(recipe)
-    if processor is None:
+    resolved = resolve_model(recipe, fetch=False)
+    if resolved.processor is None:
         raise ValueError(f"{what} starts from {recipe.init_from}, which is missing; name a model with --model")
-    return model.config, processor
+    return resolved.config, resolved.processor
 
 
 def _file(path: str, image_folder: Path | None) -> "NamedSource":
@@ -94,7 +94,7 @@ def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
 
 def _entry_source(entry: "DataEntry") -> "RecordSource":
     from ..data.sharded import is_sharded
-    from ..train.recipe_data import open_entry
+    from ..train.data_loading import open_entry
 
     # Shards are read in place: storing them only to look at them would take their size again on the disk.
     streaming = True if entry.path is not None and is_sharded(entry.path) else None

@@ -1,13 +1,16 @@
-"""Recipes, the three training stages and the engine that runs them."""
+"""Recipes, the three training stages and the loop that runs them."""
 
-from .engine import train
+from .callbacks import Callback, Progress
+from .loop import NonFiniteLossError, train
 from .plan import Plan, plan, share_of_full_rate
-from .recipe import Recipe, load_chain, load_recipe, write_recipe
-from .trainer import NonFiniteLossError
+from .recipe import Recipe
+from .recipe_files import load_chain, load_recipe, write_recipe
 
 __all__ = [
+    "Callback",
     "NonFiniteLossError",
     "Plan",
+    "Progress",
     "Recipe",
     "load_chain",
     "load_recipe",

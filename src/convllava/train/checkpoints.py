@@ -1,27 +1,45 @@
-"""Checkpoints that are whole or absent, whatever ends the process that writes them.
+"""Checkpoints that are complete or absent, whatever ends the process that writes them.
 
-Everything is written into a folder beside them, forced to the disk, and only then given its name. What a kill or a
-full disk leaves behind is thrown away by the next start.
+A checkpoint is written into a staging folder, synced to the disk and only then renamed. What a kill or a full disk
+leaves behind is removed by the next start. A trained model is read back after it was saved.
 """
 
+import logging
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
+
+from ..inference import load_pretrained
+from ..model import ConvLlavaForConditionalGeneration
+
+logger = logging.getLogger(__name__)
 
 STAGING = ".saving"
-"""Folder inside ``output_dir`` for what is not yet whole, or no longer wanted."""
+"""Folder inside ``output_dir`` for files that are not complete yet, or no longer wanted."""
 
 KEPT = 2
-"""Checkpoints kept: the newest and the one before it."""
+"""Number of checkpoints kept: the newest and the one before it."""
 
 WEIGHTS_LAST = (".safetensors", ".index.json")
-"""A folder without its weights is plainly no model; so they are put in place after all else."""
+"""Files that are put in place last: a folder without its weights is recognizably no model."""
 
 PREFIX = "checkpoint-"
+SCHEDULER_FILE = "scheduler.pt"
+
+MAX_DIFFERENCE = 1e-5
+"""Allowed difference of logits on one device: only the order of a few sums may differ."""
+
+MAX_DIFFERENCE_ACROSS_DEVICES = 2e-2
+"""Allowed share of the largest logit when the model is on a GPU and the one read back on the CPU, where memory is
+larger: matrix products round differently."""
 
 
 class SavingError(ValueError):
@@ -34,7 +52,7 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the optimizer steps that a checkpoint was taken after."""
+    """Return the number of optimizer steps before a checkpoint."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
@@ -44,18 +62,18 @@ def discard_unfinished(output_dir: Path) -> None:
 
 
 def publish_checkpoint(output_dir: Path, name: str) -> None:
-    """Give a checkpoint written in the staging folder its name, then remove the oldest ones."""
+    """Rename a checkpoint out of the staging folder, then remove the oldest ones."""
     staged, final = output_dir / STAGING / name, output_dir / name
     _sync(staged)
-    _remove(output_dir, final)  # of a run that had gone on from an older one
+    _remove(output_dir, final)  # left by a run that had resumed from an older one
     staged.rename(final)
-    _sync_folder(output_dir)
+    _sync_file(output_dir)
     for old in sorted(_checkpoints(output_dir), key=step_of)[:-KEPT]:
         _remove(output_dir, old)
 
 
 def publish_model(output_dir: Path, name: str) -> None:
-    """Move the files of a model written in the staging folder into ``output_dir`` itself, the weights last."""
+    """Move the files of a model from the staging folder into ``output_dir`` itself, the weights last."""
     staged = output_dir / STAGING / name
     _sync(staged)
     for file in sorted(staged.iterdir(), key=lambda file: (file.name.endswith(WEIGHTS_LAST), file.name)):
@@ -63,15 +81,15 @@ def publish_model(output_dir: Path, name: str) -> None:
             _remove(output_dir, output_dir / file.name)
         file.replace(output_dir / file.name)
     staged.rmdir()
-    _sync_folder(output_dir)
+    _sync_file(output_dir)
 
 
 @contextmanager
 def explained_failure(output_dir: Path, what: str) -> Iterator[None]:
-    """Turn the errors that a failed write has in torch, safetensors and Python into one line that says what is left.
+    """Replace the errors of a failed write by one line that names the checkpoint to resume from.
 
     Raises:
-        SavingError: With what stopped the writing, the room on the disk and the checkpoint to go on from.
+        SavingError: Names the reason, the free space on the disk and the last complete checkpoint.
     """
     try:
         yield
@@ -79,10 +97,65 @@ def explained_failure(output_dir: Path, what: str) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0]
         free = shutil.disk_usage(output_dir).free / 1e9
         last = last_checkpoint(output_dir)
-        left = f"{last.name} is whole: go on from it with --resume" if last else "there is no checkpoint before it"
+        left = f"{last.name} is complete: resume from it with --resume" if last else "there is no checkpoint before it"
         raise SavingError(
             f"cannot save {what} in {output_dir} ({reason}; {free:.1f} GB are free there); {left}"
         ) from error
+
+
+def save_random_state(folder: Path, rank: int) -> None:
+    """Save the states of this process's random number generators."""
+    name, keys, *position = np.random.get_state()
+    state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *position), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    torch.save(state, folder / f"random_state_{rank}.pt")
+
+
+def load_random_state(folder: Path, rank: int) -> None:
+    """Restore the states of this process's random number generators, if as many processes saved the checkpoint."""
+    file = folder / f"random_state_{rank}.pt"
+    if not file.exists():
+        logger.warning("%s was saved by fewer processes: random numbers of process %d start afresh", folder, rank)
+        return
+    state = torch.load(file, weights_only=True)
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@torch.no_grad()
+def logits_of(model: ConvLlavaForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
+    """Return the logits (N, positions, vocabulary) of a batch, in float32 on the CPU."""
+    model = model.eval()
+    inputs = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
+    return model(**inputs, use_cache=False).logits.float().cpu()
+
+
+def check_same_logits(expected: Tensor, batch: dict[str, Tensor], folder: Path, dtype: torch.dtype) -> None:
+    """Load a saved model and compare its logits with those of the model in memory.
+
+    Args:
+        expected: Logits (N, positions, vocabulary) of the model in memory.
+        batch: Inputs that they were computed from.
+        folder: Folder of the saved model.
+        dtype: Dtype of the model in memory.
+
+    Raises:
+        RuntimeError: The logits differ by more than rounding.
+    """
+    reloaded, _ = load_pretrained(folder, dtype=dtype, device="cpu")
+    difference = (expected - logits_of(reloaded, batch)).abs().max().item()
+    on_gpu = torch.cuda.is_available()
+    allowed = MAX_DIFFERENCE_ACROSS_DEVICES * float(expected.abs().max()) if on_gpu else MAX_DIFFERENCE
+    if not difference <= allowed:
+        raise RuntimeError(
+            f"the model read back from {folder} differs from the one in memory: logits by {difference:.2e}, more than "
+            f"{allowed:.0e}"
+        )
+    logger.info("read back %s: logits differ by %.1e at most", folder, difference)
 
 
 def _checkpoints(output_dir: Path) -> list[Path]:
@@ -90,7 +163,7 @@ def _checkpoints(output_dir: Path) -> list[Path]:
 
 
 def _remove(output_dir: Path, folder: Path) -> None:
-    """Remove a folder; until it is gone it has no name by which it could be taken for a whole one."""
+    """Remove a folder, renamed first so that an interrupted removal is not taken for a complete checkpoint."""
     if not folder.exists():
         return
     doomed = output_dir / STAGING / f"old-{folder.name}"
@@ -102,12 +175,12 @@ def _remove(output_dir: Path, folder: Path) -> None:
 def _sync(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            _sync_folder(path)
-    _sync_folder(folder)
+            _sync_file(path)
+    _sync_file(folder)
 
 
-def _sync_folder(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+def _sync_file(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

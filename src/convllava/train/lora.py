@@ -1,73 +1,91 @@
-"""LoRA and QLoRA: adapters in place of a part's own weights, saved as adapters and as a whole model."""
+"""LoRA and QLoRA: adapters trained instead of the weights, saved both as an adapter and as a merged model."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..inference import load_pretrained
 from ..inference.adapters import LANGUAGE_MODEL_LAYERS, add_adapter, load_adapter, merge_adapter, save_adapter
-from ..model import ConvLlavaForConditionalGeneration, ConvLlavaVisionConfig
-from .options import LoraOptions, TowerAdapter
-from .recipe import Recipe
-from .setup import set_options
+from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionConfig
+from .recipe import LoraOptions, Recipe, TowerAdapter
 from .stages import TRAINING_STAGES
 
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
 ADAPTER_FOLDER = "adapter"
-"""Inside ``output_dir``: what ``--adapter`` takes."""
+"""Folder of the adapter inside ``output_dir``, as ``--adapter`` takes it."""
 
 
-def put_adapters(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> Any:
-    """Return a ``PeftModel`` that trains the recipe's adapters, and the projector where its training stage does.
+def add_adapters(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> "PeftModel":
+    """Wrap a model so that the recipe's adapters are trained, and the projector if its training stage updates it.
 
-    The trained parameters are float32, whatever the frozen ones are.
+    The trained parameters are float32, whatever the dtype of the frozen ones.
 
     Raises:
-        ValueError: When the recipe asks for what adapters cannot do, or for stages that the encoder does not have.
+        ValueError: The recipe asks for an encoder stage that does not exist or cannot have adapters.
     """
-    assert recipe.lora is not None
-    _check(model, recipe)
-    adapted = add_adapter(model, _peft_config(model, recipe.lora, recipe.training_stage))
+    lora = _options(recipe)
+    _check_tower(model, lora)
+    adapted = add_adapter(model, _peft_config(model, lora, recipe.training_stage))
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
 
 
-def save_adapted(
-    adapted: Any, recipe: Recipe, processor: Any, folder: Path
-) -> ConvLlavaForConditionalGeneration | None:
-    """Save the adapter and, unless the recipe says otherwise, the model with it merged, which is returned.
+def load_adapter_weights(adapted: "PeftModel", folder: Path) -> None:
+    """Load the adapters of a checkpoint into a model that has some of the same shapes."""
+    adapted.load_adapter(str(folder), adapted.active_adapter, is_trainable=True)
 
-    A quantized base is read again in full: the adapter is added to the weights it stands for.
+
+def save_adapters(
+    adapted: "PeftModel",
+    recipe: Recipe,
+    processor: ConvLlavaProcessor,
+    folder: Path,
+    load_unquantized: Callable[[], ConvLlavaForConditionalGeneration],
+) -> ConvLlavaForConditionalGeneration | None:
+    """Save the adapters and, unless the recipe's ``lora.merge`` is false, the model with the adapters merged.
+
+    Args:
+        adapted: The trained model with its adapters.
+        recipe: The recipe.
+        processor: Saved with both.
+        folder: Folder of the merged model; the adapters are in ``adapter`` inside it.
+        load_unquantized: Loads the base again, to merge the adapters into it, if the frozen weights are quantized.
+
+    Returns:
+        The merged model, or None.
     """
-    assert recipe.lora is not None and recipe.init_from is not None
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    if recipe.lora.quantize is not None:
+    lora = _options(recipe)
+    if lora.quantize is not None:
         adapted.save_pretrained(str(folder / ADAPTER_FOLDER))
-        base, _ = load_pretrained(recipe.init_from, dtype=dtype, device="cpu")
-        set_options(base.config, processor, recipe)
-        adapted = load_adapter(base, folder / ADAPTER_FOLDER)
-    save_adapter(adapted, folder / ADAPTER_FOLDER)  # with a sketch of its base, in full precision
+        adapted = load_adapter(load_unquantized(), folder / ADAPTER_FOLDER)
+    save_adapter(adapted, folder / ADAPTER_FOLDER)  # with the sketch of the unquantized base
     processor.save_pretrained(folder / ADAPTER_FOLDER)
-    if not recipe.lora.merge:
+    if not lora.merge:
         return None
-    merged = merge_adapter(adapted).to(dtype)
+    merged = merge_adapter(adapted).to(torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32)
     merged.save_pretrained(folder)
     processor.save_pretrained(folder)
     return merged
 
 
-def _peft_config(model: ConvLlavaForConditionalGeneration, lora: LoraOptions, training_stage: str) -> Any:
+def _options(recipe: Recipe) -> LoraOptions:
+    assert recipe.lora is not None, "only recipes with lora get here"
+    return recipe.lora
+
+
+def _peft_config(model: ConvLlavaForConditionalGeneration, lora: LoraOptions, training_stage: str) -> "LoraConfig":
     from peft import LoraConfig
 
     targets, ranks, alphas = [], {}, {}
     if lora.language_model is not None:
         targets.append(LANGUAGE_MODEL_LAYERS)
-        ranks[LANGUAGE_MODEL_LAYERS], alphas[LANGUAGE_MODEL_LAYERS] = (
-            lora.language_model.rank,
-            lora.language_model.alpha,
-        )
+        ranks[LANGUAGE_MODEL_LAYERS] = lora.language_model.rank
+        alphas[LANGUAGE_MODEL_LAYERS] = lora.language_model.alpha
     if lora.vision_tower is not None:
         pattern = _tower_pattern(model.config.vision_config, lora.vision_tower)
         targets.append(pattern)
@@ -90,9 +108,8 @@ def _tower_pattern(config: ConvLlavaVisionConfig, adapter: TowerAdapter) -> str:
     return rf"model\.vision_tower\.encoder\.stages\.({stages})\.layers\.\d+\.(pwconv1|pwconv2)"
 
 
-def _check(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> None:
-    lora, config = recipe.lora, model.config.vision_config
-    assert lora is not None
+def _check_tower(model: ConvLlavaForConditionalGeneration, lora: LoraOptions) -> None:
+    config: Any = model.config.vision_config
     if lora.vision_tower is None:
         return
     if not isinstance(config, ConvLlavaVisionConfig):

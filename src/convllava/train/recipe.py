@@ -1,40 +1,33 @@
-"""Recipes: a training run as a YAML file, checked whole before anything starts.
+"""The recipe: a training run as typed values, checked before anything starts.
 
-A recipe may start from others (``extends: other.yaml``, or a list of which the later win): mappings are merged,
-everything else replaced. It may follow another one (``after: other.yaml``): then it starts from what that one
-leaves in its ``output_dir``, or from the ``init_from`` that it names, which must be a model of the same architecture
-(``model`` is then known, whatever was inherited). Paths to files and folders inside a
-recipe are relative to where the command is run; ``extends`` and ``after`` are relative to the recipe itself.
+``recipe_files`` reads it from YAML. Paths to files and folders are relative to the folder where the command runs.
 """
 
-from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from .options import FeatureCache, LoraOptions, SampleAnswers, check_options
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Immutable settings that reject unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class AppendStages(_Strict):
-    """Fresh encoder stages: layers and channels of each."""
+class AppendStages(Strict):
+    """Freshly initialized encoder stages: number of layers and channels of each."""
 
     depths: list[int]
     hidden_sizes: list[int]
 
 
-class Architecture(_Strict):
-    """What a model consists of: a preset's parts, and encoder stages put behind those of the preset.
+class Architecture(Strict):
+    """A model's architecture: a preset, and encoder stages appended to those of the preset.
 
-    A preset's name alone means the preset as it is.
+    A string means the preset of this name, without further stages.
     """
 
     preset: str
@@ -46,23 +39,23 @@ class Architecture(_Strict):
         return {"preset": value} if isinstance(value, str) else value
 
 
-class Parts(_Strict):
-    """A vision encoder and a language model, each a directory, file or hub id, to be joined by a fresh projector."""
+class Parts(Strict):
+    """A vision encoder and a language model, each a directory, file or hub id, joined by a fresh projector."""
 
     vision_tower: str
     language_model: str
 
 
-class ReportedCost(_Strict):
-    """What somebody else's run of this protocol took.
+class ReportedCost(Strict):
+    """The published cost of running this protocol elsewhere.
 
     Attributes:
-        hours: Wall-clock time.
-        devices: How many there were.
-        device: Which.
-        device_tflops: Peak rate of one in bfloat16, dense, as its maker states it.
-        training_stages: What was run in that time.
-        source: Where it is told.
+        hours: Wall-clock time in hours.
+        devices: Number of devices.
+        device: Name of the device.
+        device_tflops: Peak rate of one device in bfloat16, dense, as its vendor states it.
+        training_stages: Training stages covered by ``hours``.
+        source: Publication that reports the figures.
     """
 
     hours: float = Field(gt=0)
@@ -73,14 +66,14 @@ class ReportedCost(_Strict):
     source: str
 
 
-class DataEntry(_Strict):
+class DataEntry(Strict):
     """One source of a mixture: a data set by name, or a LLaVA JSON or JSONL file or shards by path.
 
-    ``streaming`` reads shards (parquet, WebDataset) where they lie instead of storing them first.
+    ``streaming`` reads shards (parquet, WebDataset) in place instead of storing them first.
     """
 
     name: str | None = None
-    path: Path | str | None = None  # text stays text: a path would spoil a URL
+    path: Path | str | None = None  # a URL stays text: Path would merge its slashes
     image_folder: Path | None = None
     data_root: Path | None = None
     weight: float = Field(default=1.0, gt=0)
@@ -90,50 +83,137 @@ class DataEntry(_Strict):
     streaming: bool | None = None
 
 
-class ImageOptions(_Strict):
-    """How images are shown; what is left out stays as the checkpoint has it."""
+class ImageOptions(Strict):
+    """Preprocessing of images; options that are not set keep the checkpoint's values."""
 
     aspect_ratio: Literal["pad", "native"] | None = None
     resolution: int | None = Field(default=None, gt=0)
     max_visual_tokens: int | None = Field(default=None, gt=0)
 
 
-class Recipe(_Strict):
+class LanguageAdapter(Strict):
+    """Low-rank adapters on every matrix of the language model's layers; ``alpha / rank`` scales them."""
+
+    rank: int = Field(default=128, gt=0)
+    alpha: int = Field(default=256, gt=0)
+
+
+class TowerAdapter(Strict):
+    """Low-rank adapters on both pointwise matrices of each encoder layer, from stage ``from_stage`` on."""
+
+    rank: int = Field(default=32, gt=0)
+    alpha: int = Field(default=64, gt=0)
+    from_stage: int = Field(default=1, ge=1)
+
+
+class LoraOptions(Strict):
+    """Low-rank adapters that are trained instead of the weights themselves (Hu et al., 2021).
+
+    Attributes:
+        language_model: Adapters of the language model; without them it stays frozen.
+        vision_tower: Adapters of the vision encoder; without them it stays frozen.
+        dropout: Dropout on the adapters' inputs.
+        quantize: Format of the language model's frozen matrices in memory: 4 bits (QLoRA; Dettmers et al., 2023).
+        merge: Whether to save the model with the adapters merged into its weights as well.
+    """
+
+    language_model: LanguageAdapter | None = None
+    vision_tower: TowerAdapter | None = None
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    quantize: Literal["nf4"] | None = None
+    merge: bool = True
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> "LoraOptions":
+        if self.language_model is None and self.vision_tower is None:
+            raise ValueError("give lora at least one of language_model and vision_tower")
+        return self
+
+
+class SamplePrompt(Strict):
+    """A question that is asked repeatedly during training, about an image or about none."""
+
+    question: str
+    image: Path | None = None
+
+
+class SampleAnswers(Strict):
+    """Answers generated during training, which show the progress.
+
+    Attributes:
+        every: Steps between two rounds of answers.
+        prompts: Questions; the first questions of the first ``count`` samples by default.
+        count: Number of samples whose questions are asked if there are no ``prompts``.
+        max_new_tokens: Maximum length of an answer in tokens.
+    """
+
+    every: int = Field(gt=0)
+    prompts: list[SamplePrompt] = []
+    count: int = Field(default=4, gt=0)
+    max_new_tokens: int = Field(default=64, gt=0)
+
+
+class FeatureCache(Strict):
+    """Features of a frozen encoder, cached on disk so that each image is encoded once.
+
+    Attributes:
+        folder: Folder of the cache; runs with the same encoder may share it.
+        limit_gb: Maximum size; a run whose estimate exceeds it is rejected.
+    """
+
+    folder: Path
+    limit_gb: float = Field(gt=0)
+
+
+class Recipe(Strict):
     """Everything that determines a training run.
 
     Attributes:
-        model: What the model is before ``append_stages``. Alone: a preset to train from scratch.
-        init_from: A checkpoint to go on from; it must be what ``model`` says, where that is given.
-        init_from_parts: Instead of it, an encoder and a language model that have not met yet; needs ``model``.
-        append_stages: Fresh encoder stages put behind the checkpoint's.
-        training_stage: A row of ``train.stages.TRAINING_STAGES``.
+        training_stage: Name of a row of ``stages.TRAINING_STAGES``.
+        data: Sources of the mixture.
+        learning_rate: Peak rate of every parameter that ``learning_rates`` does not match.
+        output_dir: Folder of the trained model, its checkpoints and its log.
+        model: Architecture before ``append_stages``. Without a checkpoint, a preset to train from scratch.
+        init_from: Checkpoint to start from; its architecture must be ``model``, if that is set.
+        init_from_parts: Separate vision encoder and language model to start from instead; needs ``model``.
+        data_root: Folder of the data sets known by name; the environment variable CONVLLAVA_DATA by default.
+        append_stages: Fresh encoder stages appended to those of the checkpoint.
         train_from_stage: First encoder stage that ``pretrain`` updates, counted from 1, its downsampling included.
-        train_last_layers: Instead of it: that many encoder layers from the end; 0 keeps the encoder frozen.
-        data: The mixture.
-        data_root: Folder of the data sets known by name; by default the environment variable CONVLLAVA_DATA.
-        learning_rate: Peak of every parameter that ``learning_rates`` ({regular expression: rate}) does not match.
-        global_batch_size: Samples an update, whatever the number of devices.
-        per_device_batch_size: Samples one device holds at a time; gradients accumulate up to the global size.
-        groups_per_update: Groups of rows of like shapes that make up the global batch. 1 pads least; with more, one
-            update mixes the kinds of samples, and a device should take at most a group at a time.
-        epochs, max_steps: One of the two. With ``max_steps`` the sources share the samples by weight.
-        stop_after_steps: End early, on the schedule of ``max_steps``.
-        stop_after_minutes: End early too once a call has trained for so long, with a checkpoint to go on from.
-        lr_scheduler: Any name that transformers knows.
-        precision: bfloat16 keeps float32 master weights.
-        max_length: Longest row in tokens.
-        on_bad_sample: "stop": a sample that cannot be used ends the run. "skip": it is left out, and listed.
-        save_every, log_every: Steps between checkpoints (kept: the last two) and log lines.
-        train_language_layers: Only that many of the language model's last layers, and its last norm, are updated.
-        lora: Adapters in place of a part's own weights; belongs to ``instruct``.
-        engine: What several processes do: hold all of the model each (``ddp``), a share of it (``fsdp2``), or what
+        train_last_layers: Number of encoder layers from the end that ``pretrain`` updates instead; 0 freezes all.
+        learning_rates: Peak rates by regular expression over parameter names; the first match counts.
+        global_batch_size: Samples per optimizer step, over all devices.
+        per_device_batch_size: Samples per micro-batch; gradients accumulate up to the global batch size.
+        groups_per_update: Groups of samples of similar shape that make up a global batch. 1 pads least; more mix
+            different samples in each step, and a micro-batch should not exceed one group.
+        epochs: Passes over the data; exactly one of ``epochs`` and ``max_steps`` is set.
+        max_steps: Optimizer steps; the sources then share the samples by weight.
+        stop_after_steps: Step to stop after; the learning-rate schedule still spans the whole run.
+        stop_after_minutes: Minutes to stop after, with a checkpoint to resume from.
+        warmup_ratio: Share of the steps in which the learning rate rises linearly to its peak.
+        lr_scheduler: Schedule, by any name that ``transformers.get_scheduler`` knows.
+        weight_decay: Decay of parameters with two and more dimensions.
+        max_grad_norm: Norm to which gradients are clipped.
+        precision: Precision of computation; bfloat16 keeps float32 master weights.
+        activation_checkpointing: Whether to recompute activations in the backward pass instead of storing them.
+        prompt_format: Prompt format; the checkpoint's by default.
+        image: Preprocessing of images.
+        max_length: Maximum length of a sample in tokens, visual tokens included.
+        on_bad_sample: "stop" ends the run at a sample that cannot be used, "skip" leaves it out and lists it.
+        num_workers: Processes that load data; 0 loads in the training process.
+        save_every: Steps between checkpoints; the last two are kept.
+        log_every: Steps between log lines.
+        seed: Seed of fresh weights, data order and dropout.
+        train_language_layers: Number of last layers of the language model that are updated, with its final norm.
+        lora: Low-rank adapters, for ``instruct``.
+        engine: Distribution over several processes: replicated (``ddp``), sharded (``fsdp2``), or as
             ``deepspeed_config`` says.
-        packing: Lay short samples end to end in rows as long as the longest; the same loss with less padding.
-        torch_compile: Compile the layers; the same result within rounding, slower to start.
-        sample_answers: Questions that are asked while the model learns.
-        trackers: Where log lines go besides ``log.jsonl``; by default TensorBoard where it is installed.
-        feature_cache: Keep a frozen encoder's features on disk.
-        reported_costs: What the protocol took elsewhere; only shown beside the estimate.
+        deepspeed_config: DeepSpeed's JSON file.
+        packing: Whether to pack short samples into sequences as long as the longest: same loss, less padding.
+        torch_compile: Whether to compile the layers: same result within rounding, slower to start.
+        sample_answers: Questions to answer during training.
+        trackers: Destinations of log lines in addition to ``log.jsonl``; TensorBoard by default, if installed.
+        feature_cache: Cache of a frozen encoder's features.
+        reported_costs: Published costs of the protocol, which the dry run compares with its estimate.
     """
 
     training_stage: TrainingStage
@@ -183,7 +263,7 @@ class Recipe(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _share_data_root(cls, values: Any) -> Any:
-        """Hand the recipe's folder of data sets to every named one that has none of its own."""
+        """Give the recipe's ``data_root`` to every named source that has none."""
         root, entries = values.get("data_root"), values.get("data")
         if root is None or not isinstance(entries, list):
             return values
@@ -194,26 +274,26 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Recipe":
-        _has_a_start(self)
-        _exactly_one(self, "epochs", "max_steps")
+        _check_start(self)
+        _check_exactly_one(self, "epochs", "max_steps")
         if self.global_batch_size % self.groups_per_update:
             raise ValueError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of groups_per_update "
                 f"{self.groups_per_update}; change one of them"
             )
         if self.training_stage == "pretrain":
-            _exactly_one(self, "train_from_stage", "train_last_layers")
+            _check_exactly_one(self, "train_from_stage", "train_last_layers")
         elif self.train_from_stage is not None or self.train_last_layers is not None:
             raise ValueError(
                 "train_from_stage and train_last_layers belong to training_stage pretrain, "
                 f"not to {self.training_stage}"
             )
-        check_options(self)
+        _check_options(self)
         return self
 
     @property
     def architecture(self) -> Architecture | None:
-        """What is trained, appended stages included; None where only the checkpoint tells."""
+        """Architecture of the trained model, appended stages included; None if only the checkpoint states it."""
         if self.model is None or self.append_stages is None:
             return self.model
         before = self.model.append_stages or AppendStages(depths=[], hidden_sizes=[])
@@ -223,146 +303,61 @@ class Recipe(_Strict):
         )
         return Architecture(preset=self.model.preset, append_stages=appended)
 
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file, what it extends and follows, and ``key=value`` overrides (``image.resolution=512``).
-
-    Raises:
-        ValueError: For a missing file, an unknown key (names the nearest) or a value that does not fit.
-    """
-    values = _read(Path(path), seen=())
-    for override in overrides:
-        _apply(values, override)
-    _follow(values, seen=(Path(path).resolve(),))
-    return _validated(values, path)
+    @property
+    def trains_language_model(self) -> bool:
+        """Whether text is predicted; the stage ``encoder`` trains the encoder under a head of its own."""
+        return self.training_stage != "encoder"
 
 
-def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
-    """Read a recipe and those it follows (``after``), the first one first; the overrides are the last one's.
-
-    Raises:
-        ValueError: As :func:`load_recipe`.
-    """
-    chain = [load_recipe(path, overrides)]
-    while (previous := _read(Path(path), seen=()).get("after")) is not None:
-        path = previous
-        chain.insert(0, load_recipe(path))
-    return chain
-
-
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe with every value spelled out."""
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-
-
-def _validated(values: dict[str, Any], path: str | Path) -> Recipe:
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"recipe {path}: " + "; ".join(map(_explain, error.errors()))) from error
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Read a recipe with what it extends; ``after`` becomes a path from here."""
-    if path.resolve() in seen:
-        raise ValueError(f"recipe {path} extends itself, by way of {', '.join(map(str, seen))}")
-    own = _parse(path)
-    if isinstance(own.get("after"), str):
-        own["after"] = str(path.parent / own["after"])
-    bases = own.pop("extends", None) or []
-    values: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        values = _merge(values, _read(path.parent / base, (*seen, path.resolve())))
-    return _merge(values, own)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"no recipe {path}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"recipe {path} must be a mapping of keys to values")
-    return values
-
-
-def _follow(values: dict[str, Any], seen: tuple[Path, ...]) -> None:
-    """Turn ``after`` into what it means: the checkpoint to start from, and its architecture."""
-    after = values.pop("after", None)
-    if after is None:
-        return
-    if Path(after).resolve() in seen:
-        raise ValueError(f"recipe {after} comes after itself, by way of {', '.join(map(str, seen))}")
-    previous = _read(Path(after), seen=())
-    _follow(previous, seen=(*seen, Path(after).resolve()))
-    leaves = _validated(previous, after)
-    values.pop("init_from_parts", None)  # inherited from the recipe that the chain begins with
-    values.setdefault("init_from", str(leaves.output_dir))
-    if leaves.architecture is not None:
-        values["model"] = leaves.architecture.model_dump()
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_mappings else value
-    return merged
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ValueError(f"override {override!r} is not key=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise ValueError(f"override {override!r}: {parent!r} is not a mapping")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"override {override!r}: the value is not valid YAML ({reason}); quote what is text"
-        ) from error
-
-
-def _has_a_start(recipe: Recipe) -> None:
+def _check_start(recipe: Recipe) -> None:
     if recipe.init_from is not None and recipe.init_from_parts is not None:
         raise ValueError("give one of init_from and init_from_parts, not both")
     if recipe.model is None and recipe.init_from is None:
         raise ValueError("give model (a preset, to train from scratch; or what init_from_parts make) or init_from")
 
 
-def _exactly_one(recipe: Recipe, *names: str) -> None:
+def _check_exactly_one(recipe: Recipe, *names: str) -> None:
     given = [name for name in names if getattr(recipe, name) is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of {' and '.join(names)}, got {', '.join(given) or 'none'}")
 
 
-def _explain(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = get_close_matches(str(error["loc"][-1]), _keys_beside(error["loc"]), n=1)
-        return f"unknown key {place!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message} (got {error['input']!r})" if place else message
+def _check_options(recipe: Recipe) -> None:
+    """Reject options that contradict each other or the training stage."""
+    if recipe.lora is not None:
+        _check_lora(recipe)
+    if (recipe.engine == "deepspeed") != (recipe.deepspeed_config is not None):
+        raise ValueError("engine deepspeed and deepspeed_config belong together: give both or neither")
+    if recipe.sample_answers is not None and recipe.engine != "ddp":
+        raise ValueError(f"sample_answers needs the whole model in each process, and engine {recipe.engine} divides it")
+    if recipe.feature_cache is not None and (recipe.engine != "ddp" or not _encoder_is_frozen(recipe)):
+        raise ValueError("feature_cache needs a frozen encoder (instruct, or train_last_layers: 0) and engine ddp")
+    if recipe.training_stage == "encoder":
+        _check_encoder_stage(recipe)
 
 
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {
-        "data": DataEntry,
-        "image": ImageOptions,
-        "append_stages": AppendStages,
-        "model": Architecture,
-        "init_from_parts": Parts,
-        "reported_costs": ReportedCost,
-        "lora": LoraOptions,
-        "sample_answers": SampleAnswers,
-        "feature_cache": FeatureCache,
+def _check_lora(recipe: Recipe) -> None:
+    if recipe.training_stage != "instruct" or recipe.init_from is None or recipe.append_stages is not None:
+        raise ValueError("lora belongs to training_stage instruct, with init_from and without append_stages")
+    if recipe.train_language_layers is not None:
+        raise ValueError("give one of lora and train_language_layers: a part has adapters or is trained itself")
+    if recipe.engine != "ddp":
+        raise ValueError(f"lora needs engine ddp: every process holds the frozen weights, got {recipe.engine}")
+
+
+def _encoder_is_frozen(recipe: Recipe) -> bool:
+    has_adapters = recipe.lora is not None and recipe.lora.vision_tower is not None
+    trains_no_layer = recipe.training_stage == "pretrain" and recipe.train_last_layers == 0
+    return (recipe.training_stage == "instruct" or trains_no_layer) and not has_adapters
+
+
+def _check_encoder_stage(recipe: Recipe) -> None:
+    unfit = {
+        "engine": recipe.engine != "ddp",
+        "packing": recipe.packing,
+        "sample_answers": recipe.sample_answers is not None,
+        "train_language_layers": recipe.train_language_layers is not None,
     }
-    model = models.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
-    return list(model.model_fields)
+    given = [name for name, is_given in unfit.items() if is_given]
+    if given:
+        raise ValueError(f"training_stage encoder does without a language model, and so without {', '.join(given)}")

@@ -13,7 +13,7 @@ from receipt_files import write_sroie
 
 from convllava.cli.main import main
 from convllava.eval.benchmarks import ALL
-from convllava.train.recipe import load_recipe
+from convllava.train import load_recipe
 
 RECIPES = ("1_read", "2_answer")
 

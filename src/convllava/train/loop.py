@@ -1,0 +1,342 @@
+"""The training loop: the paper's protocol on one screen.
+
+:func:`train` runs a recipe from the starting checkpoint to a trained model. :class:`TrainingLoop` takes the steps; read
+:meth:`TrainingLoop.step` first.
+
+The loss of a step is the sum over all supervised tokens of its global batch divided by their number, however the batch
+is split over processes and micro-batches. A step without images leaves encoder and projector as they are. A step whose
+loss or gradient is not finite is not taken. Checkpoints are complete or absent, and a resumed run repeats the
+undisturbed one: weights, optimizer, learning rate, order of the data, random numbers and log lines.
+"""
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import get_scheduler, set_seed
+from transformers.trainer_utils import align_special_tokens
+
+from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+from .callbacks import LOG_FILE, SKIPPED_FILE, Callback, LogFile, OnLog, Progress, SkippedSamples, TimeBudget, Trackers
+from .callbacks import tracker_names as checked_trackers
+from .checkpoints import (
+    PREFIX,
+    SCHEDULER_FILE,
+    STAGING,
+    check_same_logits,
+    discard_unfinished,
+    explained_failure,
+    last_checkpoint,
+    load_random_state,
+    logits_of,
+    publish_checkpoint,
+    publish_model,
+    save_random_state,
+    step_of,
+)
+from .data_loading import MicroBatch, TrainingData, open_mixture
+from .engine import DeepSpeedEngine, Engine
+from .feature_cache import use_feature_cache
+from .lora import save_adapters
+from .model_setup import ResolvedModel, resolve_model, trainable_module
+from .recipe import Recipe
+from .recipe_files import write_recipe
+from .report import write_report
+from .sample_answers import AnswerSamples
+from .sharding import ShardedEngine
+from .stages import parameter_groups
+from .throughput import ThroughputMeter
+
+RECIPE_FILE = "recipe.yaml"
+
+ENGINES: dict[str, type[Engine]] = {"ddp": Engine, "fsdp2": ShardedEngine, "deepspeed": DeepSpeedEngine}
+
+
+class NonFiniteLossError(ValueError):
+    """The loss or the norm of its gradient became NaN or infinite; the weights are those before the step."""
+
+
+class TrainingLoop:
+    """Optimizer steps over the data of a recipe, with a log, checkpoints and callbacks.
+
+    Args:
+        recipe: The recipe.
+        model: The model in the state in which training starts.
+        processor: Its processor, saved with each checkpoint.
+        data: Samples of the run.
+        engine: Distribution over processes.
+
+    Attributes:
+        callbacks: Callbacks in the order in which they are called; more may be added before :meth:`run`.
+        module: What is trained: the model, or a wrapper of it with adapters or a head.
+        prepared: The module as it is called: the engine may have wrapped it once more.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: ConvLlavaForConditionalGeneration,
+        processor: ConvLlavaProcessor,
+        data: TrainingData,
+        engine: Engine,
+    ) -> None:
+        self.recipe, self.model, self.processor, self.data, self.engine = recipe, model, processor, data, engine
+        self.progress = Progress(step=0, max_steps=data.num_steps)
+        self.callbacks: list[Callback] = []
+        if recipe.stop_after_minutes is not None:
+            self.callbacks.append(TimeBudget(recipe.stop_after_minutes, engine.device))
+        self.skipped = SkippedSamples(recipe.output_dir / SKIPPED_FILE)
+        self.meter = ThroughputMeter([entry.name or str(entry.path) for entry in recipe.data])
+        if recipe.trains_language_model:
+            align_special_tokens(model, processor)
+        self.module = trainable_module(recipe, model, processor)
+        set_seed(recipe.seed)  # the same from here on, whether or not a fresh head or adapters have drawn numbers
+        engine.place(self.module)
+
+    def run(self, checkpoint: Path | None = None) -> None:
+        """Train from a checkpoint, or from the start, to the last step."""
+        self._prepare(checkpoint)
+        progress = self.progress
+        last_step = min(progress.max_steps, self.recipe.stop_after_steps or progress.max_steps)
+        for callback in self.callbacks:
+            callback.on_begin(progress)
+        for micro_batches in self.data.steps(progress.step, last_step):
+            if checkpoint is not None:  # not earlier: the start of the data loader draws a random number
+                load_random_state(checkpoint, self.engine.rank)
+                checkpoint = None
+            self.step(micro_batches)
+            progress.step += 1
+            self._log_and_save(is_last=progress.step == last_step)
+            if progress.should_stop:
+                break
+        for callback in self.callbacks:
+            callback.on_end(progress)
+
+    def step(self, micro_batches: Sequence[MicroBatch]) -> None:
+        """Take one optimizer step over this process's share of a global batch.
+
+        Raises:
+            NonFiniteLossError: The loss or its gradient is not finite; the step is not taken.
+        """
+        tokens, images = self._count(micro_batches)  # of the global batch
+        losses: list[Tensor] = []
+        self.module.train()
+        for number, batch in enumerate(micro_batches, start=1):
+            with self.engine.gradient_sync(self.prepared, is_last=number == len(micro_batches)):
+                loss = self._loss(batch, tokens)
+                self.engine.backward(loss)
+            losses.append(loss.detach())
+        if images == 0:
+            self._drop_encoder_gradients()
+        norm = self.engine.clip_gradients(self.prepared, self.recipe.max_grad_norm)
+        self._check_finite(losses, norm, micro_batches)
+        self.optimizer.step()
+        self.learning_rate = self.scheduler.get_last_lr()[0]
+        self.scheduler.step()
+        self.prepared.zero_grad()
+
+    def _loss(self, batch: MicroBatch, tokens: int) -> Tensor:
+        """Return the loss () of a micro-batch: the sum over its tokens divided by the tokens of the global batch."""
+        inputs = self.engine.to_device(batch.inputs)
+        divisor = torch.tensor(max(tokens, 1), dtype=torch.float32, device=self.engine.device)
+        with self.engine.autocast():
+            loss: Tensor = self.prepared(**inputs, num_items_in_batch=divisor, use_cache=False)["loss"]
+        return loss * self.engine.num_processes  # the engine averages the gradients of the processes
+
+    def _drop_encoder_gradients(self) -> None:
+        """Leave encoder and projector out of a step without images, as a single process does.
+
+        A process without images encodes a blank image times zero to take part in the communication. That gradient is
+        zero, not absent, and Adam would still move the weights by their momentum.
+        """
+        for part in (self.model.model.vision_tower, self.model.model.multi_modal_projector):
+            for parameter in part.parameters():
+                parameter.grad = None
+
+    def _check_finite(self, losses: list[Tensor], norm: Tensor | None, micro_batches: Sequence[MicroBatch]) -> None:
+        """Check the losses of the micro-batches and the gradient norm, with one transfer from the device."""
+        values = torch.stack(losses if norm is None else [*losses, norm]).tolist()
+        for loss, value, batch in zip(losses, values, micro_batches, strict=False):
+            self.loss_since_log += loss
+            if not math.isfinite(value):
+                raise self._not_finite("loss", value, batch.sample_ids)
+        self.grad_norm = None if norm is None else values[-1]
+        if self.grad_norm is not None and not math.isfinite(self.grad_norm):
+            samples = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
+            raise self._not_finite("gradient norm", self.grad_norm, samples)
+
+    def _not_finite(self, what: str, value: float, sample_ids: Sequence[str]) -> NonFiniteLossError:
+        return NonFiniteLossError(
+            f"{what} is {value} at step {self.progress.step + 1}, samples {', '.join(sample_ids)}; the weights "
+            "were not updated. Look at these samples, or lower learning_rate"
+        )
+
+    def _count(self, micro_batches: Sequence[MicroBatch]) -> tuple[int, int]:
+        """Return the supervised tokens and the images of the global batch, and note what was drawn for the log."""
+        for batch in micro_batches:
+            self.skipped.add(batch.faults, self.progress.step + 1)
+            self.meter.count(batch.num_images, batch.sources)
+        tokens, images = self.engine.total(
+            [sum(batch.supervised_tokens for batch in micro_batches), sum(batch.num_images for batch in micro_batches)]
+        )
+        self.meter.supervised_tokens += int(tokens)
+        return int(tokens), int(images)
+
+    def _prepare(self, checkpoint: Path | None) -> None:
+        """Make optimizer and schedule, and load all state of a checkpoint but the random numbers."""
+        recipe, engine = self.recipe, self.engine
+        if checkpoint is not None:
+            self.progress.step = step_of(checkpoint)
+            engine.check_optimizer(checkpoint)
+            engine.load_weights(self.module, checkpoint)
+        groups = parameter_groups(self.module, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay)
+        self.prepared, self.optimizer = engine.prepare(self.module, torch.optim.AdamW(groups, fused=True))
+        max_steps = self.progress.max_steps
+        self.scheduler = get_scheduler(
+            recipe.lr_scheduler, self.optimizer, math.ceil(max_steps * recipe.warmup_ratio), max_steps
+        )
+        if checkpoint is not None:
+            engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
+            self.scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
+        self.loss_since_log = torch.tensor(0.0, device=engine.device)
+        self.last_logged = self.progress.step
+        self.meter.reset()
+
+    def _log_and_save(self, *, is_last: bool) -> None:
+        """Log and save a checkpoint if it is time, or if a callback wants it."""
+        progress = self.progress
+        progress.should_save = progress.step % self.recipe.save_every == 0 or progress.step == progress.max_steps
+        for callback in self.callbacks:
+            callback.on_step_end(progress)
+        # with every checkpoint a line, so that no line of a resumed run covers steps before the checkpoint
+        if progress.should_save or is_last or progress.step % self.recipe.log_every == 0:
+            self._log()
+        if progress.should_save:
+            self._save_checkpoint()
+
+    def _log(self) -> None:
+        """Log the mean loss since the last line, learning rates and throughput; every process takes part."""
+        loss = self.engine.mean(self.loss_since_log) / (self.progress.step - self.last_logged)
+        entry: dict[str, Any] = {"loss": loss}
+        if self.grad_norm is not None:
+            entry["grad_norm"] = self.grad_norm
+        sums = self.engine.total(self.meter.local_sums(self.data.take_seconds_waited()))
+        entry |= self._learning_rates() | self.meter.read(sums, self.engine.num_processes)
+        if self.recipe.on_bad_sample == "skip":
+            entry["skipped_samples"] = self.skipped.count()
+        self.loss_since_log.zero_()
+        self.last_logged = self.progress.step
+        for callback in self.callbacks:
+            callback.on_log(self.progress, entry)
+
+    def _learning_rates(self) -> dict[str, float]:
+        """Return the recipe's learning rate and those of other peaks, scaled as the first group's is."""
+        peaks = [group["initial_lr"] for group in self.optimizer.param_groups]
+        others = {f"learning_rate/peak {peak:g}": peak for peak in peaks if peak != self.recipe.learning_rate}
+        rates = {"learning_rate": self.recipe.learning_rate, **others}
+        return {name: self.learning_rate / peaks[0] * peak for name, peak in rates.items()}
+
+    def _save_checkpoint(self) -> None:
+        """Save everything that resuming needs; the checkpoint gets its name when all of it is on the disk."""
+        engine, output_dir = self.engine, self.recipe.output_dir
+        name = f"{PREFIX}{self.progress.step}"
+        staged = output_dir / STAGING / name
+        with explained_failure(output_dir, name):
+            staged.mkdir(parents=True, exist_ok=True)
+            engine.save_weights(self.module, self.prepared, staged)
+            engine.save_optimizer(self.prepared, self.optimizer, staged)
+            save_random_state(staged, engine.rank)
+            if engine.is_main:
+                self.processor.save_pretrained(staged)
+                torch.save(self.scheduler.state_dict(), staged / SCHEDULER_FILE)
+            engine.wait_for_all()
+            if engine.is_main:
+                publish_checkpoint(output_dir, name)
+        for callback in self.callbacks:
+            callback.on_save(self.progress, output_dir / name)
+
+
+def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) -> Path:
+    """Run a recipe and check the model that it saves.
+
+    Args:
+        recipe: The recipe.
+        resume: Whether to resume from the last checkpoint in ``output_dir``; without one, training starts.
+        on_log: Called with every log line, in the main process.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        ValueError: The recipe, its data or its output folder cannot be used, the loss is not finite, a checkpoint
+            cannot be saved or a data worker dies.
+    """
+    output_dir = recipe.output_dir
+    checkpoint = last_checkpoint(output_dir) if resume else None
+    if not resume and output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ValueError(f"output_dir {output_dir} is not empty; resume it with --resume or choose another")
+    trackers = checked_trackers(recipe.trackers)
+    engine = ENGINES[recipe.engine](recipe)
+    resolved = resolve_model(recipe)
+    processor = resolved.processor
+    assert processor is not None, "resolve_model has fetched it"
+    model = resolved.load_on_rank(engine.rank) if recipe.engine == "fsdp2" else resolved.load()
+    mixture = open_mixture(recipe)
+    if recipe.feature_cache is not None:
+        use_feature_cache(model, processor, recipe, mixture)
+    data = TrainingData(recipe, mixture, processor, engine.rank, engine.num_processes)
+    loop = TrainingLoop(recipe, model, processor, data, engine)
+    if engine.is_main:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        discard_unfinished(output_dir)
+        write_recipe(recipe, output_dir / RECIPE_FILE)
+        loop.skipped.add(mixture.faults, step=0)
+        loop.callbacks += [
+            LogFile(output_dir / LOG_FILE, on_log),
+            Trackers(trackers, output_dir, recipe.model_dump(mode="json")),
+            *AnswerSamples.of(recipe, mixture, model, processor),
+        ]
+    with data.explained_worker_deaths():
+        loop.run(checkpoint)
+    save_model(loop, resolved)
+    if engine.is_main:
+        write_report(output_dir)
+    return output_dir
+
+
+def save_model(loop: TrainingLoop, resolved: ResolvedModel) -> None:
+    """Save the trained model and its processor, read them back and compare the logits.
+
+    Adapters are merged, and a head that only this training needed is left out.
+
+    Raises:
+        SavingError: The model could not be written.
+        RuntimeError: The model read back computes other logits.
+    """
+    recipe, engine, output_dir = loop.recipe, loop.engine, loop.recipe.output_dir
+    staged = output_dir / STAGING / "model"
+    saved: ConvLlavaForConditionalGeneration | None = loop.model
+    with explained_failure(output_dir, "the trained model"):
+        if recipe.lora is None:
+            if recipe.trains_language_model:
+                engine.save_weights(loop.model, loop.prepared, staged)
+            elif engine.is_main:
+                loop.model.save_pretrained(staged)
+            if engine.is_main:
+                loop.processor.save_pretrained(staged)
+        elif engine.is_main:
+            saved = save_adapters(loop.module, recipe, loop.processor, staged, lambda: resolved.load(quantized=False))
+        engine.wait_for_all()
+        if engine.is_main:
+            publish_model(output_dir, staged.name)
+            shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+    if saved is None or not engine.can_read_back:
+        return
+    batch = loop.data.first_samples(2)
+    logits = logits_of(saved, batch)  # on every process: each may hold only a share of the model
+    if engine.is_main:
+        check_same_logits(logits, batch, output_dir, saved.dtype)

@@ -1,0 +1,150 @@
+"""How many samples of what length a recipe will see: measured where data and processor are here, else estimated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...constants import IGNORE_INDEX
+from ...data.batching import EncodedDataset
+from ...data.catalog import Card, card, find_root, names
+from ...data.mixture import Mixture
+from ...data.samples import Sample, SampleSource
+from ...model import ConvLlavaConfig, ConvLlavaProcessor
+from ..data_loading import open_entry, open_mixture
+from ..recipe import DataEntry, Recipe
+
+PROBED_SAMPLES = 32
+CHARACTERS_A_TOKEN = 4.0
+"""Of English under Llama's tokenizer, roughly."""
+FRAME_TOKENS = 45
+"""System message and role names of the vicuna_v1 format around one exchange."""
+
+
+@dataclass(frozen=True)
+class PlannedData:
+    """One source of a recipe's mixture, or all of them together.
+
+    Attributes:
+        name: Of the source.
+        samples: That the run draws.
+        visual_tokens, text_tokens, supervised_tokens: Of a sample, means.
+        is_measured: Lengths come from the data itself and not from what is known about it.
+    """
+
+    name: str
+    samples: int
+    visual_tokens: float
+    text_tokens: float
+    supervised_tokens: float
+    is_measured: bool
+
+    @property
+    def tokens(self) -> float:
+        """Of a row, mean."""
+        return self.visual_tokens + self.text_tokens
+
+
+def plan_data(recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProcessor | None) -> list[PlannedData]:
+    """Work out what the recipe's data amounts to.
+
+    Args:
+        recipe: Whose data.
+        config: Of the model it trains.
+        processor: None where the starting checkpoint is not here.
+
+    Raises:
+        ValueError: Data that is here cannot be used, or is not here and not known by name either.
+    """
+    if processor is not None and all(_is_here(entry) for entry in recipe.data):
+        return [_measured(open_mixture(recipe), processor, recipe)]
+    lengths = [_lengths(entry, recipe, config, processor) for entry in recipe.data]
+    counts = _draws(recipe, [found.samples for found in lengths])
+    return [
+        PlannedData(
+            found.name, count, found.visual_tokens, found.text_tokens, found.supervised_tokens, found.is_measured
+        )
+        for found, count in zip(lengths, counts, strict=True)
+    ]
+
+
+def _is_here(entry: DataEntry) -> bool:
+    known = _card_of(entry)
+    if known is None:
+        return True  # by path, or made here: whatever is wrong with it is an error
+    try:
+        root = find_root(known.name, entry.data_root)
+    except ValueError:
+        return False
+    return (root / known.annotations).is_file()  # from there on, anything missing is an error too
+
+
+def _card_of(entry: DataEntry) -> Card | None:
+    return card(entry.name) if entry.name in names() else None
+
+
+def _draws(recipe: Recipe, samples: Sequence[int]) -> list[int]:
+    if recipe.max_steps is None:
+        return [count * (recipe.epochs or 1) for count in samples]
+    total = recipe.max_steps * recipe.global_batch_size
+    weights = [entry.weight for entry in recipe.data]
+    return [round(total * weight / sum(weights)) for weight in weights]
+
+
+def _measured(mixture: Mixture, processor: ConvLlavaProcessor, recipe: Recipe) -> PlannedData:
+    name = " + ".join(str(entry.name or entry.path) for entry in recipe.data)
+    return _probe(name, mixture, processor, recipe)
+
+
+def _lengths(
+    entry: DataEntry, recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProcessor | None
+) -> PlannedData:
+    """Return one source with the number of samples it holds."""
+    known, name = _card_of(entry), str(entry.name or entry.path)
+    if known is not None and not _is_here(entry):
+        return _known(known, config)
+    source = open_entry(entry, on_bad_sample=recipe.on_bad_sample)
+    if processor is not None:
+        return _probe(name, source, processor, recipe)
+    samples = [source[index] for index in range(min(PROBED_SAMPLES, len(source)))]
+    return _by_characters(name, source, samples, config)
+
+
+def _probe(name: str, source: SampleSource, processor: ConvLlavaProcessor, recipe: Recipe) -> PlannedData:
+    encoded = EncodedDataset(source, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
+    probed = [encoded[index] for index in range(min(PROBED_SAMPLES, len(source)))]
+    rows = [row for row in probed if "fault" not in row]
+    if not rows:
+        raise ValueError(f"none of the first {len(probed)} samples of {name} can be used, {probed[0]['fault']}")
+    visual = sum(int((row["input_ids"] == processor.image_token_id).sum()) for row in rows) / len(rows)
+    total = sum(len(row["input_ids"]) for row in rows) / len(rows)
+    supervised = sum(int((row["labels"] != IGNORE_INDEX).sum()) for row in rows) / len(rows)
+    return PlannedData(name, len(source), visual, total - visual, supervised, is_measured=True)
+
+
+def _by_characters(name: str, source: SampleSource, samples: Sequence[Sample], config: ConvLlavaConfig) -> PlannedData:
+    """Estimate from the texts alone, where there is no tokenizer yet; half of them are taken to be answers."""
+    characters = sum(source.text_length(index) for index in range(len(samples))) / len(samples)
+    images = sum(len(sample.images) for sample in samples) / len(samples)
+    text = characters / CHARACTERS_A_TOKEN
+    return PlannedData(name, len(source), images * _cells(config), FRAME_TOKENS + text, text / 2, is_measured=False)
+
+
+def _known(known: Card, config: ConvLlavaConfig) -> PlannedData:
+    """Estimate a data set that is not here from its card."""
+    answered = known.answered / CHARACTERS_A_TOKEN
+    return PlannedData(
+        known.name,
+        known.samples,
+        _cells(config) * (1 - known.text_only / known.samples),
+        FRAME_TOKENS + known.asked / CHARACTERS_A_TOKEN + answered,
+        answered + 1,  # and the end token
+        is_measured=False,
+    )
+
+
+def _cells(config: ConvLlavaConfig) -> int:
+    """Visual tokens of a square image at the recipe's resolution."""
+    if config.resolution is None:
+        raise ValueError(
+            "images in their own sizes can only be counted where data and checkpoint are here; give image.resolution"
+        )
+    return (config.resolution // config.output_stride) ** 2

@@ -65,7 +65,7 @@ class ServedModelArguments(opt.DeviceArguments):
 
 @opt.expand_settings
 def serve(
-    model: Annotated[str, typer.Argument(help="nano, a checkpoint directory or a hub id.")] = "nano",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")] = "nano",
     *,
     access: AccessArguments,
     limits: LimitArguments,

@@ -46,7 +46,6 @@ PENDING = [
     "README.md",
     "docs/checkpoints.md",
     "docs/data.md",
-    "docs/paper.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/train.md",

@@ -58,14 +58,14 @@ def export_with_code(
     Args:
         source: A checkpoint directory in any known layout.
         destination: A directory that does not exist yet; it appears complete or not at all.
-        dtype: As :func:`convert`.
-        max_shard_size: As :func:`convert`.
-        resolution: As :func:`convert`.
-        hub_id: As :func:`convert`.
+        dtype: Same as in :func:`convert`.
+        max_shard_size: Same as in :func:`convert`.
+        resolution: Same as in :func:`convert`.
+        hub_id: Same as in :func:`convert`.
 
     Raises:
-        ValueError: As :func:`convert`.
-        OSError: As :func:`convert`.
+        ValueError: Same as in :func:`convert`.
+        OSError: Same as in :func:`convert`.
     """
     with atomic_directory(destination) as folder:
         written = convert(
@@ -115,10 +115,11 @@ def _copy_flat(names: Sequence[str], folder: Path) -> None:
 
 
 def _definitions(code: str, names: set[str]) -> str:
-    """Return a module's code without the functions and classes that are not in ``names``."""
+    """Return a module's code without the functions and classes not in ``names`` and the imports for type checkers."""
     lines = code.splitlines(keepends=True)
     for node in reversed(ast.parse(code).body):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names:
+        is_left_out = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names
+        if is_left_out or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             del lines[node.lineno - 1 : node.end_lineno]
     return re.sub(r"\n{4,}", "\n\n\n", "".join(lines)).rstrip() + "\n"
 
@@ -141,7 +142,7 @@ def export_backbone(source: Path, destination: Path) -> ConvLlavaVisionConfig:
     for a hub id, then gives feature maps to a detector or segmenter; ``load_vision_tower`` reads the directory too.
 
     Args:
-        source: As :func:`load_vision_tower`.
+        source: Same as in :func:`load_vision_tower`.
         destination: A directory that does not exist yet; it appears complete or not at all.
 
     Returns:

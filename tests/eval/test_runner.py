@@ -19,8 +19,9 @@ from tiny import tiny_model
 from convllava.eval import LoadOptions, find_benchmark, run_benchmark
 from convllava.eval.answering import sort_by_shape
 from convllava.eval.benchmarks.synthetic import SYNTHETIC, is_correct, question_of, truth_of
-from convllava.eval.protocol import ImageOptions, RunOptions, model_fingerprint
+from convllava.eval.protocol import RunOptions, model_fingerprint
 from convllava.eval.runner import ranks
+from convllava.image_options import ImageOptions
 from convllava.inference import Generator, Request
 
 fork = multiprocessing.get_context("fork")

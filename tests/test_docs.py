@@ -45,8 +45,6 @@ PAGES = [
 PENDING = [
     "README.md",
     "docs/checkpoints.md",
-    "docs/evaluation.md",
-    "docs/paper.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/train.md",

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from convllava.eval.benchmarks import Scoring
-from convllava.eval.benchmarks.base import ratio
-from convllava.eval.benchmarks.drawn import DrawnBenchmark
-from convllava.eval.bootstrap import interval
-from convllava.eval.predictions import PredictionFile, write_text
+from convllava.eval import Scoring
+from convllava.eval.benchmarks.synthetic import SYNTHETIC, SyntheticBenchmark
+from convllava.eval.outcome import bootstrap_interval, ratio
+from convllava.eval.predictions import PredictionFile, prediction_of
 from convllava.eval.protocol import ImageOptions, RunOptions
-from convllava.eval.sweep import Point, as_markdown, name_of, point_of, write_sweep
-from convllava.eval.synthetic import BENCHMARKS, Benchmark
+from convllava.eval.sweep import Point, as_markdown, point_of, setting_name, write_sweep
+from convllava.support import write_text
 
 Size = list[int]
 """[height, width] in pixels."""
@@ -46,11 +45,9 @@ class Question:
     changes: dict[str, Any]
     settings: tuple[ImageOptions, ...]
 
-    def benchmark(self) -> DrawnBenchmark:
-        """Return it as something that can be run."""
-        base = BENCHMARKS[self.like]
-        options = {**base.options, **self.changes}
-        return DrawnBenchmark(self.name, Benchmark(base.kind, options, base.metric, base.count, base.higher_is_better))
+    def benchmark(self) -> SyntheticBenchmark:
+        """Return the benchmark that asks this question."""
+        return SYNTHETIC[self.like].variant(self.name, **self.changes)
 
 
 def native(resolution: int | None = None, budget: int | None = None) -> ImageOptions:
@@ -128,30 +125,23 @@ class Measured:
     counts: np.ndarray
 
 
-def measure(generator: Any, source: Any, question: Question, options: ImageOptions, out: Path, limit: int) -> Measured:
+def measure(generator: Any, model: Any, question: Question, options: ImageOptions, out: Path, limit: int) -> Measured:
     """Ask under one setting, or read what was answered before."""
-    from convllava.eval.distributed import Ranks
-    from convllava.eval.runner import Run
+    from convllava.eval.runner import BenchmarkRun
 
     benchmark = question.benchmark()
-    folder = out / question.name / name_of(options)
-    run = Run(generator, benchmark, folder, RunOptions(image=options), source, Ranks())
-    run.answer(folder, limit, Scoring(), progress(f"{question.name}, {name_of(options)}"))
+    folder = out / question.name / setting_name(options)
+    run = BenchmarkRun(generator, benchmark, folder, RunOptions(image=options), model)
+    run.answer(folder, limit, Scoring(), progress(f"{question.name}, {setting_name(options)}"))
     point = point_of(run.score(Scoring()), folder, options)
     return Measured(point, counts_of(benchmark, folder, limit))
 
 
-def counts_of(benchmark: DrawnBenchmark, folder: Path, limit: int) -> np.ndarray:
+def counts_of(benchmark: SyntheticBenchmark, folder: Path, limit: int) -> np.ndarray:
     """Return what each answer counts, in the order of the samples."""
     lines = PredictionFile(folder, benchmark.name).read()
     rows = [lines[f"{benchmark.name}/{index}"] for index in range(limit)]
-    count = benchmark.definition.count
-    found = [count(line["prediction"], line["row"]["answer"], size_of(line["row"])) for line in rows]
-    return np.array(found, dtype=float).reshape(-1, 2)
-
-
-def size_of(row: dict[str, Any]) -> tuple[int, int]:
-    return row["width"], row["height"]
+    return np.array([benchmark.counts(prediction_of(line)) for line in rows], dtype=float).reshape(-1, 2)
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
@@ -161,7 +151,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, flo
         return ratio(sums[..., 2:]) - ratio(sums[..., :2])
 
     both = np.hstack([first, second])
-    low, high = interval(both, statistic)
+    low, high = bootstrap_interval(both, statistic)
     return float(statistic(both.sum(axis=0))), low, high
 
 
@@ -181,13 +171,13 @@ def compare(measured: Sequence[Measured]) -> str:
     return "".join(lines)
 
 
-def report(name: str, arguments: argparse.Namespace, generator: Any, source: Any) -> str:
+def report(name: str, arguments: argparse.Namespace, generator: Any, model: Any) -> str:
     """Measure one finding and return it as Markdown."""
     out = arguments.out / name
     points: list[Point] = []
     said = ""
     for question in FINDINGS[name]:
-        found = [measure(generator, source, question, options, out, arguments.samples) for options in question.settings]
+        found = [measure(generator, model, question, options, out, arguments.samples) for options in question.settings]
         points += [own.point for own in found]
         said += compare(found)
     write_sweep(points, out)
@@ -221,13 +211,13 @@ def main() -> None:
     if unknown or not 1 <= arguments.samples <= 500:
         parser.error(f"no finding {unknown[0]!r}" if unknown else f"--samples is 1 to 500, got {arguments.samples}")
 
-    from convllava.eval.runner import Source
+    from convllava.eval.runner import ModelId
     from convllava.inference import Generator, load_pretrained
 
     generator = Generator(*load_pretrained(arguments.model), max_batch=arguments.batch_size)
-    source = Source.of(generator, arguments.model)
+    model = ModelId.of(generator, arguments.model)
     for name in arguments.findings or FINDINGS:
-        print(report(name, arguments, generator, source), flush=True)
+        print(report(name, arguments, generator, model), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 import numpy as np
 import torch
 
-from convllava.convert import convert
-from convllava.convert.checkpoint import expected_shapes
-from convllava.convert.destination import whole_or_nothing
-from convllava.convert.shards import Piece, parse_size, write_weights
+from convllava.convert import OutputTensor, convert, expected_shapes, parse_size, write_weights
 from convllava.inference import Generator, Request, load_pretrained
 from convllava.model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, build_nano_processor, preset
+from convllava.support import atomic_directory
 
 QUESTION = "Describe this image in detail."
 
@@ -101,11 +99,11 @@ def make(folder: Path, *, reduced: bool) -> dict[str, Any]:
     config.architectures = [ConvLlavaForConditionalGeneration.__name__]
     config.dtype = torch.bfloat16
     weights = [RandomWeight(name, shape) for name, shape in sorted(expected_shapes(config).items())]
-    pieces = [Piece(weight.name, weight, weight.dtype) for weight in weights]  # type: ignore[arg-type]
-    with whole_or_nothing(folder, sum(piece.num_bytes for piece in pieces)) as unfinished:
+    tensors = [OutputTensor(weight.name, weight, weight.dtype) for weight in weights]  # type: ignore[arg-type]
+    with atomic_directory(folder, sum(tensor.num_bytes for tensor in tensors)) as unfinished:
         config.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
-        write_weights(unfinished, pieces, parse_size("100KB" if reduced else "5GB"))
+        write_weights(unfinished, tensors, parse_size("100KB" if reduced else "5GB"))
     return {"parameters": sum(weight.num_bytes // 2 for weight in weights)}
 
 

@@ -8,25 +8,26 @@ import argparse
 import json
 import sys
 
+from convllava.eval.benchmarks.synthetic import NUM_HELD_OUT, SYNTHETIC
 from convllava.eval.held_out import RECORD, differences, draw_record
-from convllava.eval.synthetic import BENCHMARKS, HELD_OUT_COUNT
 
 
 def main() -> int:
     """Compare or write."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true", help="write what is drawn here in place of what is on record")
+    datasets = {name: benchmark.dataset() for name, benchmark in SYNTHETIC.items()}
     if options.parse_args().write:
-        record = draw_record(lambda name: print(f"drawn: {name}", flush=True))
+        record = draw_record(datasets, lambda name: print(f"drawn: {name}", flush=True))
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {RECORD}")
         return 0
     changed = False
-    for name in BENCHMARKS:
-        found = differences(name, range(HELD_OUT_COUNT))
+    for name, dataset in datasets.items():
+        found = differences(name, dataset, range(NUM_HELD_OUT))
         changed = changed or bool(found)
         texts, pixels = (sum(getattr(own, what) for own in found) for what in ("texts", "pixels"))
-        print(f"{name}: {HELD_OUT_COUNT - len(found)} as on record, {texts} other texts, {pixels} other pixels")
+        print(f"{name}: {NUM_HELD_OUT - len(found)} as on record, {texts} other texts, {pixels} other pixels")
     return int(changed)
 
 

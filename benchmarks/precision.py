@@ -12,8 +12,8 @@ import torch
 from common import Report, main, parser
 from torch import Tensor
 
+from convllava.eval.benchmarks.synthetic import SYNTHETIC
 from convllava.eval.runner import run_benchmark
-from convllava.eval.synthetic import BENCHMARKS
 from convllava.inference import Generator, load_pretrained, open_image
 from convllava.model import ConvLlavaForConditionalGeneration
 
@@ -23,7 +23,7 @@ IMAGES = 8
 
 def documents(processor: object, number: int) -> list[Tensor]:
     """Return pixels (1, 3, H, W) of held-out documents."""
-    samples = BENCHMARKS["synthetic-documents"].samples(number)
+    samples = SYNTHETIC["synthetic-documents"].dataset(number)
     opened = [open_image(item) for sample in samples for item in sample.images]
     return [processor.image_processor(item, return_tensors="pt")["pixel_values"] for item in opened]  # type: ignore[attr-defined]
 
@@ -53,7 +53,7 @@ def run(report: Report) -> None:
         errors = [float((ours - eager).norm() / eager.norm()) for ours, eager in zip(found, exact, strict=True)]
         scores = {}
         with tempfile.TemporaryDirectory() as folder:
-            for name in BENCHMARKS:
+            for name in SYNTHETIC:
                 generator = Generator(model, processor, **generator_options)
                 scores[name] = run_benchmark(generator, name, limit=limit, out=Path(folder)).value
         report.add(encoder=precision, feature_error=sum(errors) / len(errors), samples=limit, **scores)

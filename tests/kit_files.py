@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image
 
 
-def image_bytes(color: str = "red", size: tuple[int, int] = (96, 64), kind: str = "PNG") -> bytes:
+def image_bytes(color: str = "red", size: tuple[int, int] = (64, 96), format_: str = "PNG") -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", size, color).save(stream, kind)
+    Image.new("RGB", size[::-1], color).save(stream, format_)
     return stream.getvalue()
 
 
-def image_text(color: str = "red", size: tuple[int, int] = (96, 64)) -> str:
+def image_text(color: str = "red", size: tuple[int, int] = (64, 96)) -> str:
     return base64.b64encode(image_bytes(color, size)).decode()
 
 
@@ -34,7 +34,7 @@ def yes_no_rows(count: int) -> list[dict[str, Any]]:
     """MME-like rows: two questions an image, images of two shapes."""
     rows = []
     for number in range(count):
-        size = ((96, 64), (64, 96))[number // 2 % 2]
+        size = ((64, 96), (96, 64))[number // 2 % 2]
         rows.append(
             {
                 "index": number,

@@ -17,7 +17,7 @@ from transformers import ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
 from convllava import compat
-from convllava.model import build_nano_processor
+from convllava.model import ConvLlavaForConditionalGeneration, build_nano_processor, nano
 
 
 def names(library: str, name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -144,6 +144,18 @@ def test_onednn_int8_linear() -> None:
         values, 1.0, 0, pack(weight, [4, 8]), ones, zeros, torch.zeros(6), 1.0, 0, torch.float32, "none", [], ""
     )
     torch.testing.assert_close(found, values.float() @ weight.float().T)
+
+
+@names("transformers", "PreTrainedModel._init_weights or the mark _is_hf_initialized")
+def test_initialize_weights() -> None:
+    with torch.device("meta"):
+        model = ConvLlavaForConditionalGeneration(nano())
+    linear = model.model.multi_modal_projector.to_empty(device="cpu").linear_1
+    with torch.no_grad():
+        linear.weight.fill_(torch.nan)
+    compat.initialize_weights(model, linear)
+    assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.1)
+    assert not linear.bias.any()
 
 
 @names("accelerate", "GradientState._set_sync_gradients")

@@ -15,15 +15,16 @@ from convllava.eval import (
     Benchmark,
     LoadOptions,
     Outcome,
-    Part,
+    Prediction,
+    PromptPart,
     PromptProfile,
-    Record,
     Row,
     Scoring,
     Table,
     Verdict,
     anls,
     edit_distance,
+    failed_verdict,
     images_first,
     mean_outcome,
     ratio,
@@ -34,19 +35,19 @@ from convllava.eval import (
 class _Receipts(Benchmark):
     """The common part: questions from a file, asked in the model's own prompt format."""
 
-    own_prompt_format = True
+    keeps_prompt_format = True
     answer_limit = 256
 
-    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
-        return images_first(str(row["question"]), images)
+    def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
+        return images_first(str(row["question"]), num_images)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return self.answer_limit
 
-    def check(self, table: Table, count: int) -> list[str]:
+    def data_warnings(self, table: Table, num_questions: int) -> list[str]:
         return list(table.warnings)
 
-    def missing(self, data: Path) -> str:
+    def missing_data(self, data: Path) -> str:
         return (
             f"no {self.file}.jsonl in {data}: make it with `python examples/receipts/import_sroie.py SOURCE FOLDER` "
             "and give FOLDER as --data"
@@ -66,18 +67,20 @@ class ReceiptLines(_Receipts):
     higher_is_better = False
     answer_limit = 160
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        if record.error is not None:
-            return Verdict(0.0, None, resolved=False)
-        edits, length = _edits(record)
-        return Verdict(max(0.0, 1 - edits / length), record.prediction, bool(record.prediction.strip()))
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        if prediction.error is not None:
+            return failed_verdict()
+        edits, length = _edits(prediction)
+        return Verdict(max(0.0, 1 - edits / length), prediction.text, bool(prediction.text.strip()))
 
-    def outcome(self, records: Sequence[Record], scoring: Scoring) -> Outcome:
-        columns = np.array([_edits(record) for record in records], dtype=float).reshape(-1, 2)
-        with_case = np.array([_edits(record, with_case=True) for record in records], dtype=float).reshape(-1, 2)
-        verdicts = [self.verdict(record, scoring) for record in records]
+    def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
+        columns = np.array([_edits(prediction) for prediction in predictions], dtype=float).reshape(-1, 2)
+        with_case = np.array([_edits(prediction, with_case=True) for prediction in predictions], dtype=float).reshape(
+            -1, 2
+        )
+        verdicts = self.verdicts(predictions, scoring)
         figures = {"character error rate with case": float(ratio(with_case.sum(axis=0)))}
-        return Outcome(verdicts, [record.sample_id for record in records], columns, ratio, {}, figures)
+        return Outcome(verdicts, [prediction.sample_id for prediction in predictions], columns, ratio, {}, figures)
 
 
 class ReceiptFields(_Receipts):
@@ -92,15 +95,15 @@ class ReceiptFields(_Receipts):
     def categories(self, row: Row) -> Sequence[str]:
         return (str(row["field"]),)
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        if record.error is not None:
-            return Verdict(0.0, None, resolved=False)
-        credit = anls(record.prediction, [str(record.row["answer"])])
-        return Verdict(credit, record.prediction.strip(), bool(record.prediction.strip()))
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        if prediction.error is not None:
+            return failed_verdict()
+        credit = anls(prediction.text, [str(prediction.row["answer"])])
+        return Verdict(credit, prediction.text.strip(), bool(prediction.text.strip()))
 
-    def outcome(self, records: Sequence[Record], scoring: Scoring) -> Outcome:
-        verdicts = [self.verdict(record, scoring) for record in records]
-        return mean_outcome(records, verdicts, self.categories, statistic=ratio)
+    def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
+        verdicts = self.verdicts(predictions, scoring)
+        return mean_outcome(predictions, verdicts, self.categories, statistic=ratio)
 
 
 class ReceiptTotal(ReceiptFields):
@@ -109,13 +112,13 @@ class ReceiptTotal(ReceiptFields):
     name = "receipts-total"
     title = "Receipts, total"
 
-    def keeps(self, row: Row) -> bool:
+    def includes(self, row: Row) -> bool:
         return row["field"] == "total"
 
 
-def _edits(record: Record, *, with_case: bool = False) -> tuple[int, int]:
+def _edits(prediction: Prediction, *, with_case: bool = False) -> tuple[int, int]:
     """Return the edits from an answer to the truth, and the length of the truth; runs of white space count as one."""
-    answer, truth = (" ".join(str(text).split()) for text in (record.prediction, record.row["answer"]))
+    answer, truth = (" ".join(str(text).split()) for text in (prediction.text, prediction.row["answer"]))
     if not with_case:
         answer, truth = answer.upper(), truth.upper()
     return edit_distance(answer, truth), len(truth)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 
 class ReportsWeightChanges:
@@ -175,6 +176,18 @@ def onednn_int8_linear() -> tuple[Callable[..., Any], Callable[..., Any]]:
     import torch
 
     return torch.ops.onednn.qlinear_prepack, torch.ops.onednn.qlinear_pointwise
+
+
+def initialize_weights(model: "PreTrainedModel", module: "torch.nn.Module") -> None:
+    """Give the parameters of one module of a model the values that the model's own initialization gives them.
+
+    Borrows ``PreTrainedModel._init_weights`` and the mark ``_is_hf_initialized`` (transformers 5.16 to 5.23):
+    parameters that ``to_empty`` has materialized carry the mark and would keep uninitialized memory. Awaited: a public
+    initialization of one module; ``init_weights()`` covers whole models only.
+    """
+    for parameter in module.parameters():
+        parameter._is_hf_initialized = False  # type: ignore[attr-defined]
+    model._init_weights(module)
 
 
 def set_gradient_sync(accelerator: "Accelerator", is_last: bool) -> None:

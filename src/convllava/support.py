@@ -1,10 +1,10 @@
-"""Small mechanisms that every package needs: atomic writes, suggestions, optional packages, dtype names."""
+"""Small mechanisms that every package needs: JSON, atomic writes, suggestions, optional packages, dtype names."""
 
 import importlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,6 +48,23 @@ def write_json(path: Path, content: Any) -> None:
         OSError: As :func:`atomic_write`.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        ValueError: The file is missing, is not valid JSON, or holds something other than an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing: copy or download it again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): copy or download it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
 
 
 @contextmanager
@@ -119,3 +136,44 @@ def require(package: str, *, extra: str, purpose: str) -> ModuleType:
 def dtype_name(dtype: object) -> str:
     """Return the name of a torch dtype without its module, such as ``"bfloat16"``."""
     return str(dtype).removeprefix("torch.")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its type if the message is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' reports and progress bars inside the block; the errors of this package replace them."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def check_loading_report(report: Mapping[str, Collection[Any]], source: object) -> None:
+    """Check that ``from_pretrained(..., output_loading_info=True)`` found every tensor and used every tensor.
+
+    Args:
+        report: The loading info that transformers returned.
+        source: The checkpoint's name for the message.
+
+    Raises:
+        ValueError: Tensors are missing, unexpected or of another shape; names the first five of each.
+    """
+    faults = []
+    for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(map(str, report.get(key, ())))
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            faults.append(f"{len(names)} {key.removesuffix('_keys')}: {', '.join(names[:5])}{more}")
+    if faults:
+        raise ValueError(f"the weights of {source} do not fit the model; {'; '.join(faults)}. Save the model again")

@@ -1,4 +1,4 @@
-"""The authors' tiny checkpoints, copies of them to spoil, and what they hold."""
+"""The authors' tiny checkpoints, copies of them that a test may damage, and their tensors."""
 
 import importlib.util
 import shutil
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 SPLIT, CONSOLIDATED = "official-split-tiny", "official-consolidated-tiny"
 RESOLUTIONS = {SPLIT: None, CONSOLIDATED: 256}
-"""Only the split layout says at which resolution its images are shown."""
+"""Resolutions to pass; only the split layout stores its own."""
 
 HAS_SENTENCEPIECE = all(importlib.util.find_spec(name) for name in ("sentencepiece", "google.protobuf"))
 
@@ -44,7 +44,7 @@ def copy(source: Path, target: Path) -> Path:
 
 
 def stored_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all weight files of one folder, whatever their format."""
+    """Read all weight files of one folder, in any format."""
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         tensors |= load_file(path)

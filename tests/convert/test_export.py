@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convllava.cli.main import main
-from convllava.convert import export_backbone, export_onnx, export_with_code, load_tower
+from convllava.convert import export_backbone, export_onnx, export_with_code, load_vision_tower
 from convllava.inference import load_pretrained
 
 WITHOUT_OUR_PACKAGE = """
@@ -88,13 +88,13 @@ def test_a_backbone_with_its_own_code(tiny_checkpoint: Path, tmp_path: Path) -> 
     export_backbone(tiny_checkpoint, tmp_path / "backbone")
     maps = run_elsewhere(BACKBONE, tmp_path / "backbone", tmp_path / "out.safetensors")
     pixels = torch.randn(1, 3, 64, 128, generator=torch.Generator().manual_seed(0))
-    tower = load_tower(tiny_checkpoint)
+    tower = load_vision_tower(tiny_checkpoint)
     with torch.no_grad():
         expected = tower(pixels, output_hidden_states=True).hidden_states
     assert sorted(maps) == ["0", "1"]
     torch.testing.assert_close(maps["0"], expected[2])
     torch.testing.assert_close(maps["1"], expected[5])
-    again = load_tower(tmp_path / "backbone").state_dict()
+    again = load_vision_tower(tmp_path / "backbone").state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in tower.state_dict().items())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convllava.eval.runner import Source
+from convllava.eval.runner import ModelId
 from convllava.inference import Generator
 
 
@@ -30,7 +30,7 @@ def tokens(processor: Any, size: list[int], options: Any) -> int:
 
 def test_settings_cost_what_the_comments_say(findings: Any, generator: Generator) -> None:
     def cost(question: Any) -> list[list[int]]:
-        sizes = question.benchmark().definition.options["sizes"]
+        sizes = question.benchmark().options["sizes"]
         return [[tokens(generator.processor, size, own) for size in sizes] for own in question.settings]
 
     lines, pages = findings.FINDINGS["native"]
@@ -56,7 +56,7 @@ def test_differences_are_paired(findings: Any) -> None:
 def test_a_short_run_writes_figures_with_its_command(findings: Any, generator: Generator, tmp_path: Path) -> None:
     arguments = Namespace(out=tmp_path, samples=2, model="tiny")
     findings.FINDINGS["try"] = (findings.FINDINGS["native"][0],)
-    text = findings.report("try", arguments, generator, Source.of(generator, "tiny"))
+    text = findings.report("try", arguments, generator, ModelId.of(generator, "tiny"))
     assert "`python benchmarks/findings.py try --model tiny --samples 2`" in text
     assert "`pad-128` (4 tokens) against `native` (3): character error rate" in text
     assert (tmp_path / "try" / "finding.md").read_text() == text

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from convllava.eval import held_out
-from convllava.eval.benchmarks import LoadOptions, find_benchmark
-from convllava.eval.synthetic import BENCHMARKS, HELD_OUT_COUNT
+from convllava.eval import LoadOptions, find_benchmark, held_out
+from convllava.eval.benchmarks.synthetic import NUM_HELD_OUT, SYNTHETIC
 from convllava.synthetic import SyntheticDataset
 
 SOME = (0, 1, 2, 137, 250, 383, 499)
@@ -17,24 +16,24 @@ SOME = (0, 1, 2, 137, 250, 383, 499)
 WAY_OUT = "the generator changed: if that is meant, write the record anew with `python benchmarks/held_out.py --write`"
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", SYNTHETIC)
 def test_some_samples_are_those_on_record(name: str) -> None:
-    assert held_out.differences(name, SOME) == [], WAY_OUT
+    assert held_out.differences(name, SYNTHETIC[name].dataset(), SOME) == [], WAY_OUT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", SYNTHETIC)
 def test_all_samples_are_those_on_record(name: str) -> None:
-    assert held_out.differences(name, range(HELD_OUT_COUNT)) == [], WAY_OUT
+    assert held_out.differences(name, SYNTHETIC[name].dataset(), range(NUM_HELD_OUT)) == [], WAY_OUT
 
 
 def test_no_two_samples_are_alike() -> None:
     """A digest that overlooked texts or pixels would repeat itself."""
-    for name in BENCHMARKS:
+    for name in SYNTHETIC:
         known = held_out.recorded(name)
-        assert len(known) == HELD_OUT_COUNT
-        assert len(set(known)) == HELD_OUT_COUNT
-        assert len({pixels for _, pixels in known}) == HELD_OUT_COUNT
+        assert len(known) == NUM_HELD_OUT
+        assert len(set(known)) == NUM_HELD_OUT
+        assert len({pixels for _, pixels in known}) == NUM_HELD_OUT
 
 
 def test_one_pixel_or_one_letter_counts() -> None:
@@ -58,19 +57,12 @@ def test_a_run_on_other_samples_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     content["drawn_with"]["pillow"] = "9.9"
     (tmp_path / "record.json").write_text(json.dumps(content))
     monkeypatch.setattr(held_out, "RECORD", tmp_path / "record.json")
-    held_out.recorded.cache_clear()
-    held_out._read.cache_clear()
-    try:
-        (warning,) = find_benchmark("synthetic-lines").load(tmp_path, LoadOptions()).warnings
-        assert "1 of 3 samples looked at differ in pixels from those on record" in warning
-        assert "there with pillow 9.9" in warning
-        assert find_benchmark("synthetic-scenes").load(tmp_path, LoadOptions()).warnings == []
-        del content["samples"]["synthetic-scenes"]
-        (tmp_path / "record.json").write_text(json.dumps(content))
-        held_out._read.cache_clear()
-        held_out.recorded.cache_clear()
-        with pytest.raises(ValueError, match=r"record.json has no samples of synthetic-scenes: write it again"):
-            held_out.differences("synthetic-scenes", [0])
-    finally:
-        held_out.recorded.cache_clear()
-        held_out._read.cache_clear()
+    (warning,) = find_benchmark("synthetic-lines").load(tmp_path, LoadOptions()).warnings
+    assert "1 of 3 checked samples differ in pixels from the recorded ones" in warning
+    assert "recorded with pillow 9.9" in warning
+    assert find_benchmark("synthetic-scenes").load(tmp_path, LoadOptions()).warnings == []
+    del content["samples"]["synthetic-scenes"]
+    (tmp_path / "shorter.json").write_text(json.dumps(content))
+    monkeypatch.setattr(held_out, "RECORD", tmp_path / "shorter.json")
+    with pytest.raises(ValueError, match=r"shorter.json has no samples of synthetic-scenes: write it again"):
+        held_out.differences("synthetic-scenes", SYNTHETIC["synthetic-scenes"].dataset(), [0])

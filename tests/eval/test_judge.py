@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from convllava.eval.benchmarks import Record, Scoring, find_benchmark
+from convllava.eval import Prediction, Scoring, find_benchmark
 from convllava.eval.judge import Endpoint, Judge, read_points
 from convllava.eval.scoring import score_file
 
@@ -55,9 +55,13 @@ MCQ = {"question": "Which?", "A": "cat", "B": "dog", "answer": "B", "category": 
 
 def test_only_unresolved_choices_are_asked_about() -> None:
     endpoint = Scripted(["I think B"])
-    records = [Record("0", MCQ, "A"), Record("1", MCQ, "the canine"), Record("2", MCQ, "", error="too long")]
-    judged, said = Judge(endpoint, "m").judge(find_benchmark("seedbench"), records, Scoring())
-    assert [record.judgment for record in judged] == [None, "B", None]
+    predictions = [
+        Prediction("0", MCQ, "A"),
+        Prediction("1", MCQ, "the canine"),
+        Prediction("2", MCQ, "", error="too long"),
+    ]
+    judged, said = Judge(endpoint, "m").judge(find_benchmark("seedbench"), predictions, Scoring())
+    assert [prediction.judgment for prediction in judged] == [None, "B", None]
     assert "A. cat\nB. dog\nAnswer: the canine\nYour output: " in endpoint.asked[0][0]
     assert (said["requests"], said["prompt_tokens"], said["judged"]) == (1, 10, 1)
     outcome = find_benchmark("seedbench").outcome(judged, Scoring())
@@ -66,7 +70,7 @@ def test_only_unresolved_choices_are_asked_about() -> None:
 
 def test_prose_that_names_no_option_counts_as_a_refusal() -> None:
     endpoint = Scripted(["well", "hard to say", "perhaps"])
-    (judged,), _ = Judge(endpoint, "m").judge(find_benchmark("seedbench"), [Record("0", MCQ, "?")], Scoring())
+    (judged,), _ = Judge(endpoint, "m").judge(find_benchmark("seedbench"), [Prediction("0", MCQ, "?")], Scoring())
     assert judged.judgment == "Z"
     assert len(endpoint.asked) == 3
 
@@ -74,7 +78,7 @@ def test_prose_that_names_no_option_counts_as_a_refusal() -> None:
 def test_yes_or_no() -> None:
     row = {"question": "Is it red?", "answer": "Yes", "category": "random"}
     endpoint = Scripted(["maybe", "Yes"])
-    (judged,), _ = Judge(endpoint, "m").judge(find_benchmark("pope"), [Record("0", row, "It is.")], Scoring())
+    (judged,), _ = Judge(endpoint, "m").judge(find_benchmark("pope"), [Prediction("0", row, "It is.")], Scoring())
     assert judged.judgment == "Yes"
     assert find_benchmark("pope").outcome([judged], Scoring()).value == 100
 
@@ -161,7 +165,7 @@ def test_a_refusal_is_not_tried_again(server: Server) -> None:
 
 def test_something_else_at_the_url(server: Server) -> None:
     server.reply = b"<html>"
-    with pytest.raises(ValueError, match="not as a chat endpoint does"):
+    with pytest.raises(ValueError, match="is not that of a chat endpoint"):
         endpoint_of(server, [])("hello", 0)
 
 
@@ -169,7 +173,7 @@ def test_mmvet_is_scored_by_a_judge(server: Server, write_predictions: Any, tmp_
     row = {"question": "What?", "answer": "a<AND>b", "category": "rec,ocr"}
     path = write_predictions(tmp_path, "mmvet", [(row, "a and b")])
     judge = Judge(endpoint_of(server, []), "gpt-x", tmp_path / "judge.jsonl")
-    score, _, _ = score_file(path, judge=judge)
+    score = score_file(path, judge=judge).score
     assert score.value == pytest.approx(80)
     assert score.scoring["judge"]["model"] == "gpt-x"
     assert score.scoring["judge"]["completion_tokens"] == 2

@@ -19,11 +19,11 @@ class Capitals(Benchmark):
     title = "Capitals"
     file = "capitals"
 
-    def parts(self, row, images, options):
-        return images_first(row["question"], images)
+    def prompt(self, row, num_images, options):
+        return images_first(row["question"], num_images)
 
-    def verdict(self, record, scoring):
-        return Verdict(float(exact_match(record.prediction, record.row["answer"])), record.prediction)
+    def verdict(self, prediction, scoring):
+        return Verdict(float(exact_match(prediction.text, prediction.row["answer"])), prediction.text)
 
 
 register_benchmark(Capitals())

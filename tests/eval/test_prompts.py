@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from convllava.eval.benchmarks import LoadOptions, find_benchmark
-from convllava.eval.prompts import Part, images_of, interleaved, user_message
+from convllava.eval import LoadOptions, PromptPart, find_benchmark
+from convllava.eval.benchmarks.mmmu import interleaved
+from convllava.eval.prompts import images_of, user_message
 from convllava.model.prompts import PROMPT_FORMATS, plain_messages, render
 
 COLUMN = {"paper": "paper_20240429", "llava": "llava_native_vicuna_v1"}
@@ -20,9 +21,9 @@ def cases(shared_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def parts_of(case: dict[str, Any], prompts: Any) -> list[Part]:
+def prompt_of(case: dict[str, Any], prompts: Any) -> list[PromptPart]:
     name = case["dataset"].replace("DocVQA_TEST", "DocVQA_VAL")
-    return find_benchmark(name).parts(case["row"], len(case["image_files"]), LoadOptions(prompts=prompts))
+    return find_benchmark(name).prompt(case["row"], len(case["image_files"]), LoadOptions(prompts=prompts))
 
 
 @pytest.mark.parametrize("prompts", COLUMN)
@@ -32,7 +33,7 @@ def test_whole_prompts(cases: list[dict[str, Any]], prompts: str) -> None:
         expected = case["expected"].get(COLUMN[prompts])
         if expected is None or "prompt" not in expected:
             continue
-        parts = parts_of(case, prompts)
+        parts = prompt_of(case, prompts)
         template = PROMPT_FORMATS["vicuna_v1" if prompts == "llava" else "llava_v1"]
         messages = plain_messages([user_message(parts)])
         assert render(template, messages, {}, add_generation_prompt=True)[0] == expected["prompt"], case["id"]
@@ -46,7 +47,7 @@ def test_current_texts_in_their_order(cases: list[dict[str, Any]]) -> None:
     for case in cases:
         messages = case["expected"]["current"]["messages"]
         wanted = [own["value"] for own in messages if own["type"] == "text"]
-        parts = parts_of(case, "current")
+        parts = prompt_of(case, "current")
         assert [part for part in parts if isinstance(part, str)] == wanted, case["id"]
         assert len(images_of(parts)) == sum(own["type"] == "image" for own in messages), case["id"]
 
@@ -59,7 +60,7 @@ def test_a_image_that_is_not_there_is_an_error() -> None:
 def test_ocr_tokens_are_shown_when_they_are_asked_for() -> None:
     row = {"question": "What is it?", "ocr_tokens": ["STOP", "4"]}
     options = LoadOptions(prompts="llava", ocr_tokens=True)
-    (_, text) = find_benchmark("textvqa").parts(row, 1, options)
+    (_, text) = find_benchmark("textvqa").prompt(row, 1, options)
     assert text == ("What is it?\nReference OCR token: STOP, 4\nAnswer the question using a single word or phrase.")
     with pytest.raises(ValueError, match="have no column ocr_tokens"):
-        find_benchmark("textvqa").parts({"question": "What is it?"}, 1, options)
+        find_benchmark("textvqa").prompt({"question": "What is it?"}, 1, options)

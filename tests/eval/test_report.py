@@ -8,6 +8,7 @@ import pytest
 from kit_files import image_text, write_tsv
 from PIL import Image
 
+from convllava.eval import LoadOptions, find_benchmark
 from convllava.eval.report import write_report
 
 ATTACK = '<script>document.title = "run"</script><img src=x onerror="document.title=\'run\'">'
@@ -18,17 +19,15 @@ def page_path(write_predictions: Any, tmp_path: Path) -> Path:
     """A report of four questions: right, wrong, unresolved, and one that was an error."""
     shown = {"A": "cat", "B": "dog", "answer": "A"}
     rows = [
-        {"index": n, "image": image_text("red", (200, 100)), "question": f"Which {n}?", **shown, "category": c}
+        {"index": n, "image": image_text("red", (100, 200)), "question": f"Which {n}?", **shown, "category": c}
         for n, c in enumerate(["first", ATTACK, "first", "first"])
     ]
     rows[1]["question"] = ATTACK
     write_tsv(tmp_path / "SEEDBench_IMG.tsv", rows)
-    from convllava.eval.benchmarks import LoadOptions, find_benchmark
-
     data = find_benchmark("seedbench").load(tmp_path, LoadOptions()).data
     kept = [{name: cell for name, cell in row.items() if name != "image"} for row in rows]
     answers = list(zip(kept, ["A", "B " + ATTACK, "neither", ""], strict=True))
-    more = {"data": data, "prompts": "paper", "ocr_tokens": False, "kit_compatible": False}
+    more = {"data": data, "prompts": "paper", "ocr_tokens": False}
     path = write_predictions(tmp_path / "out", "seedbench", answers, model=ATTACK, errors={3: ATTACK}, **more)
     return write_report(path, data=tmp_path)
 
@@ -74,8 +73,6 @@ def test_filters_and_escaping(page: Any) -> None:
 
 
 def test_boxes_are_drawn_on_the_images(write_predictions: Any, tmp_path: Path) -> None:
-    from convllava.eval.benchmarks import LoadOptions, find_benchmark
-
     questions = find_benchmark("synthetic-grounding").load(tmp_path, LoadOptions())
     row = {**questions[0].row, "index": "synthetic-grounding/0"}
     more = {"data": questions.data, "prompts": "paper"}
@@ -86,7 +83,7 @@ def test_boxes_are_drawn_on_the_images(write_predictions: Any, tmp_path: Path) -
         colors = {pixel for _, pixel in image.convert("RGB").getcolors(1 << 20)}
     assert any(abs(r - 0xB0) + g + abs(b - 0x20) < 90 for r, g, b in colors)
     assert any(abs(r - 0x14) + abs(g - 0x70) + abs(b - 0x2E) < 90 for r, g, b in colors)
-    assert "truth" in page.read_text()
+    assert "reference" in page.read_text()
 
 
 def test_data_of_another_version_are_refused(page_path: Path, tmp_path: Path) -> None:

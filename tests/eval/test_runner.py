@@ -16,13 +16,11 @@ import torch
 from kit_files import image_text, write_tsv, yes_no_rows
 from tiny import tiny_model
 
-from convllava.eval import BENCHMARKS, run_benchmark
-from convllava.eval.answering import by_shape
-from convllava.eval.benchmarks import LoadOptions, find_benchmark
-from convllava.eval.distributed import ranks
-from convllava.eval.fingerprint import model_fingerprint
-from convllava.eval.protocol import ImageOptions, RunOptions
-from convllava.eval.synthetic import is_right_answer, question_of, truth_of
+from convllava.eval import LoadOptions, find_benchmark, run_benchmark
+from convllava.eval.answering import sort_by_shape
+from convllava.eval.benchmarks.synthetic import SYNTHETIC, is_correct, question_of, truth_of
+from convllava.eval.protocol import ImageOptions, RunOptions, model_fingerprint
+from convllava.eval.runner import ranks
 from convllava.inference import Generator, Request
 
 fork = multiprocessing.get_context("fork")
@@ -32,13 +30,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", SYNTHETIC)
 def test_the_truth_is_right_and_questions_are_asked(name: str) -> None:
-    samples = BENCHMARKS[name].samples(5)
+    samples = SYNTHETIC[name].dataset(5)
     for index in range(len(samples)):
-        size = samples[index].images[0].size
-        assert is_right_answer(truth_of(samples[index]), truth_of(samples[index]), size)
-        assert not is_right_answer("something else", truth_of(samples[index]), size)
+        size = samples[index].images[0].size[::-1]
+        assert is_correct(truth_of(samples[index]), truth_of(samples[index]), size)
+        assert not is_correct("something else", truth_of(samples[index]), size)
         assert question_of(samples[index])
 
 
@@ -54,9 +52,7 @@ def test_predictions_protocol_and_score_are_written(generator: Generator, tmp_pa
     records = read(tmp_path / "synthetic-scenes.predictions.jsonl")
     assert [record["sample_id"] for record in records] == [f"synthetic-scenes/{number}" for number in range(5)]
     assert {record["model_fingerprint"] for record in records} == {model_fingerprint(generator.model)}
-    right = [
-        is_right_answer(r["prediction"], r["row"]["answer"], (r["row"]["width"], r["row"]["height"])) for r in records
-    ]
+    right = [is_correct(r["prediction"], r["row"]["answer"], (r["row"]["height"], r["row"]["width"])) for r in records]
     assert score.value == pytest.approx(sum(right) / 5)
     written = json.loads((tmp_path / "synthetic-scenes.score.json").read_text())
     assert written["value"] == score.value
@@ -76,7 +72,7 @@ def test_batched_equals_one_by_one(generator: Generator, tmp_path: Path) -> None
 
 def test_an_answer_equals_that_of_the_generator(generator: Generator, tmp_path: Path) -> None:
     run_benchmark(generator, "synthetic-documents", limit=2, out=tmp_path)
-    sample = BENCHMARKS["synthetic-documents"].samples()[1]
+    sample = SYNTHETIC["synthetic-documents"].dataset()[1]
     (answer,) = generator.generate([Request.of_question(question_of(sample), sample.images)])
     line = read(tmp_path / "synthetic-documents.predictions.jsonl")[1]
     assert line["prediction"] == answer.text
@@ -168,7 +164,9 @@ def test_results_of_another_model_or_protocol_are_refused(generator: Generator, 
     other = Generator(*tiny_model(seed=1))
     with pytest.raises(ValueError, match="was made by another model"):
         run_benchmark(other, "synthetic-scenes", limit=3, out=tmp_path)
-    with pytest.raises(ValueError, match=r"made in another way \(image.max_visual_tokens: None / 2; there / here\)"):
+    with pytest.raises(
+        ValueError, match=r"made under another protocol \(image.max_visual_tokens: None / 2; file / this run\)"
+    ):
         run_benchmark(generator, "synthetic-scenes", limit=3, out=tmp_path, max_visual_tokens=2)
     assert len(read(tmp_path / "synthetic-scenes.predictions.jsonl")) == 2
 
@@ -185,7 +183,7 @@ def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) 
     """An image too large for the context and one that is cut off: both stay among the samples."""
     rows = yes_no_rows(4)
     rows[0]["image"] = image_text("red", (64 * 24, 64 * 24))
-    whole = image_text("blue", (300, 200))
+    whole = image_text("blue", (200, 300))
     rows[2]["image"] = whole[: len(whole) // 4 * 2 // 4 * 4]
     write_tsv(tmp_path / "MME.tsv", rows)
     score = run_benchmark(generator, "mme", out=tmp_path / "out", data=tmp_path)
@@ -202,7 +200,7 @@ def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) 
 def test_images_of_one_shape_stand_together(generator: Generator, tmp_path: Path) -> None:
     write_tsv(tmp_path / "MME.tsv", yes_no_rows(8))
     questions = find_benchmark("mme").load(tmp_path, LoadOptions())
-    order = by_shape(questions, range(8), generator.processor.image_processor, {})
+    order = sort_by_shape(questions, range(8), generator, {})
     assert sorted(order) == list(range(8))
     shapes = [questions.image_sizes(index)[0] for index in order]
     assert len([1 for before, after in pairwise(shapes) if before != after]) == 1
@@ -260,7 +258,7 @@ def test_fewer_answers_at_a_time_where_memory_is_too_small(
     assert max(rows) > 2
     assert generator.max_batch == 2
     assert [record.getMessage() for record in caplog.records if "out of memory" in record.getMessage()] == [
-        "out of memory: 2 answers at a time from here on"
+        "out of memory: the batch size is 2 from here on"
     ]
     assert score.value == expected.value
     texts = [

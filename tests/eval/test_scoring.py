@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convllava.eval.benchmarks.base import percent
-from convllava.eval.bootstrap import interval, paired_interval
+from convllava.eval import Scoring
 from convllava.eval.compare import compare
+from convllava.eval.outcome import bootstrap_interval, paired_interval, percent
 from convllava.eval.paper import PRINTED_AVERAGES, TABLE_6, TABLES
 from convllava.eval.scoring import score_file
-from convllava.eval.tables import as_csv, as_latex, as_markdown, lay_out, read_scores
+from convllava.eval.tables import as_csv, as_latex, as_markdown, make_tables, read_scores
 
 ROW = {"question": "Which?", "A": "cat", "B": "dog", "answer": "A", "category": "c"}
 ROWS = [{**ROW, "index": number} for number in range(40)]
@@ -28,14 +28,14 @@ def answered(right: int) -> list[tuple[dict[str, Any], str]]:
 @settings(max_examples=25)
 def test_an_interval_holds_the_figure(right: list[bool]) -> None:
     columns = np.array([[own, 1] for own in right], dtype=float)
-    low, high = interval(columns, percent, replicates=200)
+    low, high = bootstrap_interval(columns, percent, replicates=200)
     assert 0 <= low <= 100 * sum(right) / len(right) <= high <= 100
     assert paired_interval(columns, columns, percent, replicates=50) == (0, 0)
 
 
 def test_an_interval_is_about_that_of_the_binomial() -> None:
     columns = np.array([[number < 300, 1] for number in range(1000)], dtype=float)
-    low, high = interval(columns, percent)
+    low, high = bootstrap_interval(columns, percent)
     deviation = 100 * (0.3 * 0.7 / 1000) ** 0.5
     assert low == pytest.approx(30 - 1.96 * deviation, abs=0.4)
     assert high == pytest.approx(30 + 1.96 * deviation, abs=0.4)
@@ -44,24 +44,22 @@ def test_an_interval_is_about_that_of_the_binomial() -> None:
 def test_a_score_counts_what_went_wrong(write_predictions: Any, tmp_path: Path) -> None:
     predictions = [(ROWS[0], "A"), (ROWS[1], "neither"), (ROWS[2], ""), (ROWS[3], "")]
     path = write_predictions(tmp_path, "seedbench", predictions, errors={3: "too long"})
-    score, _, _ = score_file(path)
+    score = score_file(path).score
     assert (score.samples, score.unresolved, score.empty, score.errors) == (4, 2, 1, 1)
     assert score.value == 25
     assert score.scoring["judge"] == "none (exact matching)"
 
 
 def test_scoring_again_under_another_profile(write_predictions: Any, tmp_path: Path) -> None:
-    from convllava.eval.benchmarks import Scoring
-
     path = write_predictions(tmp_path, "seedbench", [({**ROW, "index": 1}, "A cat is what I can see there")])
-    assert score_file(path)[0].value == 100
-    assert score_file(path, Scoring("current"))[0].value == 0
+    assert score_file(path).score.value == 100
+    assert score_file(path, Scoring("current")).score.value == 0
 
 
 def test_predictions_without_a_protocol_are_scored_with_a_warning(write_predictions: Any, tmp_path: Path) -> None:
     path = write_predictions(tmp_path, "seedbench", answered(10))
     (tmp_path / "seedbench.protocol.json").unlink()
-    score, _, _ = score_file(path)
+    score = score_file(path).score
     assert score.value == 25
     assert "no protocol file" in score.warnings[0]
 
@@ -95,7 +93,7 @@ def test_comparison_is_paired(write_predictions: Any, tmp_path: Path) -> None:
 def test_different_protocols_are_not_compared(write_predictions: Any, tmp_path: Path) -> None:
     first = write_predictions(tmp_path / "a", "seedbench", answered(20), prompts="paper")
     second = write_predictions(tmp_path / "b", "seedbench", answered(20), prompts="llava")
-    with pytest.raises(ValueError, match="made in different ways: prompts: 'paper' / 'llava'"):
+    with pytest.raises(ValueError, match="have different protocols: prompts: 'paper' / 'llava'"):
         compare(first, second)
     assert compare(first, second, allowed=["prompts"]).difference == 0
     other = write_predictions(tmp_path / "c", "seedbench", answered(20)[:39], prompts="paper", data={"questions": 40})
@@ -114,15 +112,15 @@ def test_the_papers_averages_but_one_follow_from_its_figures() -> None:
 
 
 def test_tables_beside_the_papers_figures(write_predictions: Any, tmp_path: Path) -> None:
-    score_file(write_predictions(tmp_path / "m", "seedbench", answered(20), model="mine"))[0].write(tmp_path / "m")
+    score_file(write_predictions(tmp_path / "m", "seedbench", answered(20), model="mine")).score.write(tmp_path / "m")
     native = {"image": {"image_aspect_ratio": "native", "resolution": 1664}}
     path = write_predictions(tmp_path / "n", "seedbench", answered(30), model="mine", **native)
-    score_file(path)[0].write(tmp_path / "n")
+    score_file(path).score.write(tmp_path / "n")
     for split in TABLE_6.benchmarks:
         row = {"sent": "x", "bbox": [0, 0, 10, 10], "width": 10, "height": 10}
         folder = tmp_path / "m"
-        score_file(write_predictions(folder, split, [(row, "[0, 0, 1, 1]")], model="mine"))[0].write(folder)
-    laid = lay_out(read_scores(tmp_path))
+        score_file(write_predictions(folder, split, [(row, "[0, 0, 1, 1]")], model="mine")).score.write(folder)
+    laid = make_tables(read_scores(tmp_path))
     assert [table.title[:7] for table in laid] == ["Table 5", "Table 6", "Table 7"]
     text = as_markdown(laid)
     assert "| ConvLLaVA 1536 | paper | 1575 | 68.7 | 70.2 | 59.9 | 35.8 | 45.9 | 65.8 | 59.0 | 87.3 |" in text

@@ -8,24 +8,24 @@ from PIL import Image
 
 from convllava.eval.protocol import ImageOptions
 from convllava.eval.runner import run_benchmark
-from convllava.eval.sweep import folder_of, name_of, point_of, settings, write_sweep
+from convllava.eval.sweep import combinations, model_folder, point_of, setting_name, write_sweep
 from convllava.inference import Generator
 
 
 def test_settings_are_all_combinations() -> None:
-    assert settings([], [], []) == [ImageOptions()]
-    grid = settings(["pad", "native"], [768, 1536], [])
-    assert [name_of(options) for options in grid] == ["pad-768", "pad-1536", "native-768", "native-1536"]
-    assert name_of(ImageOptions(max_visual_tokens=9)) == "9-tokens"
-    assert name_of(ImageOptions()) == "own"
-    assert folder_of("../runs/mine") == "runs-mine"
+    assert combinations([], [], []) == [ImageOptions()]
+    grid = combinations(["pad", "native"], [768, 1536], [])
+    assert [setting_name(options) for options in grid] == ["pad-768", "pad-1536", "native-768", "native-1536"]
+    assert setting_name(ImageOptions(max_visual_tokens=9)) == "9-tokens"
+    assert setting_name(ImageOptions()) == "own"
+    assert model_folder("../runs/mine") == "runs-mine"
 
 
 def test_more_tokens_cost_more(generator: Generator, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     points = []
-    for options in settings([], [], [1, 6]):
-        folder = tmp_path / name_of(options)
+    for options in combinations([], [], [1, 6]):
+        folder = tmp_path / setting_name(options)
         score = run_benchmark(generator, "synthetic-scenes", limit=3, out=folder, **options.given())
         points.append(point_of(score, folder, options))
     assert points[0].visual_tokens == 1 < points[1].visual_tokens <= 6

@@ -65,7 +65,7 @@ SPOILT = {
     "surplus": (tensors(lambda s: s.update(extra=torch.ones(2))), "1 surplus: extra"),
     "misshapen": (
         tensors(lambda s: s.update({BIAS: torch.ones(3)})),
-        rf"{BIAS} is \[3\], the config wants \[64\]",
+        rf"{BIAS} is \[3\], expected \[64\]",
     ),
     "nan": (tensors(lambda s: s[BIAS][:2].fill_(torch.nan)), f"2 of 64 values of {BIAS} are not finite"),
     "infinite": (tensors(lambda s: s[BIAS].fill_(torch.inf)), f"64 of 64 values of {BIAS} are not finite"),
@@ -85,7 +85,7 @@ SPOILT = {
     "config a list": (write("config.json", b"[]"), "config.json must hold a JSON object, got list"),
     "config wrong": (
         values("config.json", vision_config={"depths": [1]}),
-        "config.json describes no model: depths has 1",
+        "config.json is not a valid model configuration: depths has 1",
     ),
     "other model": (values("config.json", model_type="llava"), "holds a model of type 'llava'"),
     "disagreement": (values("config.json", resolution=640), "resolution is 640 in config.json and None"),
@@ -142,7 +142,7 @@ def test_a_build_without_nano(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         ({"dtype": "int8"}, "dtype 'int8' is not known"),
         ({"dtype": torch.int8}, "dtype 'torch.int8' is not known"),
         ({"device": "toaster"}, "device 'toaster' is not on this machine"),
-        ({"resolution": 63}, "resolution 63 is less than one output cell of 64 pixels"),
+        ({"resolution": 63}, "resolution 63 is smaller than the output stride, 64 pixels"),
     ],
 )
 def test_wrong_options(tiny_checkpoint: Path, options: dict[str, Any], message: str) -> None:

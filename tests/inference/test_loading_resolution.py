@@ -1,4 +1,4 @@
-"""A checkpoint that does not say at which resolution its images are shown is told so by whoever uses it."""
+"""A checkpoint that resolution is not set its images are shown is told so by whoever uses it."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def test_ask(silent: Path, image: str, capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["ask", image, "What?", "--model", str(silent), "--max-new-tokens", "2", "--json", "--device", "cpu"]
     assert main(arguments) == 2
     told = capsys.readouterr().err
-    assert "does not say at which resolution" in told
+    assert "resolution is not set" in told
     assert "(--resolution)" in told
     assert main([*arguments, "--resolution", "256"]) == 0
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)

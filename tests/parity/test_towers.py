@@ -19,7 +19,8 @@ from transformers import (
     ConvNextModel,
 )
 
-from convllava.convert import load_tower
+from convllava.convert import load_vision_tower
+from convllava.convert.encoder_tensors import convnext_config
 from convllava.model import ConvLlavaVisionModel, append_stages
 
 DEPTHS, WIDTHS = (1, 2, 1, 2), (8, 12, 16, 24)
@@ -110,7 +111,7 @@ def test_timm_and_open_clip(tmp_path: Path, place: str, conv_mlp: bool) -> None:
         stored |= {"visual.head.proj.weight": torch.ones(4, 24), "token_embedding.weight": torch.ones(9, 4)}
         stored |= {"logit_scale": torch.ones(()), "transformer.resblocks.0.ln_1.weight": torch.ones(4)}
     save_file(stored, tmp_path / "tower.safetensors")
-    tower = load_tower(tmp_path / "tower.safetensors")
+    tower = load_vision_tower(tmp_path / "tower.safetensors")
     assert (tower.config.depths, tower.config.hidden_sizes) == (list(DEPTHS), list(WIDTHS))
     assert close(features(tower, images()), timm_features(state, images(), 1e-6))
 
@@ -119,23 +120,32 @@ def test_training_checkpoints_of_open_clip(tmp_path: Path) -> None:
     state = timm_state()
     stored = {f"visual.trunk.{name}": tensor for name, tensor in state.items()}
     torch.save({"state_dict": stored}, tmp_path / "epoch.pt")
-    assert close(features(load_tower(tmp_path / "epoch.pt"), images()), timm_features(state, images(), 1e-6))
+    assert close(features(load_vision_tower(tmp_path / "epoch.pt"), images()), timm_features(state, images(), 1e-6))
+
+
+def epsilon(depths: list[int], widths: list[int]) -> float:
+    """Return the epsilon of an encoder with these depths and widths."""
+    shapes: dict[str, tuple[int, ...]] = {"embeddings.patch_embeddings.weight": (widths[0], 3, 4, 4)}
+    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        for layer in range(depth):
+            shapes[f"encoder.stages.{stage}.layers.{layer}.dwconv.weight"] = (width, 1, 7, 7)
+    return convnext_config(shapes, "encoder").layer_norm_eps
 
 
 def test_the_epsilon_of_xxlarge_is_known_by_its_shape() -> None:
-    from convllava.convert.published import TowerEpsilon
-
-    assert TowerEpsilon().of([3, 4, 30, 3], [384, 768, 1536, 3072]) == 1e-5
-    assert TowerEpsilon().of([3, 4, 30, 3, 6], [384, 768, 1536, 3072, 3072]) == 1e-5
-    assert TowerEpsilon().of([3, 3, 27, 3], [192, 384, 768, 1536]) == 1e-6
+    assert epsilon([3, 4, 30, 3], [384, 768, 1536, 3072]) == 1e-5
+    assert epsilon([3, 4, 30, 3, 6], [384, 768, 1536, 3072, 3072]) == 1e-5
+    assert epsilon([3, 3, 27, 3], [192, 384, 768, 1536]) == 1e-6
 
 
 def test_another_epsilon(tmp_path: Path) -> None:
     state = {name: tensor * (0.02 if "conv_dw" in name else 1.0) for name, tensor in timm_state().items()}
     torch.save(state, tmp_path / "tower.bin")
-    tower = load_tower(tmp_path / "tower.bin", layer_norm_eps=1e-2)
+    tower = load_vision_tower(tmp_path / "tower.bin", layer_norm_eps=1e-2)
     assert close(features(tower, images()), timm_features(state, images(), 1e-2))
-    assert not close(features(load_tower(tmp_path / "tower.bin"), images()), timm_features(state, images(), 1e-2))
+    assert not close(
+        features(load_vision_tower(tmp_path / "tower.bin"), images()), timm_features(state, images(), 1e-2)
+    )
 
 
 def convnext(stages: int = 4) -> ConvNextConfig:
@@ -149,7 +159,7 @@ def test_transformers(tmp_path: Path, stages: int) -> None:
     original.save_pretrained(tmp_path)
     with torch.no_grad():
         expected = original.encoder(original.embeddings(images()), output_hidden_states=True).last_hidden_state
-    assert close(features(load_tower(tmp_path), images()), expected)
+    assert close(features(load_vision_tower(tmp_path), images()), expected)
 
 
 def test_transformers_classifier(tmp_path: Path) -> None:
@@ -158,7 +168,7 @@ def test_transformers_classifier(tmp_path: Path) -> None:
     inner = original.convnext
     with torch.no_grad():
         expected = inner.encoder(inner.embeddings(images())).last_hidden_state
-    assert close(features(load_tower(tmp_path), images()), expected)
+    assert close(features(load_vision_tower(tmp_path), images()), expected)
 
 
 def test_the_tower_of_a_whole_model(shared_dir: Path, tiny_checkpoint: Path) -> None:
@@ -167,9 +177,11 @@ def test_the_tower_of_a_whole_model(shared_dir: Path, tiny_checkpoint: Path) -> 
 
     for folder in (tiny_checkpoint, shared_dir / "reference" / "official-split-tiny"):
         model, _ = load_pretrained(folder, device="cpu")
-        assert torch.equal(features(load_tower(folder), images()), features(model.model.vision_tower, images()))
+        assert torch.equal(features(load_vision_tower(folder), images()), features(model.model.vision_tower, images()))
     tower_folder = shared_dir / "reference" / "official-split-tiny" / "vision_tower"
-    assert torch.equal(features(load_tower(tower_folder), images()), features(model.model.vision_tower, images()))
+    assert torch.equal(
+        features(load_vision_tower(tower_folder), images()), features(model.model.vision_tower, images())
+    )
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -179,7 +191,7 @@ def test_clip_vit(tmp_path: Path, whole: bool) -> None:
     text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     original = CLIPModel(CLIPConfig(vision_config=vision, text_config={**text, "vocab_size": 50})).eval()
     (original if whole else original.vision_model).save_pretrained(tmp_path)
-    tower = load_tower(tmp_path)
+    tower = load_vision_tower(tmp_path)
     assert isinstance(tower, CLIPVisionModel)
     pixels = images(28, 28)
     with torch.no_grad():
@@ -193,7 +205,7 @@ def test_a_fifth_stage_behind_any_of_them(tmp_path: Path, source: str) -> None:
         save_file(timm_state(), tmp_path / "model.safetensors")
     else:
         ConvNextModel(convnext()).save_pretrained(tmp_path)
-    tower = load_tower(tmp_path)
+    tower = load_vision_tower(tmp_path)
     grown: ConvLlavaVisionModel = append_stages(tower, [6], [48])
     assert (grown.config.depths, grown.config.hidden_sizes) == ([*DEPTHS, 6], [*WIDTHS, 48])
     scales = [layer.layer_scale_parameter for layer in grown.encoder.stages[4].layers]
@@ -208,26 +220,26 @@ def bad(tmp_path: Path, state: dict[str, Tensor]) -> Path:
     return tmp_path / "tower.safetensors"
 
 
-def test_what_is_no_such_encoder(tmp_path: Path) -> None:
+def test_unsupported_encoders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is a ConvNeXt V2: its GRN layers \(stages\.0\.blocks\.0\.mlp\.grn"):
-        load_tower(bad(tmp_path, timm_state(v2=True)))
+        load_vision_tower(bad(tmp_path, timm_state(v2=True)))
     with pytest.raises(ValueError, match="holds no ConvNeXt: neither timm"):
-        load_tower(bad(tmp_path, {"layer1.0.conv1.weight": torch.ones(2)}))
+        load_vision_tower(bad(tmp_path, {"layer1.0.conv1.weight": torch.ones(2)}))
     state = timm_state()
     gamma = state.pop("stages.1.blocks.1.gamma")
     with pytest.raises(ValueError, match=r"1 missing: encoder\.stages\.1\.layers\.1\.layer_scale_parameter"):
-        load_tower(bad(tmp_path, state))
+        load_vision_tower(bad(tmp_path, state))
     with pytest.raises(ValueError, match=r"1 surplus: stages\.0\.blocks\.0\.mystery"):
-        load_tower(bad(tmp_path, timm_state() | {"stages.0.blocks.0.mystery": gamma}))
-    with pytest.raises(ValueError, match=r"stages\.1\.blocks\.1\.gamma is \[3\], not \[12\]"):
-        load_tower(bad(tmp_path, timm_state() | {"stages.1.blocks.1.gamma": torch.ones(3)}))
+        load_vision_tower(bad(tmp_path, timm_state() | {"stages.0.blocks.0.mystery": gamma}))
+    with pytest.raises(ValueError, match=r"stages\.1\.blocks\.1\.gamma is \[3\], expected \[12\]"):
+        load_vision_tower(bad(tmp_path, timm_state() | {"stages.1.blocks.1.gamma": torch.ones(3)}))
     with pytest.raises(ValueError, match=r"gamma holds NaN or infinity"):
-        load_tower(bad(tmp_path, timm_state() | {"stages.1.blocks.1.gamma": torch.full((12,), torch.nan)}))
-    with pytest.raises(ValueError, match="is no weight file"):
+        load_vision_tower(bad(tmp_path, timm_state() | {"stages.1.blocks.1.gamma": torch.full((12,), torch.nan)}))
+    with pytest.raises(ValueError, match="is not a weight file"):
         (tmp_path / "tower.txt").write_text("")
-        load_tower(tmp_path / "tower.txt")
-    with pytest.raises(ValueError, match="is not there"):
-        load_tower(tmp_path / "nowhere")
+        load_vision_tower(tmp_path / "tower.txt")
+    with pytest.raises(ValueError, match="does not exist: give a weight file or a directory"):
+        load_vision_tower(tmp_path / "nowhere")
 
 
 def test_a_directory_of_transformers_with_another_activation(tmp_path: Path) -> None:
@@ -235,4 +247,4 @@ def test_a_directory_of_transformers_with_another_activation(tmp_path: Path) -> 
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
     with pytest.raises(ValueError, match="hidden_act is 'relu'"):
-        load_tower(tmp_path)
+        load_vision_tower(tmp_path)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from convllava.cli.main import main
-from convllava.convert import load_tower
+from convllava.convert import load_vision_tower
 from convllava.inference import load_pretrained
 from convllava.model import (
     ConvLlavaConfig,
@@ -64,7 +64,7 @@ def test_parts_are_joined_trained_and_gone_on_from(here: Path, capsys: pytest.Ca
     assert "8 samples in 2 steps" in capsys.readouterr().out
     assert main(["train", "first.yaml"]) == 0
     trained, _ = load_pretrained(here / "first", device="cpu")
-    tower = load_tower(here / "tower").state_dict()
+    tower = load_vision_tower(here / "tower").state_dict()
     for name, value in tower.items():
         assert torch.equal(trained.model.vision_tower.state_dict()[name], value), name
     language = AutoModelForCausalLM.from_pretrained(here / "language").state_dict()

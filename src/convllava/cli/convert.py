@@ -7,37 +7,49 @@ import typer
 
 from . import options as opt
 
+Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint directory, a hub id or nano.")]
+Destination = Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")]
+StoredDtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32, bfloat16 or float16; by default each tensor keeps its dtype."),
+]
+MaxShardSize = Annotated[str, typer.Option(help="Size of one weight file at most, such as 5GB or 512MiB.")]
+
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint directory, a hub id or nano.")],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")],
-    to: Annotated[str, typer.Option(help="convllava, or official: what the authors' code reads.")] = "convllava",
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default each tensor keeps its own.")
-    ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Of one weight file.")] = "5GB",
+    source: Source,
+    destination: Destination,
+    to: Annotated[
+        str, typer.Option(help="Layout to write: convllava, or official, which the authors' code reads.")
+    ] = "convllava",
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = "5GB",
     resolution: opt.Resolution = None,
     adapter: Annotated[
-        Path | None, typer.Option(help="Directory of a LoRA adapter of the checkpoint, which is merged.")
+        Path | None, typer.Option(help="Directory of a LoRA adapter on the checkpoint, which is merged into it.")
     ] = None,
     quantize: opt.Quantize = None,
 ) -> None:
-    """Rewrite a checkpoint in another layout, its values unchanged unless --dtype or --quantize says otherwise."""
+    """Rewrite a checkpoint in another layout; values stay the same unless --dtype or --quantize is given."""
     from ..convert import convert as rewrite
     from ..convert import is_llava_lora
+    from ..inference import save_merged
     from ..inference.checkpoint_files import hub_id, locate
 
     if quantize is not None or (adapter is not None and not is_llava_lora(adapter)):
         if to != "convllava":
-            raise ValueError(
-                f"--to {to} takes neither --quantize nor an adapter of PEFT: merge that first, without --to"
-            )
-        rewrite_loaded(source, destination, adapter, quantize, dtype, max_shard_size, resolution)
-        print(
-            f"{destination}: convllava"
-            + f", {adapter} merged" * (adapter is not None)
-            + f", {quantize}" * bool(quantize)
+            raise ValueError(f"--to {to} excludes --quantize and PEFT adapters: merge the adapter first, without --to")
+        save_merged(
+            source,
+            destination,
+            adapter=adapter,
+            quantize=quantize,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            resolution=resolution,
         )
+        changes = [f"{adapter} merged"] * (adapter is not None) + [str(quantize)] * (quantize is not None)
+        print(f"{destination}: {', '.join(['convllava', *changes])}")
         return
     written = rewrite(
         locate(source),
@@ -51,27 +63,3 @@ def convert(
     )
     size = written.num_bytes / 2**20
     print(f"{written.folder}: {written.layout}, {written.num_tensors} tensors, {size:.1f} MiB")
-
-
-def rewrite_loaded(
-    source: str,
-    destination: Path,
-    adapter: Path | None,
-    quantize: str | None,
-    dtype: str | None,
-    max_shard_size: str,
-    resolution: int | None,
-) -> None:
-    """Write a checkpoint with an adapter of PEFT merged into it, or in fewer bits; the model is in memory meanwhile."""
-    from ..convert import is_llava_lora, quiet
-    from ..convert.destination import whole_or_nothing
-    from ..inference import load_pretrained
-
-    if quantize is not None and adapter is not None and not is_llava_lora(adapter):
-        raise ValueError("an adapter of PEFT is not merged into quantized weights: convert twice, first with --adapter")
-    loaded = load_pretrained(
-        source, dtype=dtype or "auto", device="cpu", adapter=adapter, quantize=quantize, resolution=resolution
-    )
-    with whole_or_nothing(destination) as folder, quiet():
-        loaded[0].save_pretrained(folder, max_shard_size=max_shard_size)
-        loaded[1].save_pretrained(folder)

@@ -1,45 +1,52 @@
-"""``convllava eval``: figures that say how they were made."""
+"""``convllava eval``: answer benchmarks, score, compare and report."""
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options as opt
-from .eval_choices import check_data, chosen_benchmarks, chosen_profiles, chosen_settings, make_judge, numbers, words
-from .eval_running import load_generator, print_scores, run_all
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..eval.compare import Comparison
+    from ..eval.scoring import Score
 
 app = typer.Typer(no_args_is_help=True)
 
-SHOWN_CHANGES = 20
+MAX_PRINTED_CHANGES = 20
 
-Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names, separated by commas.")]
+Predictions = Annotated[Path, typer.Argument(help="NAME.predictions.jsonl, or a folder with such files.")]
+Plugin = Annotated[
+    list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
+]
+Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names of benchmarks, separated by commas.")]
 Suite = Annotated[str, typer.Option(help="table5, table6, table7, paper (tables 5 and 6), synthetic or pages.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
-Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an old one is gone on with.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples: for a try, not for a figure.")]
-BatchSize = Annotated[str, typer.Option(help="Answers at a time, or auto.")]
-Profile = Annotated[str, typer.Option(help="Rules of scoring: paper (VLMEvalKit of April 2024) or current.")]
-Prompts = Annotated[str | None, typer.Option(help="Texts of prompts: paper, current, llava; as --profile by default.")]
-PromptFormat = Annotated[str | None, typer.Option(help="Conversation format in place of the profile's.")]
-OcrTokens = Annotated[bool, typer.Option(help="Show TextVQA's OCR tokens, which the paper does not.")]
-KitCompatible = Annotated[
-    bool, typer.Option("--kit-compatible", help="Also what VLMEvalKit does by mistake: options named None vanish.")
+Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an earlier run is resumed.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Number of samples; a score of a part is marked as such.")]
+BatchSize = Annotated[str, typer.Option(help="Number of samples answered at a time, or auto.")]
+Profile = Annotated[
+    str, typer.Option(help="Scoring rules: paper (VLMEvalKit of April 2024), current (August 2026) or llava.")
 ]
+Prompts = Annotated[
+    str | None, typer.Option(help="Texts of prompts: paper, current or llava; as --profile by default.")
+]
+PromptFormat = Annotated[str | None, typer.Option(help="Prompt format that replaces the profile's.")]
+OcrTokens = Annotated[bool, typer.Option(help="Show TextVQA's OCR tokens; the paper does not.")]
 JudgeUrl = Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, up to /v1; no judge by default.")]
-JudgeModel = Annotated[str | None, typer.Option(help="The judging model; its key comes from $CONVLLAVA_JUDGE_KEY.")]
-JudgePrompts = Annotated[Path | None, typer.Option(help="Folder with choice.txt, yes_no.txt, points.txt of your own.")]
+JudgeModel = Annotated[str | None, typer.Option(help="Judge model; its key is read from $CONVLLAVA_JUDGE_KEY.")]
+JudgePrompts = Annotated[Path | None, typer.Option(help="Folder with choice.txt, yes_no.txt, points.txt.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback()
-def root(
-    plugin: Annotated[
-        list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
-    ] = None,
-) -> None:
+def root(plugin: Plugin = None) -> None:
     """Measure a model on benchmarks and held-out samples."""
     if plugin:
         from ..eval.benchmarks import load_plugin
@@ -64,7 +71,6 @@ def run(
     prompts: Prompts = None,
     prompt_format: PromptFormat = None,
     ocr_tokens: OcrTokens = False,
-    kit_compatible: KitCompatible = False,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
     judge_prompts: JudgePrompts = None,
@@ -72,38 +78,36 @@ def run(
     device: opt.Device = None,
     as_json: Json = False,
 ) -> None:
-    """Answer benchmarks and score them; run it again to go on where it stopped."""
-    names = chosen_benchmarks(benchmark, suite)
-    image = {"image_aspect_ratio": image_aspect_ratio, "resolution": resolution, "max_visual_tokens": max_visual_tokens}
-    scoring, texts = chosen_profiles(profile, prompts, kit_compatible)
-    judge = make_judge(judge_url, judge_model, judge_prompts, out)
-    places = chosen_settings(suite, image, out)
-    check_data(names, data, texts, ocr_tokens, kit_compatible)
+    """Answer benchmarks and score them; the same command resumes a run that was stopped."""
+    from ..eval.judge import JudgeSettings
+    from ..eval.protocol import ImageOptions
+    from ..eval.suite import EvalSettings, ModelSettings, run_suite
 
-    from ..eval.benchmarks import LoadOptions
-    from ..eval.distributed import own_device, ranks
-    from ..eval.protocol import ImageOptions, RunOptions
-
-    load = LoadOptions(texts, ocr_tokens, kit_compatible)  # type: ignore[arg-type]
-    with ranks() as processes:
-        generator = load_generator(model, dtype, device or own_device(), batch_size, resolution)
-        scores, troubles = [], []
-        for folder, setting in places:
-            options = RunOptions(load, ImageOptions(**setting), prompt_format)
-            found, failed = run_all(generator, model, names, folder, options, scoring, judge, data, limit, processes)
-            scores += found
-            troubles += failed
-    if processes.is_first:
-        print_scores(scores, as_json)
-    if troubles:
-        raise ValueError("; ".join(troubles))
+    settings = EvalSettings(
+        model=ModelSettings(model, dtype, device, batch_size),
+        benchmarks=_split(benchmark),
+        suite=suite,
+        data=data,
+        out=out,
+        limit=limit,
+        image=ImageOptions(image_aspect_ratio, resolution, max_visual_tokens),
+        profile=profile,
+        prompts=prompts,
+        prompt_format=prompt_format,
+        ocr_tokens=ocr_tokens,
+        judge=JudgeSettings(judge_url, judge_model, judge_prompts),
+    )
+    result = run_suite(settings, _progress)
+    if result.is_first:
+        _print_scores(result.scores, as_json)
+    if result.failures:
+        raise ValueError("; ".join(result.failures))
 
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="NAME.predictions.jsonl, or a folder with some.")],
+    predictions: Predictions,
     profile: Profile = "paper",
-    kit_compatible: KitCompatible = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the scores; that of the predictions by default.")] = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
@@ -111,50 +115,38 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions again, without a model."""
-    scoring, _ = chosen_profiles(profile, None, kit_compatible)
-    from ..eval.report import predictions_of
-    from ..eval.scoring import score_file
+    from ..eval.judge import JudgeSettings
+    from ..eval.predictions import prediction_files
+    from ..eval.scoring import choose_profiles, score_file
 
-    paths = predictions_of(predictions)
-    judge = make_judge(judge_url, judge_model, judge_prompts, paths[0].parent)
-    scores = [score_file(path, scoring, judge)[0] for path in paths]
-    for path, own in zip(paths, scores, strict=True):
-        own.write(out or path.parent)
-    print_scores(scores, as_json)
+    scoring, _ = choose_profiles(profile)
+    paths = prediction_files(predictions)
+    judge = JudgeSettings(judge_url, judge_model, judge_prompts).open(paths[0].parent)
+    scores = [score_file(path, scoring, judge).score for path in paths]
+    for path, each in zip(paths, scores, strict=True):
+        each.write(out or path.parent)
+    _print_scores(scores, as_json)
 
 
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(help="NAME.predictions.jsonl of one model.")],
-    second: Annotated[Path, typer.Argument(help="The same benchmark's of another.")],
-    allow: Annotated[str, typer.Option(help="What of the protocol may differ: image.resolution, prompt ...")] = "",
+    second: Annotated[Path, typer.Argument(help="The file of the same benchmark of another model.")],
+    allow: Annotated[str, typer.Option(help="Protocol entries that may differ, such as image.resolution.")] = "",
     profile: Profile = "paper",
     as_json: Json = False,
 ) -> None:
     """Compare two models on the same questions."""
-    scoring, _ = chosen_profiles(profile, None, False)
     from ..eval.compare import compare as compare_files
+    from ..eval.scoring import choose_profiles
 
-    found = compare_files(first, second, scoring, allowed=words(allow))
+    scoring, _ = choose_profiles(profile)
+    comparison = compare_files(first, second, scoring, allowed=_split(allow))
     if as_json:
-        content = {
-            "difference": found.difference,
-            "interval": found.interval,
-            "changes": list(map(asdict, found.changes)),
-        }
-        print(json.dumps(content, ensure_ascii=False))
-        return
-    for path, own in zip((first, second), found.scores, strict=True):
-        print(f"{path}: {own.metric} {own.value:.4g}")
-    low, high = found.interval
-    verdict = "the interval leaves out 0" if found.is_clear else "the interval holds 0: no clear difference"
-    print(f"difference {found.difference:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {verdict})")
-    print(f"{len(found.changes)} of {found.scores[0].samples} samples changed")
-    for change in found.changes[:SHOWN_CHANGES]:
-        told = f"{change.predictions[0]!r} -> {change.predictions[1]!r}, answer {change.answer!r}"
-        print(opt.printable(f"  {change.sample_id}: {change.credits[0]:g} -> {change.credits[1]:g}: {told}"))
-    if len(found.changes) > SHOWN_CHANGES:
-        print(f"  and {len(found.changes) - SHOWN_CHANGES} more (--json has all)")
+        content = {name: getattr(comparison, name) for name in ("difference", "interval")}
+        print(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}, ensure_ascii=False))
+    else:
+        _print_comparison(first, second, comparison)
 
 
 @app.command()
@@ -163,13 +155,13 @@ def table(
     form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
     out: Annotated[Path | None, typer.Option(help="File to write; printed by default.")] = None,
 ) -> None:
-    """Lay scores out as the paper's tables 5, 6 and 7, beside the paper's figures."""
-    from ..eval.predictions import write_text
-    from ..eval.tables import WRITERS, lay_out, read_scores
+    """Write scores as the paper's tables 5, 6 and 7, next to the paper's figures."""
+    from ..eval.tables import WRITERS, make_tables, read_scores
+    from ..support import write_text
 
     if form not in WRITERS:
         raise ValueError(f"--format must be one of {', '.join(WRITERS)}, got {form!r}")
-    text = WRITERS[form](lay_out(read_scores(folder)))
+    text = WRITERS[form](make_tables(read_scores(folder)))
     if out is None:
         print(text, end="")
     else:
@@ -179,30 +171,33 @@ def table(
 
 @app.command()
 def report(
-    predictions: Annotated[Path, typer.Argument(help="NAME.predictions.jsonl, or a folder with some.")],
+    predictions: Predictions,
     out: Annotated[Path | None, typer.Option(help="Folder for the page; that of the predictions by default.")] = None,
     data: Data = None,
     profile: Profile = "paper",
-    limit: Annotated[int | None, typer.Option(min=1, help="Show only the first samples.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of samples on the page; by default all.")] = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = None,
     judge_prompts: JudgePrompts = None,
 ) -> None:
-    """Write a page with every question, image, answer and verdict."""
-    scoring, _ = chosen_profiles(profile, None, False)
-    from ..eval.report import predictions_of, write_report
+    """Write an HTML page with every question, image, prediction and result."""
+    from ..eval.judge import JudgeSettings
+    from ..eval.predictions import prediction_files
+    from ..eval.report import write_report
+    from ..eval.scoring import choose_profiles
 
-    paths = predictions_of(predictions)
-    judge = make_judge(judge_url, judge_model, judge_prompts, paths[0].parent)
+    scoring, _ = choose_profiles(profile)
+    paths = prediction_files(predictions)
+    judge = JudgeSettings(judge_url, judge_model, judge_prompts).open(paths[0].parent)
     for path in paths:
-        print(write_report(path, out, data=data, scoring=scoring, judge=judge, most=limit))
+        print(write_report(path, out, data=data, scoring=scoring, judge=judge, limit=limit))
 
 
 @app.command()
 def sweep(
-    models: Annotated[list[str], typer.Argument(help="One checkpoint or several.")],
+    models: Annotated[list[str], typer.Argument(help="One or several checkpoints.")],
     benchmark: Benchmarks,
-    resolution: Annotated[str, typer.Option(help="Numbers of pixels, separated by commas.")] = "",
+    resolution: Annotated[str, typer.Option(help="Resolutions in pixels, separated by commas.")] = "",
     image_aspect_ratio: Annotated[str, typer.Option(help="pad, native, or both with a comma.")] = "",
     max_visual_tokens: Annotated[str, typer.Option(help="Token budgets, separated by commas.")] = "",
     data: Data = None,
@@ -212,25 +207,74 @@ def sweep(
     dtype: opt.Dtype = None,
     device: opt.Device = None,
 ) -> None:
-    """Measure under many settings: accuracy against visual tokens and seconds, with plots."""
-    names = chosen_benchmarks(benchmark, "")
-    check_data(names, data, "paper", False, False)
+    """Measure under many image settings: figures against visual tokens and seconds, with plots."""
+    from ..eval.suite import ModelSettings, SweepSettings, run_sweep
+    from ..eval.sweep import as_markdown, write_sweep
 
-    from ..eval.benchmarks import Scoring
-    from ..eval.protocol import RunOptions
-    from ..eval.sweep import as_markdown, folder_of, name_of, point_of, settings, write_sweep
-
-    grid = settings(words(image_aspect_ratio), numbers(resolution), numbers(max_visual_tokens))
-    points = []
-    for model in models:
-        generator = load_generator(model, dtype, device, batch_size)
-        for options in grid:
-            folder = out / folder_of(model) / name_of(options)
-            run_options = RunOptions(image=options)
-            scores, troubles = run_all(generator, model, names, folder, run_options, Scoring(), None, data, limit)
-            if troubles:
-                raise ValueError("; ".join(troubles))
-            points += [point_of(own, folder, options) for own in scores]
+    settings = SweepSettings(
+        models=[ModelSettings(model, dtype, device, batch_size) for model in models],
+        benchmarks=_split(benchmark),
+        aspect_ratios=_split(image_aspect_ratio),
+        resolutions=_split_numbers(resolution),
+        budgets=_split_numbers(max_visual_tokens),
+        data=data,
+        out=out,
+        limit=limit,
+    )
+    points = run_sweep(settings, _progress)
     paths = write_sweep(points, out)
     print(as_markdown(points), end="")
     print("written:", ", ".join(map(str, paths)))
+
+
+def _split(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _split_numbers(text: str) -> list[int]:
+    for word in _split(text):
+        if not word.isdecimal():
+            raise ValueError(f"{word!r} is not a whole number of at least 0")
+    return [int(word) for word in _split(text)]
+
+
+@contextmanager
+def _progress(benchmark: str) -> Iterator[Callable[[int, int, float | None], None]]:
+    """Show a progress bar with the mean credit so far."""
+    with progress_bar(benchmark) as advance:
+
+        def on_progress(done: int, total: int, mean: float | None) -> None:
+            advance(done, total, "" if mean is None else f"{100 * mean:.1f} % right so far")
+
+        yield on_progress
+
+
+def _print_scores(scores: "list[Score]", as_json: bool) -> None:
+    """Print a line for each benchmark, or JSON; warnings go to standard error."""
+    if as_json:
+        print(json.dumps([asdict(each) for each in scores], ensure_ascii=False))
+        return
+    for each in scores:
+        better = "higher" if each.higher_is_better else "lower"
+        low, high = each.interval
+        digits = 3 if high <= 2 else 1
+        print(
+            f"{each.benchmark}: {each.metric} {each.value:.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f}; "
+            f"{each.samples} samples, {each.unresolved} unresolved, {each.errors} errors; {better} is better)"
+        )
+        for warning in each.warnings:
+            print(f"warning: {each.benchmark}: {warning}", file=sys.stderr)
+
+
+def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> None:
+    for path, each in zip((first, second), comparison.scores, strict=True):
+        print(f"{path}: {each.metric} {each.value:.4g}")
+    low, high = comparison.interval
+    verdict = "the interval excludes 0" if comparison.is_clear else "the interval includes 0: no clear difference"
+    print(f"difference {comparison.difference:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {verdict})")
+    print(f"{len(comparison.changes)} of {comparison.scores[0].samples} samples changed")
+    for change in comparison.changes[:MAX_PRINTED_CHANGES]:
+        texts = f"{change.predictions[0]!r} -> {change.predictions[1]!r}, answer {change.answer!r}"
+        print(opt.printable(f"  {change.sample_id}: {change.credits[0]:g} -> {change.credits[1]:g}: {texts}"))
+    if len(comparison.changes) > MAX_PRINTED_CHANGES:
+        print(f"  and {len(comparison.changes) - MAX_PRINTED_CHANGES} more (--json prints all)")

@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from . import options as opt
+from .convert import Destination, MaxShardSize, Source, StoredDtype
 
 app = typer.Typer(no_args_is_help=True)
-
-Source = Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint directory, a hub id or nano.")]
 
 
 @app.callback()
@@ -20,14 +19,12 @@ def root() -> None:
 @app.command()
 def code(
     source: Source,
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")],
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default each tensor keeps its own.")
-    ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Of one weight file.")] = "5GB",
+    destination: Destination,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = "5GB",
     resolution: opt.Resolution = None,
 ) -> None:
-    """A checkpoint that carries its own model code: transformers alone loads it (trust_remote_code)."""
+    """Write a checkpoint that carries its own model code: transformers alone loads it (trust_remote_code)."""
     from ..convert import export_with_code
     from ..inference.checkpoint_files import hub_id, locate
 
@@ -45,9 +42,9 @@ def code(
 @app.command()
 def backbone(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint, or an encoder from elsewhere.")],
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")],
+    destination: Destination,
 ) -> None:
-    """The vision encoder alone, for AutoBackbone."""
+    """Write the vision encoder alone, for AutoBackbone."""
     from ..convert import export_backbone
     from ..inference.checkpoint_files import locate
 
@@ -60,10 +57,10 @@ def backbone(
 def onnx(
     source: Source,
     destination: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="A file that does not exist yet.")],
-    projector: Annotated[bool, typer.Option(help="With the projector; without it, the features before.")] = True,
+    projector: Annotated[bool, typer.Option(help="Include the projector; otherwise export its inputs.")] = True,
     resolution: opt.Resolution = None,
 ) -> None:
-    """The vision encoder as ONNX for any batch, height and width; checked with onnxruntime at three shapes."""
+    """Write the vision encoder as ONNX for any batch, height and width; checked with onnxruntime at three shapes."""
     from ..convert import export_onnx
     from ..inference import load_pretrained
 

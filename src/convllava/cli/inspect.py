@@ -1,4 +1,4 @@
-"""``convllava inspect``: what a checkpoint is."""
+"""``convllava inspect``: a description of a checkpoint."""
 
 import json
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ def inspect(
     resolution: opt.Resolution = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a checkpoint is and what is odd about it."""
+    """Describe a checkpoint, and list everything suspicious about its tensors."""
     from ..convert import inspect_checkpoint
     from ..inference.checkpoint_files import hub_id, locate
 
@@ -34,14 +34,14 @@ def show(report: dict[str, Any]) -> None:
     for name, value in rows(report):
         table.add_row(Text(name, style="bold"), Text(opt.printable(value)))
     for finding in report["findings"]:
-        table.add_row(Text("odd", style="bold yellow"), Text(opt.printable(finding)))
+        table.add_row(Text("finding", style="bold yellow"), Text(opt.printable(finding)))
     Console().print(table)
     if not report["findings"]:
-        print("nothing odd found")
+        print("nothing suspicious found")
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return what is shown, line by line."""
+    """Return the names and values of the table."""
     language, tokenizer = report["language_model"], report["tokenizer"]
     return [
         ("checkpoint", report["path"]),
@@ -61,12 +61,12 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("visual tokens", pairs(report["visual_tokens"])),
         ("stored", f"{report['tensors']} tensors, {gibibytes(report['bytes'])}, {pairs(report['dtypes'])}"),
         ("memory of weights", pairs({name: gibibytes(size) for name, size in report["weight_bytes"].items()})),
-        ("memory of context", f"{(report['kv_cache_bytes_per_token'] or 0) / 1024:.1f} KiB a token in bfloat16"),
+        ("memory of context", f"{(report['kv_cache_bytes_per_token'] or 0) / 1024:.1f} KiB per token in bfloat16"),
     ]
 
 
 def describe_vision(vision: dict[str, Any]) -> str:
-    """Return the encoder in a few words."""
+    """Return type, shape, stride and size of the encoder."""
     if vision["type"] == "ConvNeXt":
         depths, widths = (", ".join(map(str, vision[name])) for name in ("depths", "hidden_sizes"))
         shape = f"{vision['stages']} stages, depths {depths}, widths {widths}"
@@ -76,11 +76,11 @@ def describe_vision(vision: dict[str, Any]) -> str:
 
 
 def describe_images(report: dict[str, Any]) -> str:
-    """Return how images are shown."""
+    """Return the aspect ratio policy and the resolution."""
     if report["resolution"] is not None:
         return f"{report['image_aspect_ratio']}, resolution {report['resolution']} (from {report['resolution_from']})"
-    unknown = report["image_aspect_ratio"] == "pad"
-    return f"{report['image_aspect_ratio']}, {'resolution not stored' if unknown else 'at their own size'}"
+    is_square = report["image_aspect_ratio"] == "pad"
+    return f"{report['image_aspect_ratio']}, {'resolution not set' if is_square else 'at their own size'}"
 
 
 def millions(number: int) -> str:
@@ -89,7 +89,7 @@ def millions(number: int) -> str:
 
 
 def gibibytes(number: int) -> str:
-    """Return a size in the unit that suits it."""
+    """Return a size in MiB or GiB."""
     return f"{number / 2**30:.2f} GiB" if number >= 2**28 else f"{number / 2**20:.1f} MiB"
 
 

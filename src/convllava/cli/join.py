@@ -1,65 +1,72 @@
 """``convllava join``: an encoder and a language model as one untrained checkpoint."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import options as opt
+from .convert import Destination, MaxShardSize, StoredDtype
 
 
+@dataclass(frozen=True)
+class JoinArguments:
+    """Settings of the joined model."""
+
+    resolution: opt.Resolution = None
+    image_aspect_ratio: Annotated[str, typer.Option(help="pad (to a square) or native.")] = "pad"
+    prompt_format: Annotated[
+        str | None,
+        typer.Option(
+            help="vicuna_v1, llava_v1, plain, or tokenizer for the tokenizer's own template, which is the default "
+            "where there is one; otherwise vicuna_v1."
+        ),
+    ] = None
+    layer_norm_eps: Annotated[
+        float | None,
+        typer.Option(help="Epsilon of the encoder's norms; by default 1e-6, and 1e-5 for OpenCLIP's xxlarge."),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of the projector's random values.")] = 0
+
+
+@opt.expand_settings
 def join(
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="A directory that does not exist yet.")],
+    destination: Destination,
+    *,
     vision_tower: Annotated[
         str,
         typer.Option(help="ConvNeXt of transformers, timm or OpenCLIP, or a CLIP ViT: file, directory or hub id."),
     ],
     language_model: Annotated[
-        str, typer.Option(help="Any causal language model of transformers with its tokenizer: directory or hub id.")
+        str, typer.Option(help="A causal language model of transformers with its tokenizer: directory or hub id.")
     ],
-    resolution: opt.Resolution = None,
-    image_aspect_ratio: Annotated[str, typer.Option(help="pad (square) or native.")] = "pad",
-    prompt_format: Annotated[
-        str | None,
-        typer.Option(
-            help="vicuna_v1, llava_v1, plain or tokenizer (its own template, the default where it has one; else "
-            "vicuna_v1)."
-        ),
-    ] = None,
-    layer_norm_eps: Annotated[
-        float | None, typer.Option(help="Of the encoder; by default 1e-6, and 1e-5 for OpenCLIP's xxlarge.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the projector's random values.")] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default each tensor keeps its own.")
-    ] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Of one weight file.")] = "5GB",
+    settings: JoinArguments,
+    dtype: StoredDtype = None,
+    max_shard_size: MaxShardSize = "5GB",
 ) -> None:
-    """Join an encoder and a language model by a fresh projector: where a training recipe starts (init_from)."""
+    """Join an encoder and a language model by a new projector: the init_from of a training recipe."""
+    from ..convert import JoinSettings
     from ..convert import join as write
     from ..inference.checkpoint_files import locate
 
     written, parts = write(
-        place(vision_tower),
+        locate_encoder(vision_tower),
         locate(language_model),
         destination,
-        resolution=resolution,
-        image_aspect_ratio=image_aspect_ratio,
-        prompt_format=prompt_format,
-        layer_norm_eps=layer_norm_eps,
-        seed=seed,
+        JoinSettings(**asdict(settings)),
         dtype=dtype,
         max_shard_size=max_shard_size,
     )
     print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
-    print(f"images are normalized as {parts.notes['normalized_by']} has it; prompts are {parts.config.prompt_format}")
+    print(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
     opt.remark(
         "the language model has no row for <image>: its embeddings and head grew by one" * parts.notes["new_row"]
     )
 
 
-def place(source: str) -> Path:
-    """Return where an encoder lies, which may be a file."""
+def locate_encoder(source: str) -> Path:
+    """Return the path of an encoder, which may be a file."""
     from ..inference.checkpoint_files import locate
 
     return Path(source) if Path(source).is_file() else locate(source)

@@ -55,7 +55,7 @@ def _tell_of_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
 
 def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:
     """Plan a recipe, and those it follows where something was reported of them together."""
-    from ..convert.shards import parse_size
+    from ..convert import parse_size
     from ..train import load_chain, load_recipe, plan
     from .plan_report import print_plan
 

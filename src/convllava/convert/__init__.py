@@ -1,52 +1,60 @@
-"""Other people's checkpoints in, ours out; what a checkpoint is, and whether two are the same."""
+"""Read, check, convert, join, compare and export checkpoints in any known layout.
 
-from .checkpoint import Checkpoint, Weight, Weights, check_head, check_tensors, tensor_faults
-from .converting import Converted, convert
+``open_checkpoint`` gives one view of every layout, a :class:`Checkpoint`; the modules in ``layouts`` read and write
+them, one module for each. The other modules are named after what they do.
+"""
+
+from .checkpoint import Checkpoint, check_head, check_quantized, check_tensors, expected_shapes, quantization_method
+from .convert import Converted, convert
+from .encoders import load_vision_tower
 from .export import OnnxCheck, export_backbone, export_onnx, export_with_code
-from .inspecting import inspect_checkpoint
-from .joining import join, open_parts
-from .json_files import read_json
-from .llava_lora import check_llava_lora_base, is_llava_lora, with_llava_lora
-from .opening import open_checkpoint
-from .own import set_resolution
-from .published import PUBLISHED
-from .quantized import check_not_quantized, check_quantized, quantization_method
-from .quiet import quiet
-from .towers import is_whole_model, load_tower
-from .verifying import Difference, LogitDifference, logit_difference, tensor_differences, text_difference
+from .inspect import inspect_checkpoint
+from .join import JoinSettings, join, open_parts
+from .layouts.registry import has_vision_and_language, open_checkpoint
+from .lora import check_llava_lora_base, is_llava_lora, merge_llava_lora
+from .verify import (
+    Comparison,
+    LogitDifference,
+    TensorDifference,
+    compare_logits,
+    compare_tensors,
+    compare_text_logits,
+)
+from .weights import DEFAULT_SHARD_SIZE, OutputTensor, Weight, Weights, parse_size, write_weights
 
 __all__ = [
-    "PUBLISHED",
+    "DEFAULT_SHARD_SIZE",
     "Checkpoint",
+    "Comparison",
     "Converted",
-    "Difference",
+    "JoinSettings",
     "LogitDifference",
     "OnnxCheck",
+    "OutputTensor",
+    "TensorDifference",
     "Weight",
     "Weights",
     "check_head",
     "check_llava_lora_base",
-    "check_not_quantized",
     "check_quantized",
     "check_tensors",
+    "compare_logits",
+    "compare_tensors",
+    "compare_text_logits",
     "convert",
+    "expected_shapes",
     "export_backbone",
     "export_onnx",
     "export_with_code",
+    "has_vision_and_language",
     "inspect_checkpoint",
     "is_llava_lora",
-    "is_whole_model",
     "join",
-    "load_tower",
-    "logit_difference",
+    "load_vision_tower",
+    "merge_llava_lora",
     "open_checkpoint",
     "open_parts",
+    "parse_size",
     "quantization_method",
-    "quiet",
-    "read_json",
-    "set_resolution",
-    "tensor_differences",
-    "tensor_faults",
-    "text_difference",
-    "with_llava_lora",
+    "write_weights",
 ]

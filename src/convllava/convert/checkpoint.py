@@ -1,179 +1,134 @@
-"""One view of every checkpoint: its configuration, and its tensors under our names."""
+"""One view of every checkpoint: its configuration, its processor and its tensors under this package's names."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from transformers import GenerationConfig
 
 from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
-from .names import OWN, VISION_TOWER, Names
-from .tensor_files import WeightFiles, shorten
+from .weights import Weight, Weights, list_faults, tensor_faults
 
-Layout = Literal["convllava", "official-split", "official-consolidated", "llava-1.5", "transformers-llava", "parts"]
+((HEAD, EMBEDDINGS),) = ConvLlavaForConditionalGeneration.tied_weights().items()
+"""Names of the two tensors that are equal if the configuration ties the embeddings."""
+
+LayoutName = Literal["convllava", "official-split", "official-consolidated", "llava-1.5", "transformers-llava", "parts"]
 
 
 @dataclass(frozen=True)
-class Weight:
-    """A tensor under our name.
+class TensorNames:
+    """The mapping between a layout's tensor names and this package's.
 
     Args:
-        files: Where it is stored.
-        stored_name: What it is called there.
-        new_rows: Rows it still lacks.
-        is_pointwise: It is stored as a convolution with a 1 x 1 kernel and is a matrix here.
+        prefixes: Pairs of (their prefix, our prefix); the first pair that fits a name is applied.
+        unused: Pattern of stored tensors that the model never reads and that are left out.
     """
 
-    files: WeightFiles
-    stored_name: str
-    new_rows: int = 0
-    is_pointwise: bool = False
+    prefixes: Sequence[tuple[str, str]] = ()
+    unused: str = r"(?!)"
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape here."""
-        stored = self.files[self.stored_name].shape
-        if self.is_pointwise and stored[2:] == (1, 1):
-            return stored[:2]
-        return (stored[0] + self.new_rows, *stored[1:]) if self.new_rows and stored else stored
+    def ours(self, theirs: str) -> str | None:
+        """Return this package's name of a tensor, or None if it is left out; an unknown name stays as it is."""
+        if re.fullmatch(self.unused, theirs):
+            return None
+        return _replace_prefix(theirs, self.prefixes)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """As it is stored."""
-        return self.files[self.stored_name].dtype
-
-    @property
-    def num_bytes(self) -> int:
-        """Size as it is stored, new rows included."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
-
-    def load(self) -> Tensor:
-        """Return the tensor, mapped from its file where possible; new rows are the mean of the others."""
-        stored = self.files.load(self.stored_name)
-        if self.is_pointwise:
-            return stored.reshape(self.shape)
-        if not self.new_rows:
-            return stored
-        mean = stored.mean(dim=0, keepdim=True, dtype=torch.float32).to(stored.dtype)
-        return torch.cat([stored, mean.expand(self.new_rows, -1)])
+    def theirs(self, ours: str) -> str:
+        """Return the name that the layout gives to a tensor of this package."""
+        backwards = sorted(((new, old) for old, new in self.prefixes), key=lambda pair: -len(pair[0]))
+        return _replace_prefix(ours, backwards)
 
 
-class Weights(Mapping[str, Weight]):
-    """All tensors of a checkpoint by our names."""
+def _replace_prefix(name: str, prefixes: Iterable[tuple[str, str]]) -> str:
+    for old, new in prefixes:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
-    def __init__(self, weights: Mapping[str, Weight]) -> None:
-        self._weights = dict(weights)
-        self._files = {id(weight.files): weight.files for weight in self._weights.values()}
 
-    def __getitem__(self, name: str) -> Weight:
-        return self._weights[name]
+@dataclass(frozen=True)
+class ReadOptions:
+    """The caller's settings for reading a checkpoint.
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
+    Args:
+        resolution: Pixels that replace the checkpoint's own resolution; None keeps it.
+        hub_id: The hub id that the checkpoint was downloaded from, if any; published ids have known resolutions.
+        needs_resolution: Whether a checkpoint whose resolution is unknown is an error.
+    """
 
-    def __len__(self) -> int:
-        return len(self._weights)
+    resolution: int | None = None
+    hub_id: str | None = None
+    needs_resolution: bool = True
 
-    @classmethod
-    def named(cls, files: WeightFiles, names: Names, new_rows: Mapping[str, int] | None = None) -> "Weights":
-        """Take the tensors of some files under our names; ``new_rows`` by those names."""
-        renamed = {name: names.ours(name) for name in files}
-        rows = new_rows or {}
-        return cls({new: Weight(files, old, rows.get(new, 0)) for old, new in renamed.items() if new is not None})
 
-    def joined(self, other: "Weights") -> "Weights":
-        """Return both together."""
-        return Weights({**self, **other})
+@dataclass(frozen=True)
+class WriteOptions:
+    """Settings for writing a checkpoint.
 
-    def below(self, prefix: str) -> "Weights":
-        """Return the tensors below a prefix, by the rest of their names."""
-        return Weights({name.removeprefix(prefix): weight for name, weight in self.items() if name.startswith(prefix)})
+    Args:
+        dtype: The dtype of all written tensors; None keeps each tensor's own.
+        max_shard_size: Bytes of one weight file at most.
+    """
 
-    def above(self, prefix: str) -> "Weights":
-        """Return all tensors with a prefix put before their names."""
-        return Weights({prefix + name: weight for name, weight in self.items()})
-
-    def release(self) -> None:
-        """Give back the memory that reading took."""
-        for files in self._files.values():
-            files.release()
-
-    def shapes(self, prefix: str = "") -> dict[str, tuple[int, ...]]:
-        """Return shapes of the tensors below a prefix, by the rest of their names."""
-        return {name.removeprefix(prefix): weight.shape for name, weight in self.items() if name.startswith(prefix)}
-
-    def tower_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return shapes of the vision encoder's tensors, without prefix."""
-        return self.shapes(VISION_TOWER)
+    dtype: torch.dtype | None
+    max_shard_size: int
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint directory holds, whoever wrote it.
+    """The contents of a checkpoint directory, independent of its layout.
 
     Args:
-        folder: Where it lies.
-        layout: Who wrote it.
-        config: Our configuration of it.
-        weights: Its tensors under our names.
-        processor: Tokenizer, prompt format and image options.
-        generation_config: How it answers unless told otherwise.
-        names: What its tensors are called there.
-        notes: What a reader may want to know, such as where the resolution was found.
+        folder: The directory.
+        layout: The name of its layout.
+        config: Its configuration, as this package's configuration class.
+        weights: Its tensors under this package's names.
+        processor: Its tokenizer, prompt format and image options.
+        generation_config: Its defaults for generation.
+        names: The mapping to the tensor names that its files use.
+        notes: Facts for reports, such as the file that the resolution was found in.
     """
 
     folder: Path
-    layout: Layout
+    layout: LayoutName
     config: ConvLlavaConfig
     weights: Weights
     processor: ConvLlavaProcessor
     generation_config: GenerationConfig
-    names: Names = OWN
+    names: TensorNames = TensorNames()
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tied(self) -> set[str]:
+        """Names of the tensors that need not be stored, since the configuration ties them to others."""
+        return {HEAD} if self.config.tie_word_embeddings else set()
 
 
 def expected_shapes(config: ConvLlavaConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor that a model of this configuration has."""
+    """Return the name and shape of every tensor of a model with this configuration."""
     with torch.device("meta"):
         model = ConvLlavaForConditionalGeneration(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def tensor_faults(checkpoint: Checkpoint) -> list[str]:
-    """Return what is wrong between the tensors and the configuration, one phrase a kind: none if all is well."""
-    expected = expected_shapes(checkpoint.config)
-    weights = checkpoint.weights
-    missing = set(expected) - set(weights) - _tied(checkpoint)
-    misshapen = (
-        f"{_label(weights[name])} is {list(weights[name].shape)}, the config wants {list(shape)}"
-        for name, shape in expected.items()
-        if name in weights and weights[name].shape != shape
+def checkpoint_faults(checkpoint: Checkpoint) -> list[str]:
+    """Return one phrase for each kind of contradiction between tensors and configuration; none if they agree."""
+    return tensor_faults(
+        expected_shapes(checkpoint.config), checkpoint.weights, checkpoint.names.theirs, may_be_missing=checkpoint.tied
     )
-    whole_numbers = (
-        f"{_label(weight)} is {str(weight.dtype).removeprefix('torch.')}"
-        for name, weight in weights.items()
-        if name in expected and not weight.dtype.is_floating_point
-    )
-    faults = {
-        "missing": sorted(map(checkpoint.names.theirs, missing)),
-        "surplus": sorted(_label(weights[name]) for name in set(weights) - set(expected)),
-        "misshapen": sorted(misshapen),
-        "not of floating point": sorted(whole_numbers),
-    }
-    return [f"{len(names)} {kind}: {shorten(names)}" for kind, names in faults.items() if names]
 
 
 def check_tensors(checkpoint: Checkpoint) -> None:
     """Check that the tensors are exactly those that the configuration describes.
 
     Raises:
-        ValueError: Lists the tensors that are missing, surplus, misshapen or not of floating point.
+        ValueError: Tensors are missing, surplus, of another shape or not floating point; lists them.
     """
-    faults = tensor_faults(checkpoint)
-    if faults:
+    if faults := checkpoint_faults(checkpoint):
         raise ValueError(
             f"the tensors of {checkpoint.folder} do not fit its config.json; {'; '.join(faults)}. Save the model "
             "again, or repair its config"
@@ -181,25 +136,137 @@ def check_tensors(checkpoint: Checkpoint) -> None:
 
 
 def check_head(checkpoint: Checkpoint) -> None:
-    """Check that a head stored beside tied embeddings equals them: one of the two would be dropped in silence.
+    """Check that a head stored in addition to tied embeddings equals them, since only one of the two is used.
 
     Raises:
-        ValueError: They differ.
+        ValueError: The two differ.
     """
-    for name in _tied(checkpoint) & set(checkpoint.weights):
-        embeddings = ConvLlavaForConditionalGeneration._tied_weights_keys[name]
-        head, table = checkpoint.weights[name].load(), checkpoint.weights[embeddings].load()
-        if not torch.equal(head, table):
-            raise ValueError(
-                f"{checkpoint.folder} contradicts itself: its config ties {name} to {embeddings}, and the stored "
-                f"two differ (by up to {float((head.float() - table.float()).abs().max()):.3g}); set "
-                "tie_word_embeddings to false, or remove one of them"
-            )
+    if HEAD not in checkpoint.tied & set(checkpoint.weights):
+        return
+    head, embeddings = checkpoint.weights[HEAD].load(), checkpoint.weights[EMBEDDINGS].load()
+    if not torch.equal(head, embeddings):
+        gap = float((head.float() - embeddings.float()).abs().max())
+        raise ValueError(
+            f"{checkpoint.folder} contradicts itself: its config ties {HEAD} to {EMBEDDINGS}, and the stored two "
+            f"differ (by up to {gap:.3g}); set tie_word_embeddings to false, or remove one of them"
+        )
 
 
-def _tied(checkpoint: Checkpoint) -> set[str]:
-    return set(ConvLlavaForConditionalGeneration._tied_weights_keys) if checkpoint.config.tie_word_embeddings else set()
+_QUANTIZED_PARTS: dict[str, re.Pattern[str]] = {
+    "bitsandbytes": re.compile(
+        r"(?P<matrix>.+\.weight)\.(?P<part>absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+)"
+    ),
+    "torchao": re.compile(r"(?P<module>.+)\._weight_(?P<part>qdata|scale|zero_point)"),
+}
+"""Names under which the packages store the parts of a quantized matrix (bitsandbytes: 4 bits; torchao: integers)."""
+
+_NEEDED_PARTS = {"bitsandbytes": {"absmax", "quant_map", "quant_state"}, "torchao": {"qdata", "scale"}}
 
 
-def _label(weight: Weight) -> str:
-    return weight.stored_name
+def quantization_method(checkpoint: Checkpoint) -> str | None:
+    """Return the package that quantized a checkpoint, or None for a checkpoint in floating point.
+
+    Raises:
+        ValueError: The checkpoint was quantized by a method that is not supported.
+    """
+    stored = _quantization_config(checkpoint)
+    if stored is None:
+        return None
+    method = stored.get("quant_method")
+    is_known = method == "torchao" or (method == "bitsandbytes" and stored.get("load_in_4bit"))
+    if not is_known:
+        raise ValueError(
+            f"{checkpoint.folder} was quantized with {method!r} in a way that is not supported (4 bits of bitsandbytes "
+            "and torchao are): use the checkpoint that it was made from"
+        )
+    return str(method)
+
+
+def check_not_quantized(checkpoint: Checkpoint, action: str) -> None:
+    """Check that a checkpoint is in floating point.
+
+    Args:
+        checkpoint: The checkpoint.
+        action: The participle that completes "cannot be ...", such as "converted".
+
+    Raises:
+        ValueError: The checkpoint is quantized.
+    """
+    if _quantization_config(checkpoint) is not None:
+        raise ValueError(
+            f"{checkpoint.folder} is quantized ({quantization_method(checkpoint)}) and cannot be {action}: use the "
+            "checkpoint that it was made from"
+        )
+
+
+def check_quantized(checkpoint: Checkpoint) -> None:
+    """Check that a quantized checkpoint holds every tensor that its configuration describes, and no others.
+
+    Raises:
+        ValueError: The checkpoint is not quantized, or tensors are missing, surplus, misshapen or not finite.
+    """
+    method = quantization_method(checkpoint)
+    if method is None:
+        raise ValueError(f"{checkpoint.folder} is not quantized: its config.json has no quantization_config")
+    matrices, plain = _group_parts(checkpoint.weights, _QUANTIZED_PARTS[method])
+    expected = expected_shapes(checkpoint.config)
+    stored = set(plain) | set(matrices)
+    missing = [f"{name} ({part})" for name, parts in matrices.items() for part in _NEEDED_PARTS[method] - set(parts)]
+    misshapen = [
+        f"{name} is {list(_quantized_shape(name, matrices, plain))}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in stored and not _fits(name, shape, matrices, plain)
+    ]
+    not_finite = [
+        name
+        for name, weight in checkpoint.weights.items()
+        if weight.dtype.is_floating_point and not bool(weight.load().isfinite().all())
+    ]
+    faults = list_faults(
+        {
+            "missing": [*(set(expected) - stored - checkpoint.tied), *missing],
+            "surplus": [*(stored - set(expected))],
+            "misshapen": misshapen,
+            "not finite": not_finite,
+        }
+    )
+    if faults:
+        raise ValueError(
+            f"the tensors of {checkpoint.folder}, which is quantized, do not fit its config.json; {'; '.join(faults)}. "
+            "Copy it again, or quantize the checkpoint that it was made from"
+        )
+
+
+def _quantization_config(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    stored = getattr(checkpoint.config, "quantization_config", None)
+    return stored if isinstance(stored, Mapping) else None
+
+
+_Matrices = dict[str, dict[str, Weight]]
+"""The stored parts of each quantized matrix by the names of the parts."""
+
+
+def _group_parts(weights: Weights, pattern: re.Pattern[str]) -> tuple[_Matrices, dict[str, Weight]]:
+    """Split tensors into the parts of each quantized matrix and all others."""
+    matrices: _Matrices = {}
+    plain: dict[str, Weight] = {}
+    for name, weight in weights.items():
+        if (found := pattern.fullmatch(name)) is None:
+            plain[name] = weight
+            continue
+        groups = found.groupdict()
+        matrix = groups["matrix"] if "matrix" in groups else f"{groups['module']}.weight"
+        matrices.setdefault(matrix, {})[groups["part"].partition(".")[0]] = weight
+    return matrices, plain
+
+
+def _quantized_shape(name: str, matrices: _Matrices, plain: Mapping[str, Weight]) -> tuple[int, ...]:
+    weight = plain.get(name) or matrices[name].get("qdata")
+    return () if weight is None else weight.shape
+
+
+def _fits(name: str, shape: tuple[int, ...], matrices: _Matrices, plain: Mapping[str, Weight]) -> bool:
+    stored = _quantized_shape(name, matrices, plain)
+    if name in matrices and name in plain:  # bitsandbytes packs two values of 4 bits into a byte
+        return prod(stored) == -(-prod(shape) // 2)
+    return stored == shape or (name in matrices and not stored)  # an absent part is reported as missing

@@ -1,29 +1,26 @@
-"""Models and encoders for programs without this package: directories with their own code, backbones, ONNX."""
+"""Export models and encoders for programs without this package: directories with their own code, backbones, ONNX."""
 
 import ast
-import importlib.util
 import logging
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .. import model as model_package
 from ..model import ConvLlavaVisionBackbone, ConvLlavaVisionConfig
-from .converting import Converted, convert
-from .destination import whole_or_nothing
-from .json_files import read_json, write_json
-from .quiet import quiet
-from .shards import DEFAULT_SHARD_SIZE
-from .towers import load_tower
+from ..support import atomic_directory, atomic_write, quiet_transformers, read_json, require, write_json
+from .convert import Converted, convert
+from .encoders import load_vision_tower
+from .weights import DEFAULT_SHARD_SIZE
 
-# Each class is named by the file of its user: transformers loads every file of an auto_map with its own copies of what
-# it imports, and a configuration of another copy would be a stranger to the model.
+# Each class is named by the file that uses it: transformers loads every file of an auto_map with its own copies of its
+# imports, and a model does not accept a configuration class of another copy.
 _CONFIG = "modeling_convllava.ConvLlavaConfig"
 _VISION_CONFIG = "vision_convllava.ConvLlavaVisionConfig"
 _IMAGES = "processing_convllava.ConvLlavaImageProcessor"
@@ -35,15 +32,13 @@ AUTO_MAP = {
     "AutoModelForImageTextToText": "modeling_convllava.ConvLlavaForConditionalGeneration",
 }
 _BACKBONE = "vision_convllava.ConvLlavaVisionBackbone"
-# AutoBackbone of transformers up to 5.23 asks the hub even about a local directory: there AutoModel has to open it
+# AutoBackbone of transformers up to 5.23 asks the hub even for a local directory, which AutoModel has to load instead
 BACKBONE_AUTO_MAP = {"AutoConfig": _VISION_CONFIG, "AutoModel": _BACKBONE, "AutoBackbone": _BACKBONE}
 BACKBONE_CODE = ("configuration_convllava.py", "vision_convllava.py", "depthwise.py")
 
 _MODEL_FOLDER = Path(str(model_package.__file__)).parent
 _PACKAGE_FOLDER = _MODEL_FOLDER.parent
 _GROUND_FLOOR_IMPORT = re.compile(r"(?<![\w])from \.\.(\w+) import")
-
-_INNER = ".unfinished"
 
 
 def export_with_code(
@@ -57,16 +52,25 @@ def export_with_code(
 ) -> Converted:
     """Write a checkpoint that carries its own model code.
 
-    ``AutoModelForImageTextToText.from_pretrained(dir, trust_remote_code=True)`` and ``AutoProcessor`` then need
-    transformers only.
+    ``AutoModelForImageTextToText.from_pretrained(dir, trust_remote_code=True)`` and ``AutoProcessor`` then need no
+    package but transformers.
+
+    Args:
+        source: A checkpoint directory in any known layout.
+        destination: A directory that does not exist yet; it appears complete or not at all.
+        dtype: As :func:`convert`.
+        max_shard_size: As :func:`convert`.
+        resolution: As :func:`convert`.
+        hub_id: As :func:`convert`.
 
     Raises:
-        ValueError, OSError: As ``convert``.
+        ValueError: As :func:`convert`.
+        OSError: As :func:`convert`.
     """
-    with whole_or_nothing(destination) as folder:
+    with atomic_directory(destination) as folder:
         written = convert(
             source,
-            folder / _INNER / destination.name,
+            folder / ".converted" / destination.name,  # the model card takes its title from the name
             dtype=dtype,
             max_shard_size=max_shard_size,
             resolution=resolution,
@@ -74,10 +78,10 @@ def export_with_code(
         )
         for path in sorted(written.folder.iterdir()):
             path.rename(folder / path.name)
-        shutil.rmtree(folder / _INNER)
+        shutil.rmtree(folder / ".converted")
         _copy_code(folder)
-        _add(folder / "config.json", AUTO_MAP)
-        _add_to_processor(folder / "processor_config.json")
+        _add_auto_map(folder / "config.json", AUTO_MAP)
+        _add_processor_auto_map(folder / "processor_config.json")
     return Converted(destination, "convllava with code", written.num_tensors, written.num_bytes)
 
 
@@ -89,8 +93,8 @@ def _copy_code(folder: Path) -> None:
 def _copy_flat(names: Sequence[str], folder: Path) -> None:
     """Copy model files and the ground-floor modules that they import into one folder.
 
-    Code in a checkpoint may import only its siblings, so ``from ..images import`` becomes ``from .images import``. Of
-    ``compat`` only the imported functions are copied: transformers requires every package that a file names.
+    Code in a checkpoint may import only its siblings, so ``from ..images import`` becomes ``from .images import``. Only
+    the imported functions of ``compat`` are copied, since transformers requires every package that a file names.
     """
     waiting = [_MODEL_FOLDER / name for name in names]
     borrowed: set[str] = set()
@@ -115,16 +119,15 @@ def _definitions(code: str, names: set[str]) -> str:
     lines = code.splitlines(keepends=True)
     for node in reversed(ast.parse(code).body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names:
-            assert node.end_lineno is not None
             del lines[node.lineno - 1 : node.end_lineno]
     return re.sub(r"\n{4,}", "\n\n\n", "".join(lines)).rstrip() + "\n"
 
 
-def _add(path: Path, auto_map: dict[str, str]) -> None:
+def _add_auto_map(path: Path, auto_map: dict[str, str]) -> None:
     write_json(path, {**read_json(path), "auto_map": auto_map})
 
 
-def _add_to_processor(path: Path) -> None:
+def _add_processor_auto_map(path: Path) -> None:
     content = read_json(path)
     content["auto_map"] = {"AutoProcessor": _PROCESSOR}
     content["image_processor"]["auto_map"] = {"AutoImageProcessor": _IMAGES, "AutoProcessor": _PROCESSOR}
@@ -132,34 +135,48 @@ def _add_to_processor(path: Path) -> None:
 
 
 def export_backbone(source: Path, destination: Path) -> ConvLlavaVisionConfig:
-    """Write a model's vision encoder, or one from elsewhere, as a backbone directory with its own code.
+    """Write a model's vision encoder, or an encoder from elsewhere, as a backbone directory with its own code.
 
     ``AutoModel.from_pretrained(dir, trust_remote_code=True, out_features=["stage3", "stage5"])``, or ``AutoBackbone``
-    of a hub id, then gives feature maps to a detector or segmenter; ``load_tower`` reads it too.
+    for a hub id, then gives feature maps to a detector or segmenter; ``load_vision_tower`` reads the directory too.
+
+    Args:
+        source: As :func:`load_vision_tower`.
+        destination: A directory that does not exist yet; it appears complete or not at all.
+
+    Returns:
+        The encoder's configuration.
 
     Raises:
-        ValueError: The source has no ConvNeXt, or the destination is taken.
+        ValueError: The encoder is not a ConvNeXt, or the destination is taken.
         OSError: Writing failed; nothing is left behind.
     """
-    tower = load_tower(source)
+    tower = load_vision_tower(source)
     config = tower.config
     if not isinstance(config, ConvLlavaVisionConfig):
-        raise ValueError(
-            f"{source} has a CLIP ViT for an encoder, which transformers knows already: save it from there"
-        )
+        raise ValueError(f"{source} has a CLIP ViT, which transformers supports itself: save it with transformers")
     size = sum(tensor.nbytes for tensor in tower.state_dict().values())
-    with quiet(), whole_or_nothing(destination, size) as folder:
+    with quiet_transformers(), atomic_directory(destination, size) as folder:
         backbone = ConvLlavaVisionBackbone(config).to(tower.dtype)
         backbone.load_state_dict(tower.state_dict())
         backbone.save_pretrained(folder)
         _copy_flat(BACKBONE_CODE, folder)
-        _add(folder / "config.json", BACKBONE_AUTO_MAP)
+        _add_auto_map(folder / "config.json", BACKBONE_AUTO_MAP)
     return config
+
+
+ONNX_TOLERANCE = 1e-4
+"""Largest accepted difference of an ONNX graph's outputs, relative to the largest output."""
 
 
 @dataclass(frozen=True)
 class OnnxCheck:
-    """One shape at which the exported graph was run: (N, H, W) and the largest relative difference."""
+    """One run of an exported graph.
+
+    Args:
+        shape: Batch size, height and width of the input.
+        difference: Largest difference of the outputs, relative to the largest output.
+    """
 
     shape: tuple[int, int, int]
     difference: float
@@ -173,38 +190,43 @@ class _Encoder(nn.Module):
         self.tower, self.projector = tower, projector
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        tokens: Tensor = self.tower(pixel_values).last_hidden_state.flatten(2).transpose(1, 2)
+        features = self.tower(pixel_values).last_hidden_state  # (N, width, H // stride, W // stride)
+        tokens: Tensor = features.flatten(2).transpose(1, 2)  # (N, positions, width)
         return tokens if self.projector is None else self.projector(tokens)
 
 
-ONNX_TOLERANCE = 1e-4
+def export_onnx(tower: PreTrainedModel, projector: nn.Module | None, destination: Path) -> list[OnnxCheck]:
+    """Write a vision encoder, with or without projector, as ONNX for any batch size, height and width.
 
-
-def export_onnx(tower: Any, projector: nn.Module | None, destination: Path) -> list[OnnxCheck]:
-    """Write a vision encoder, with or without projector, as ONNX for any batch, height and width.
-
-    Heights and widths are multiples of the output stride: cut or pad images to whole cells before.
+    The graph maps images (N, 3, H, W) to visual tokens (N, H // stride * W // stride, width). Heights and widths are
+    multiples of the output stride: crop or pad images before.
 
     Args:
         tower: A :class:`ConvLlavaVisionModel` in float32 on the CPU.
-        projector: The model's, or None for the features before it.
-        destination: Ends in ``.onnx``; it appears only when the graph was run at three shapes and agrees.
+        projector: The model's projector; None exports the features before it.
+        destination: A path that ends in ``.onnx``; it appears only if the graph agrees with the encoder.
 
     Returns:
-        The shapes and how far the outputs lie apart there, relative to the largest value.
+        The differences at three shapes.
 
     Raises:
-        ValueError: A package is missing, or the graph gives other values.
+        ValueError: A package is missing, the encoder is not a ConvNeXt, or the graph gives other values.
     """
-    _check_onnx_options(tower, destination)
-    encoder = _Encoder(tower, projector).eval()
-    stride = tower.config.output_stride
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        require(package, extra="export", purpose="ONNX exports")
+    if not isinstance(tower.config, ConvLlavaVisionConfig):
+        raise ValueError("an ONNX export with free sizes needs a ConvNeXt; this encoder is a CLIP ViT")
+    if destination.suffix != ".onnx" or destination.exists() or not destination.parent.is_dir():
+        raise ValueError(
+            f"{destination} cannot be written: give a new name that ends in .onnx, in a directory that exists"
+        )
+    encoder, stride = _Encoder(tower, projector).eval(), tower.config.output_stride
     batch, rows, columns = (torch.export.Dim(name, min=1) for name in ("batch", "rows", "columns"))
     example = torch.zeros(2, tower.config.num_channels, 2 * stride, 3 * stride)
-    unfinished = destination.with_name(f".{destination.name}.unfinished")
-    try:
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-        with torch.no_grad(), quiet():
+    with atomic_write(destination) as temporary:
+        # torch.onnx warns about a missing torchvision, which the graph does not need
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        with torch.no_grad(), quiet_transformers():
             program = torch.onnx.export(
                 encoder,
                 (example,),
@@ -214,35 +236,20 @@ def export_onnx(tower: Any, projector: nn.Module | None, destination: Path) -> l
                 dynamic_shapes={"pixel_values": {0: batch, 2: stride * rows, 3: stride * columns}},
                 verbose=False,
             )
-        assert program is not None
-        program.save(str(unfinished), external_data=False)
-        checks = [_check(encoder, unfinished, shape, stride) for shape in ((1, 1, 1), (2, 3, 2), (3, 2, 5))]
-        unfinished.replace(destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return checks
+        assert program is not None  # always a program with dynamo=True
+        program.save(str(temporary), external_data=False)
+        return [_check_onnx(encoder, temporary, shape, stride) for shape in ((1, 1, 1), (2, 3, 2), (3, 2, 5))]
 
 
-def _check_onnx_options(tower: Any, destination: Path) -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"an ONNX export needs {', '.join(missing)}: pip install 'convllava[export]'")
-    if not isinstance(tower.config, ConvLlavaVisionConfig):
-        raise ValueError("an ONNX export with free sizes needs a ConvNeXt; this encoder is a CLIP ViT")
-    if destination.suffix != ".onnx" or destination.exists() or not destination.parent.is_dir():
-        raise ValueError(
-            f"{destination} cannot be written: give a new name that ends in .onnx, in a directory that exists"
-        )
-
-
-def _check(encoder: nn.Module, path: Path, cells: tuple[int, int, int], stride: int) -> OnnxCheck:
+def _check_onnx(encoder: nn.Module, path: Path, feature_shape: tuple[int, int, int], stride: int) -> OnnxCheck:
+    """Run a graph for a batch of images whose feature maps have a shape (N, height, width)."""
     import onnxruntime
 
-    number, rows, columns = cells
-    shape = (number, rows * stride, columns * stride)
+    number, height, width = feature_shape
+    shape = (number, height * stride, width * stride)
     pixels = torch.randn(number, 3, *shape[1:], generator=torch.Generator().manual_seed(0))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (tokens,) = session.run(None, {"pixel_values": pixels.numpy()})
     with torch.no_grad():

@@ -1,12 +1,12 @@
-"""Weight files, opened without trusting them and read only as far as somebody asks.
+"""Weight files of untrusted origin, read lazily: safetensors and PyTorch's own format.
 
-Safetensors and PyTorch's own files are mapped into memory: a tensor costs nothing until its values are looked at,
-and ``release`` gives the memory back. Pickles are read with ``weights_only=True``, which runs no code.
+Both formats are mapped into memory: a tensor costs nothing until its values are read, and ``release`` frees the memory
+again. Pickles are read with ``weights_only=True``, which runs no code.
 """
 
 import pickle
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .json_files import read_json
+from ..support import first_line, read_json
 
-MOST_HEADER_BYTES = 16 << 20
-"""A header needs some 100 bytes a tensor; one of gigabytes is meant to exhaust the memory."""
+MAX_HEADER_BYTES = 16 << 20
+"""Largest accepted safetensors header: a real one needs some 100 bytes a tensor, a forged one exhausts the memory."""
 
 STEMS = ("model.safetensors", "pytorch_model.bin")
-"""What weights are called, in the order of preference; sharded they have an index called so."""
+"""Names of weight files in the order of preference; the index of sharded weights adds ``.index.json``."""
 
 _DTYPES = {
     "F64": torch.float64,
@@ -42,7 +42,14 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What a file says about one of its tensors."""
+    """Name, shape and dtype of one tensor of a file.
+
+    Args:
+        name: Its name in the file.
+        path: The file.
+        shape: Its stored shape.
+        dtype: Its stored dtype.
+    """
 
     name: str
     path: Path
@@ -62,7 +69,14 @@ class _Reader(Protocol):
 
 
 class WeightFiles(Mapping[str, StoredTensor]):
-    """The tensors of some files by name. Looking at names, shapes and dtypes reads headers only."""
+    """The tensors of several files by name; names, shapes and dtypes are read from the headers alone.
+
+    Args:
+        paths: The files; a name may occur in one of them only.
+
+    Raises:
+        ValueError: A file is damaged, or two files hold a tensor of the same name.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -84,11 +98,11 @@ class WeightFiles(Mapping[str, StoredTensor]):
         return len(self._tensors)
 
     def load(self, name: str) -> Tensor:
-        """Return a tensor on the CPU, mapped from its file: never write into it."""
+        """Return a tensor on the CPU in its stored shape, memory-mapped and therefore not to be written into."""
         return self._reader(self._tensors[name].path).load(name)
 
     def release(self) -> None:
-        """Give back the memory of what was read; tensors that are still held keep theirs."""
+        """Release the memory of what was read; tensors that are still referenced keep theirs."""
         self._readers.clear()
 
     def _reader(self, path: Path) -> _Reader:
@@ -98,10 +112,10 @@ class WeightFiles(Mapping[str, StoredTensor]):
 
 
 def open_weights(folder: Path) -> WeightFiles:
-    """Open the weights of a checkpoint directory: safetensors or PyTorch files, one or several with an index.
+    """Open the weights of a checkpoint directory: safetensors or PyTorch files, a single file or shards with an index.
 
     Raises:
-        ValueError: There are none, a file is missing or damaged, or the index and the files disagree.
+        ValueError: No weights are found, a file is missing or damaged, or the index and the files disagree.
     """
     for stem in STEMS:
         index = folder / f"{stem}.index.json"
@@ -118,7 +132,7 @@ def _open_shards(index: Path) -> WeightFiles:
         raise ValueError(f"{index} has no weight_map: copy or download it again")
     names = sorted(set(places.values()))
     for name in names:
-        # an index is not to be trusted: it could point anywhere
+        # an untrusted index could point outside its directory
         if Path(name).name != name or not (index.parent / name).is_file():
             raise ValueError(f"{index.parent} has no weights: {name} is missing; copy or download it again")
     files = WeightFiles([index.parent / name for name in names])
@@ -134,10 +148,10 @@ def _check_index(index: Path, places: dict[str, str], files: WeightFiles) -> Non
             raise ValueError(f"{index} {fault}: {shorten(names)}; copy or download it and its shards again")
 
 
-def shorten(names: list[str], most: int = 5) -> str:
-    """Return the first of some names and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def shorten(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names of a list, and the number of the others: "a, b and 3 more"."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 class _SafetensorsReader:
@@ -153,11 +167,11 @@ class _SafetensorsReader:
 
     def tensors(self) -> Iterator[StoredTensor]:
         for name in self._file.keys():  # noqa: SIM118 (not a mapping)
-            part = self._file.get_slice(name)
-            dtype = _DTYPES.get(part.get_dtype())
+            entry = self._file.get_slice(name)
+            dtype = _DTYPES.get(entry.get_dtype())
             if dtype is None:
-                raise ValueError(f"{self._path}: {name} has the dtype {part.get_dtype()}, which cannot be read here")
-            yield StoredTensor(name, self._path, tuple(part.get_shape()), dtype)
+                raise ValueError(f"{self._path}: {name} has the dtype {entry.get_dtype()}, which is not supported")
+            yield StoredTensor(name, self._path, tuple(entry.get_shape()), dtype)
 
     def load(self, name: str) -> Tensor:
         return self._file.get_tensor(name)
@@ -168,10 +182,10 @@ def _check_header_size(path: Path) -> None:
         start = file.read(8)
     size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     rest = path.stat().st_size - 8
-    if size > min(MOST_HEADER_BYTES, max(rest, 0)):
+    if size > min(MAX_HEADER_BYTES, max(rest, 0)):
         raise ValueError(
             f"{path} is not a complete safetensors file (it claims a header of {size} bytes, {max(rest, 0)} follow and "
-            f"{MOST_HEADER_BYTES} are allowed): copy or download it again"
+            f"{MAX_HEADER_BYTES} are allowed): copy or download it again"
         )
 
 
@@ -194,28 +208,29 @@ def _unpickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        reason = _offence(str(error))
+        reason = _refused_global(str(error))
         raise ValueError(
             f"{path} is refused: it holds more than tensors{reason}, and such a file can run code on this machine; "
             "ask for safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{path} is not a complete PyTorch file ({reason}): copy or download it again") from error
+        raise ValueError(
+            f"{path} is not a complete PyTorch file ({first_line(error)}): copy or download it again"
+        ) from error
 
 
-def _offence(message: str) -> str:
-    """Pick from PyTorch's long message the name of what it would not unpickle."""
+def _refused_global(message: str) -> str:
+    """Return the name that PyTorch refused to unpickle, picked from its long message."""
     lines = [line.strip() for line in message.splitlines() if "GLOBAL" in line or "Unsupported" in line]
     return f" ({lines[0][:120]})" if lines else ""
 
 
 def _flat_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]  # OpenCLIP's training checkpoints
+        content = content["state_dict"]  # the form of OpenCLIP's training checkpoints
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__} where tensors by name are expected")
-    strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise ValueError(f"{path} holds entries that are no tensors: {shorten(strangers)}")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"{path} holds entries that are not tensors: {shorten(others)}")
     return {str(name): tensor.detach() for name, tensor in content.items()}

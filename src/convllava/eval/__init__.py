@@ -7,63 +7,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .benchmark import Benchmark, EvalSample, LoadOptions
     from .benchmarks import find_benchmark, register_benchmark
-    from .benchmarks.base import (
-        Benchmark,
-        EvalSample,
-        LoadOptions,
-        Outcome,
-        Record,
-        Row,
-        Scoring,
-        Verdict,
-        mean_outcome,
-        percent,
-        ratio,
-    )
-    from .metrics import anls, edit_distance, exact_match
-    from .prompts import Part, PromptProfile, images_first
+    from .metrics import anls, edit_distance, exact_match, extract_yes_no, grounding_hit
+    from .multiple_choice import ChoiceBenchmark, extract_choice
+    from .outcome import Outcome, Prediction, Row, Scoring, Verdict, failed_verdict, mean_outcome, percent, ratio
+    from .prompts import PromptPart, PromptProfile, images_first
     from .runner import run_benchmark
     from .scoring import Score, score_file
-    from .sources import Table
-    from .synthetic import BENCHMARKS
-
-_HOMES = {
-    "BENCHMARKS": "synthetic",
-    "Benchmark": "benchmarks.base",
-    "EvalSample": "benchmarks.base",
-    "LoadOptions": "benchmarks.base",
-    "Outcome": "benchmarks.base",
-    "Part": "prompts",
-    "PromptProfile": "prompts",
-    "Record": "benchmarks.base",
-    "Row": "benchmarks.base",
-    "Score": "scoring",
-    "Scoring": "benchmarks.base",
-    "Table": "sources",
-    "Verdict": "benchmarks.base",
-    "anls": "metrics",
-    "edit_distance": "metrics",
-    "exact_match": "metrics",
-    "find_benchmark": "benchmarks",
-    "images_first": "prompts",
-    "mean_outcome": "benchmarks.base",
-    "percent": "benchmarks.base",
-    "ratio": "benchmarks.base",
-    "register_benchmark": "benchmarks",
-    "run_benchmark": "runner",
-    "score_file": "scoring",
-}
+    from .suite import EvalSettings, run_suite
+    from .table import Table
 
 __all__ = [
-    "BENCHMARKS",
     "Benchmark",
+    "ChoiceBenchmark",
     "EvalSample",
+    "EvalSettings",
     "LoadOptions",
     "Outcome",
-    "Part",
+    "Prediction",
+    "PromptPart",
     "PromptProfile",
-    "Record",
     "Row",
     "Score",
     "Scoring",
@@ -72,19 +36,38 @@ __all__ = [
     "anls",
     "edit_distance",
     "exact_match",
+    "extract_choice",
+    "extract_yes_no",
+    "failed_verdict",
     "find_benchmark",
+    "grounding_hit",
     "images_first",
     "mean_outcome",
     "percent",
     "ratio",
     "register_benchmark",
     "run_benchmark",
+    "run_suite",
     "score_file",
 ]
+
+_MODULES = {
+    "benchmark": "Benchmark EvalSample LoadOptions",
+    "benchmarks": "find_benchmark register_benchmark",
+    "metrics": "anls edit_distance exact_match extract_yes_no grounding_hit",
+    "multiple_choice": "ChoiceBenchmark extract_choice",
+    "outcome": "Outcome Prediction Row Scoring Verdict failed_verdict mean_outcome percent ratio",
+    "prompts": "PromptPart PromptProfile images_first",
+    "runner": "run_benchmark",
+    "scoring": "Score score_file",
+    "suite": "EvalSettings run_suite",
+    "table": "Table",
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     """Import a module when one of its names is first used: metrics need no torch, the runner does."""
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)

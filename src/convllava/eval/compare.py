@@ -1,4 +1,4 @@
-"""Two models on the same questions: the difference, how sure it is, and where they part."""
+"""Compare two models on the same samples: the difference with its interval, and the samples that changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .benchmarks import Outcome, Record, Scoring
-from .bootstrap import Interval, paired_interval
-from .protocol import differences
-from .scoring import Score, score_file
+from .outcome import Interval, Prediction, Scoring, paired_interval
+from .predictions import protocol_differences
+from .prompts import answer_of, question_of
+from .scoring import Score, ScoredPredictions, score_file
 
-_OF_THE_MODEL = ("decoding.dtype",)
-"""What of a protocol may differ between models."""
+_MODEL_ENTRIES = ("decoding.dtype",)
+"""Entries of a protocol that depend on the model and may always differ."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scores side by side; differences are second minus first."""
+    """Two scores and their difference, which is second minus first."""
 
     scores: tuple[Score, Score]
     difference: float
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return not self.interval[0] <= 0 <= self.interval[1]
 
 
@@ -45,46 +45,41 @@ def compare(first: Path, second: Path, scoring: Scoring | None = None, *, allowe
     """Compare two predictions files of one benchmark.
 
     Args:
-        first, second: ``NAME.predictions.jsonl`` of two models.
-        scoring: How answers are judged.
-        allowed: Parts of the protocol that may differ, such as ``image.resolution``.
+        first, second: The files ``NAME.predictions.jsonl`` of two models.
+        scoring: Settings of the score.
+        allowed: Entries of the protocol that may differ, such as ``image.resolution``.
 
     Raises:
-        ValueError: Benchmarks, protocols or samples differ; the message names what.
+        ValueError: Benchmarks, protocols or samples differ; the message names the difference.
     """
     ours, theirs = score_file(first, scoring), score_file(second, scoring)
-    _check_protocols(ours[0], theirs[0], first, second, (*_OF_THE_MODEL, *allowed))
-    _check_samples(ours[2], theirs[2])
-    aligned = _aligned(ours, theirs)
-    statistic = ours[1].statistic
+    _check_protocols(ours.score, theirs.score, first, second, (*_MODEL_ENTRIES, *allowed))
+    _check_samples(ours.predictions, theirs.predictions)
     return Comparison(
-        scores=(ours[0], theirs[0]),
-        difference=theirs[0].value - ours[0].value,
-        interval=paired_interval(aligned[1], aligned[0], statistic),
+        scores=(ours.score, theirs.score),
+        difference=theirs.score.value - ours.score.value,
+        interval=paired_interval(_aligned_columns(theirs, ours), ours.outcome.columns, ours.outcome.statistic),
         changes=_changes(ours, theirs),
     )
-
-
-Scored = tuple[Score, Outcome, list[Record]]
 
 
 def _check_protocols(ours: Score, theirs: Score, first: Path, second: Path, allowed: tuple[str, ...]) -> None:
     if ours.benchmark != theirs.benchmark:
         raise ValueError(f"{first} is {ours.benchmark} and {second} is {theirs.benchmark}: give one benchmark's files")
     if ours.run is None or theirs.run is None:
-        bare = first if ours.run is None else second
-        raise ValueError(f"there is no protocol file beside {bare}: nobody can say whether the two are comparable")
-    found = differences(ours.run["protocol"], theirs.run["protocol"])
-    found = [line for line in found if not line.startswith(allowed)]
+        incomplete = first if ours.run is None else second
+        raise ValueError(f"there is no protocol file next to {incomplete}: the two cannot be compared")
+    found = protocol_differences(ours.run["protocol"], theirs.run["protocol"])
+    found = [difference for difference in found if not difference.startswith(allowed)]
     if found:
         raise ValueError(
-            f"{first} and {second} were made in different ways: {'; '.join(found)}; to compare all the same, name what "
-            "may differ with --allow"
+            f"{first} and {second} have different protocols: {'; '.join(found)}; to compare them all the same, name "
+            "the entries with --allow"
         )
 
 
-def _check_samples(ours: list[Record], theirs: list[Record]) -> None:
-    first, second = ({record.sample_id for record in records} for records in (ours, theirs))
+def _check_samples(ours: list[Prediction], theirs: list[Prediction]) -> None:
+    first, second = ({prediction.sample_id for prediction in predictions} for predictions in (ours, theirs))
     if first != second:
         raise ValueError(
             f"the files answer different samples: {len(first - second)} only in the first, {len(second - first)} only "
@@ -92,25 +87,26 @@ def _check_samples(ours: list[Record], theirs: list[Record]) -> None:
         )
 
 
-def _aligned(ours: Scored, theirs: Scored) -> tuple[np.ndarray, np.ndarray]:
-    order = {name: number for number, name in enumerate(theirs[1].units)}
-    return ours[1].columns, theirs[1].columns[[order[name] for name in ours[1].units]]
+def _aligned_columns(scored: ScoredPredictions, reference: ScoredPredictions) -> np.ndarray:
+    """Return the counts of shape (units, k) in the order of the reference's units."""
+    order = {name: number for number, name in enumerate(scored.outcome.units)}
+    return scored.outcome.columns[[order[name] for name in reference.outcome.units]]
 
 
-def _changes(ours: Scored, theirs: Scored) -> list[Change]:
-    pairs = zip(theirs[2], theirs[1].verdicts, strict=True)
-    other = {record.sample_id: (record, verdict) for record, verdict in pairs}
+def _changes(ours: ScoredPredictions, theirs: ScoredPredictions) -> list[Change]:
+    pairs = zip(theirs.predictions, theirs.outcome.verdicts, strict=True)
+    others = {prediction.sample_id: (prediction, verdict) for prediction, verdict in pairs}
     changes = []
-    for record, verdict in zip(ours[2], ours[1].verdicts, strict=True):
-        theirs_record, theirs_verdict = other[record.sample_id]
-        if verdict.credit != theirs_verdict.credit:
+    for prediction, verdict in zip(ours.predictions, ours.outcome.verdicts, strict=True):
+        other, other_verdict = others[prediction.sample_id]
+        if verdict.credit != other_verdict.credit:
             changes.append(
                 Change(
-                    record.sample_id,
-                    str(record.row.get("question", record.row.get("sent", ""))),
-                    str(record.row.get("answer", record.row.get("bbox", ""))),
-                    (record.prediction, theirs_record.prediction),
-                    (verdict.credit, theirs_verdict.credit),
+                    prediction.sample_id,
+                    question_of(prediction.row),
+                    answer_of(prediction.row),
+                    (prediction.text, other.text),
+                    (verdict.credit, other_verdict.credit),
                 )
             )
     return changes

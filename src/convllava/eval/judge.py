@@ -1,6 +1,6 @@
-"""A language model as judge: of MM-Vet's answers, and of choices that the rules cannot read.
+"""A language model as judge: of MM-Vet's answers, and of choices that the parsing rules cannot extract.
 
-Off unless somebody asks for it. Prompts have the structure that the kits document, in words of our own; a folder with
+There is no judge by default. The prompts have the structure that the kits document, in different words; a folder with
 ``choice.txt``, ``yes_no.txt`` and ``points.txt`` replaces them.
 """
 
@@ -8,30 +8,35 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
-from .benchmarks import Benchmark, Record, Scoring
-from .metrics import extract_choice, extract_yes_no
-from .metrics.choice import REFUSED
-from .metrics.yes_no import UNKNOWN
-from .prompts import options_of
+from .benchmark import Benchmark
+from .metrics import UNKNOWN, extract_yes_no
+from .multiple_choice import REFUSED, ChoiceBenchmark, extract_choice, options_of
+from .outcome import Prediction, Scoring
 
 logger = logging.getLogger(__name__)
 
-_PLACE = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 TEMPERATURES = (0.0, 0.5, 1.0, 1.5, 2.0)
-"""Of the attempts to get a bare number, or a plain yes or no (VLMEvalKit)."""
-CHOICE_ATTEMPTS = 3
+"""Temperatures of the attempts to get a bare number, or a plain yes or no (as in VLMEvalKit)."""
+NUM_CHOICE_ATTEMPTS = 3
+KEY_VARIABLES = ("CONVLLAVA_JUDGE_KEY", "OPENAI_API_KEY")
+"""Environment variables with the judge's key; the first that is set is used."""
 
 PROMPTS = {
     "choice": """\
-You match an answer to the options of a single-choice question. You are given the question, its options and the \
-answer that somebody gave. Decide which option means the same as the answer. If the meaning of every option differs \
+You match an answer to the options of a single-choice question. You are given the question, its options and an \
+answer. Decide which option means the same as the answer. If the meaning of every option differs \
 clearly from the answer, reply Z. Reply with one capital letter and nothing else.
 
 Example 1:
@@ -61,7 +66,7 @@ Options: There are several options:
 Answer: {prediction}
 Your output: """,
     "yes_no": """\
-You read the answer that somebody gave to a question which wants a yes or a no. Reply Yes if the answer says yes, No \
+You read an answer to a question which asks for a yes or a no. Reply Yes if the answer says yes, No \
 if it says no, and Unknown if it says neither. Reply with one of these words and nothing else.
 
 Example 1:
@@ -102,12 +107,12 @@ class Endpoint:
     """An OpenAI-compatible chat endpoint.
 
     Attributes:
-        url: Up to and including ``/v1``.
-        model: Name of the judging model.
-        key: Sent as a bearer token; empty for none.
-        max_tokens: Longest reply.
-        attempts: Requests before giving up on an endpoint that is busy or out of reach.
-        wait: Called with seconds between attempts.
+        url: Address up to and including ``/v1``.
+        model: Name of the judge model.
+        key: Bearer token; empty for none.
+        max_tokens: Longest reply in tokens.
+        attempts: Maximum number of requests to an endpoint that is busy or out of reach.
+        wait: Function that waits for a number of seconds between attempts.
     """
 
     url: str
@@ -115,21 +120,18 @@ class Endpoint:
     key: str = field(default="", repr=False)
     max_tokens: int = 16
     attempts: int = 6
-    wait: Callable[[float], None] | None = None
+    wait: Callable[[float], None] = time.sleep
 
     def __call__(self, prompt: str, temperature: float) -> tuple[str, dict[str, int]]:
-        """Return the reply and the tokens it cost.
+        """Return the reply and the number of tokens of prompt and reply.
 
         Raises:
-            ValueError: The endpoint refuses the request, or is out of reach after all attempts.
+            ValueError: The endpoint rejects the request, or is out of reach after all attempts.
         """
-        from time import sleep
-        from urllib.error import HTTPError, URLError
-
         reason = ""
         for attempt in range(self.attempts):
             if attempt:
-                (self.wait or sleep)(min(60.0, 2.0**attempt))
+                self.wait(min(60.0, 2.0**attempt))
             try:
                 return self._ask(prompt, temperature)
             except HTTPError as error:
@@ -141,12 +143,10 @@ class Endpoint:
                 reason = str(getattr(error, "reason", error))
         raise ValueError(
             f"the judge at {self.url} does not answer ({reason}): check the URL, the model name {self.model!r} and the "
-            "key; what it has said so far is kept"
+            "key; its earlier replies are kept"
         )
 
     def _ask(self, prompt: str, temperature: float) -> tuple[str, dict[str, int]]:
-        from urllib.request import Request, urlopen
-
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -166,14 +166,14 @@ def _read_reply(data: bytes, url: str) -> tuple[str, dict[str, int]]:
         content = json.loads(data)
         text = content["choices"][0]["message"]["content"] or ""
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"{url} answers, but not as a chat endpoint does: is the URL right?") from error
+        raise ValueError(f"the reply of {url} is not that of a chat endpoint: check the URL") from error
     usage = content.get("usage") or {}
     return text, {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
 
 
 @dataclass
 class Cost:
-    """What a judge was asked and what it charged."""
+    """Number of requests to a judge, of cached replies, and of tokens."""
 
     requests: int = 0
     cached: int = 0
@@ -182,13 +182,13 @@ class Cost:
 
 
 class Judge:
-    """Asks an endpoint, remembers its replies, and reads them.
+    """Asks a judge model, caches its replies and parses them.
 
     Args:
-        endpoint: Called with (prompt, temperature), returns (reply, usage).
-        name: Of the judging model, for the score.
-        cache: JSON-lines file with what was said before; None keeps nothing.
-        prompts: Folder with files that replace prompts.
+        endpoint: Function from (prompt, temperature) to (reply, token counts).
+        name: Name of the judge model.
+        cache: JSONL file with earlier replies; None for no cache.
+        prompts: Folder with files that replace the built-in prompts.
     """
 
     def __init__(
@@ -200,73 +200,76 @@ class Judge:
     ) -> None:
         self._endpoint, self._name, self._cache_path = endpoint, name, cache
         self._prompts = _read_prompts(prompts)
-        self._said = _read_cache(cache)
+        self._replies = _read_cache(cache)
         self.cost = Cost()
 
     def judge(
-        self, benchmark: Benchmark, records: Sequence[Record], scoring: Scoring
-    ) -> tuple[list[Record], dict[str, Any]]:
-        """Return the records with judgments where the rules alone cannot tell, and what to say of the judge."""
-        before = replace(self.cost)
-        judged = [self._judged(benchmark, record, scoring) for record in records]
+        self, benchmark: Benchmark, predictions: Sequence[Prediction], scoring: Scoring
+    ) -> tuple[list[Prediction], dict[str, Any]]:
+        """Return predictions with judgments where the rules extract no answer, and the score's entry on the judge."""
+        before = asdict(self.cost)
+        judged = [self._judged(benchmark, prediction, scoring) for prediction in predictions]
         digest = hashlib.sha256(self._prompts[benchmark.judge or "points"].encode()).hexdigest()[:16]
-        spent = {name: getattr(self.cost, name) - getattr(before, name) for name in vars(self.cost)}
-        asked = sum(record.judgment is not None for record in judged)
-        return judged, {"model": self._name, "prompt_sha256": digest, "judged": asked, **spent}
+        spent = {name: value - before[name] for name, value in asdict(self.cost).items()}
+        num_judged = sum(prediction.judgment is not None for prediction in judged)
+        return judged, {"model": self._name, "prompt_sha256": digest, "judged": num_judged, **spent}
 
-    def choice(self, question: str, options: dict[str, str], prediction: str, scoring: Scoring) -> str:
-        """Return the letter of the option that an answer means, Z for none of them."""
-        listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
-        prompt = self._fill("choice", question=question, options=listed, prediction=prediction)
-        for attempt in range(CHOICE_ATTEMPTS):
-            letter = extract_choice(self._ask(prompt, TEMPERATURES[attempt]), options, profile=scoring.profile)
+    def choice(self, question: str, options: dict[str, str], answer: str, scoring: Scoring) -> str:
+        """Return the letter of the option that an answer means, or Z for none of them."""
+        lines = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+        prompt = self._fill("choice", question=question, options=lines, prediction=answer)
+        for temperature in TEMPERATURES[:NUM_CHOICE_ATTEMPTS]:
+            letter = extract_choice(self._ask(prompt, temperature), options, profile=scoring.profile)
             if letter is not None:
                 return letter
-        logger.warning("the judge names no option for %r: counted as a refusal", prediction[:80])
-        return REFUSED  # the kit draws a letter here; a figure should not depend on luck
+        logger.warning("the judge names no option for %r: counted as a refusal", answer[:80])
+        return REFUSED  # VLMEvalKit draws a random letter here, which would make figures depend on chance
 
-    def yes_no(self, question: str, prediction: str, scoring: Scoring) -> str:
-        """Return Yes, No or Unknown."""
-        prompt = self._fill("yes_no", question=question, prediction=prediction)
+    def yes_no(self, question: str, answer: str, scoring: Scoring) -> str:
+        """Return "Yes", "No" or "Unknown"."""
+        prompt = self._fill("yes_no", question=question, prediction=answer)
         for temperature in TEMPERATURES:
-            answer = extract_yes_no(self._ask(prompt, temperature), profile=scoring.profile)
-            if answer != UNKNOWN:
-                return answer
+            reply = extract_yes_no(self._ask(prompt, temperature), profile=scoring.profile)
+            if reply != UNKNOWN:
+                return reply
         return UNKNOWN
 
-    def points(self, question: str, answer: str, prediction: str) -> float:
-        """Return from 0 to 1; 0 if no attempt brings a bare number."""
-        marked = answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-        prompt = self._fill("points", question=question, answer=marked, prediction=prediction)
+    def points(self, question: str, truth: str, answer: str) -> float:
+        """Return points from 0 to 1; 0 if no reply is a bare number."""
+        marked = truth.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+        prompt = self._fill("points", question=question, answer=marked, prediction=answer)
         return read_points(self._ask(prompt, temperature) for temperature in TEMPERATURES)
 
-    def _judged(self, benchmark: Benchmark, record: Record, scoring: Scoring) -> Record:
-        row = record.row
-        if record.error is not None:
-            return record
+    def _judged(self, benchmark: Benchmark, prediction: Prediction, scoring: Scoring) -> Prediction:
+        if prediction.error is not None:
+            return prediction
+        row, question = prediction.row, str(prediction.row["question"])
+        judgment: str | float
         if benchmark.judge == "points":
-            return replace(record, judgment=self.points(str(row["question"]), str(row["answer"]), record.prediction))
-        if benchmark.verdict(record, scoring).resolved:
-            return record
-        if benchmark.judge == "yes_no":
-            return replace(record, judgment=self.yes_no(str(row["question"]), record.prediction, scoring))
-        options = getattr(benchmark, "choices", options_of)(row)
-        return replace(record, judgment=self.choice(str(row["question"]), options, record.prediction, scoring))
+            judgment = self.points(question, str(row["answer"]), prediction.text)
+        elif benchmark.verdict(prediction, scoring).resolved:
+            return prediction
+        elif benchmark.judge == "yes_no":
+            judgment = self.yes_no(question, prediction.text, scoring)
+        else:
+            options = benchmark.choices(row) if isinstance(benchmark, ChoiceBenchmark) else options_of(row)
+            judgment = self.choice(question, options, prediction.text, scoring)
+        return replace(prediction, judgment=judgment)
 
     def _fill(self, name: str, **values: str) -> str:
-        # in one pass, and not by str.format: questions and answers may have braces of their own
-        return _PLACE.sub(lambda found: values.get(found[1], found[0]), self._prompts[name])
+        # In one pass and not with str.format: questions and answers may contain braces.
+        return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), self._prompts[name])
 
     def _ask(self, prompt: str, temperature: float) -> str:
         key = hashlib.sha256(f"{self._name}\n{temperature}\n{prompt}".encode()).hexdigest()
-        if key in self._said:
+        if key in self._replies:
             self.cost.cached += 1
-            return self._said[key]
+            return self._replies[key]
         reply, usage = self._endpoint(prompt, temperature)
         self.cost.requests += 1
         self.cost.prompt_tokens += usage.get("prompt_tokens", 0)
         self.cost.completion_tokens += usage.get("completion_tokens", 0)
-        self._said[key] = reply
+        self._replies[key] = reply
         if self._cache_path is not None:
             self._cache_path.parent.mkdir(parents=True, exist_ok=True)
             with self._cache_path.open("a", encoding="utf-8") as stream:
@@ -274,7 +277,7 @@ class Judge:
         return reply
 
 
-def read_points(replies: Any) -> float:
+def read_points(replies: Iterable[str]) -> float:
     """Return the first reply that is a bare number from 0 to 1; 0 if there is none."""
     for reply in replies:
         try:
@@ -287,16 +290,16 @@ def read_points(replies: Any) -> float:
 
 
 def _read_cache(path: Path | None) -> dict[str, str]:
-    said: dict[str, str] = {}
+    replies: dict[str, str] = {}
     if path is None or not path.is_file():
-        return said
+        return replies
     for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             entry = json.loads(line)
-            said[entry["key"]] = entry["reply"]
+            replies[entry["key"]] = entry["reply"]
         except (ValueError, KeyError, TypeError):
-            continue  # a line that was cut off: it is asked again
-    return said
+            continue  # an incomplete line: the request is sent again
+    return replies
 
 
 def _read_prompts(folder: Path | None) -> dict[str, str]:
@@ -304,5 +307,33 @@ def _read_prompts(folder: Path | None) -> dict[str, str]:
         return dict(PROMPTS)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: it should hold {', '.join(f'{name}.txt' for name in PROMPTS)}")
-    own = {name: (folder / f"{name}.txt") for name in PROMPTS}
-    return {name: own[name].read_text(encoding="utf-8") if own[name].is_file() else PROMPTS[name] for name in PROMPTS}
+    paths = {name: folder / f"{name}.txt" for name in PROMPTS}
+    return {name: path.read_text(encoding="utf-8") if path.is_file() else PROMPTS[name] for name, path in paths.items()}
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Settings of a judge model.
+
+    Attributes:
+        url: Address of an OpenAI-compatible endpoint, up to and including ``/v1``; None for no judge.
+        model: Name of the judge model.
+        prompts: Folder with prompts that replace the built-in ones.
+    """
+
+    url: str | None = None
+    model: str | None = None
+    prompts: Path | None = None
+
+    def open(self, folder: Path) -> Judge | None:
+        """Return the judge, or None if none is set; its replies are cached in ``folder``.
+
+        Raises:
+            ValueError: Only one of URL and model is set.
+        """
+        if self.url is None and self.model is None:
+            return None
+        if self.url is None or self.model is None:
+            raise ValueError("a judge needs both --judge-url and --judge-model")
+        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
+        return Judge(Endpoint(self.url, self.model, key), self.model, folder / "judge.jsonl", self.prompts)

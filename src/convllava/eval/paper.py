@@ -1,4 +1,4 @@
-"""The paper's own figures (arXiv 2405.15738v1), and which benchmark each column is."""
+"""Tables 5, 6 and 7 of the paper (arXiv 2405.15738v1) and the benchmark of each of their columns."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +9,9 @@ class PaperTable:
     """A table of the paper.
 
     Attributes:
-        columns: Heading of each column and the benchmark it is.
-        rows: Name of each row and its figures, in the order of the columns; None where there is none.
-        notes: What has to be known to compare with it.
+        columns: Name of the benchmark by the heading of its column.
+        rows: Figures by the name of the row, in the order of the columns; None for an empty cell.
+        notes: Notes for a comparison with it.
     """
 
     number: int
@@ -48,8 +48,8 @@ TABLE_5 = PaperTable(
     (
         "MME is the perception sum, MMB the circular accuracy on DEV_EN, Text without OCR tokens, Doc on val.",
         "The paper prints Doc at 1536 as 59/65: square images, and the short side at 1536 (Table 7).",
-        "POPE is taken for the pooled F1; the paper's text does not say.",
-        "MMVet depends on its judge, which was GPT-4 Turbo (1106) there.",
+        "POPE is assumed to be the pooled F1; the paper does not say.",
+        "MMVet depends on its judge, which was GPT-4 Turbo (1106).",
     ),
 )
 
@@ -83,13 +83,13 @@ TABLE_7 = PaperTable(
         "short side 1536": (68.9, 64.6, 65.0),
         "short side 1664": (67.3, 64.2, 65.7),
     },
-    ("One model (1536) under three ways of showing images: padded square, and the image's own aspect ratio.",),
+    ("One model (1536) with three image settings: a padded square, and two with the image's own aspect ratio.",),
 )
 
 TABLES = {table.number: table for table in (TABLE_5, TABLE_6, TABLE_7)}
 
 PRINTED_AVERAGES = {"ConvLLaVA 768": 80.6, "ConvLLaVA 1024": 81.4, "ConvLLaVA 1536": 82.3}
-"""The last column of Table 6 as it is printed."""
+"""Last column of Table 6 as printed."""
 
 SQUARE = "pad-1536"
 SETTINGS_OF_TABLE_7: dict[str, dict[str, Any]] = {
@@ -97,14 +97,4 @@ SETTINGS_OF_TABLE_7: dict[str, dict[str, Any]] = {
     "native-1536": {"image_aspect_ratio": "native", "resolution": 1536},
     "native-1664": {"image_aspect_ratio": "native", "resolution": 1664},
 }
-"""Ways of showing images, in the order of the rows of Table 7."""
-
-SUITES: dict[str, list[str]] = {
-    "table5": TABLE_5.benchmarks,
-    "table6": TABLE_6.benchmarks,
-    "table7": TABLE_7.benchmarks,
-    "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
-    "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
-    "pages": ["synthetic-pages", "synthetic-transcripts"],
-}
-"""Benchmarks that are run together."""
+"""Image settings in the order of the rows of Table 7."""

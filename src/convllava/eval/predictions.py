@@ -1,34 +1,37 @@
-"""Predictions on disk: one JSON line a sample, appended as it is answered, never half a line."""
+"""Prediction files: one JSON line a sample, appended as soon as it is answered."""
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..support import write_json, write_text
+from .outcome import Prediction
+
 Line = dict[str, Any]
-"""sample_id, benchmark, prediction, error, num_image_tokens, image_sizes, model_fingerprint, protocol_hash, and the
-sample's row, so that answers can be scored without the data."""
+"""Keys sample_id, benchmark, prediction, error, num_image_tokens, image_sizes, model_fingerprint, protocol_hash, and
+row: everything about the sample but its images, so that answers can be scored without the data."""
 
 
 class PredictionFile:
     """The predictions of one benchmark in a folder.
 
-    Rank 0 of a run appends to ``NAME.predictions.jsonl``, rank r to ``NAME.predictions.rank<r>.jsonl``; `finish` makes
-    one file of them, in the order of the samples. How all was made stands in ``NAME.protocol.json``.
+    Rank 0 of a run appends to ``NAME.predictions.jsonl``, rank r to ``NAME.predictions.rank<r>.jsonl``; `finish` merges
+    them, in the order of the samples. ``NAME.protocol.json`` has the protocol, the model and the versions.
     """
 
     def __init__(self, folder: Path, benchmark: str, rank: int = 0) -> None:
         self.folder, self.benchmark = folder, benchmark
         self.path = folder / f"{benchmark}.predictions.jsonl"
-        self.card_path = folder / f"{benchmark}.protocol.json"
-        self._own = self.path if rank == 0 else folder / f"{benchmark}.predictions.rank{rank}.jsonl"
+        self.protocol_path = folder / f"{benchmark}.protocol.json"
+        self._rank_path = self.path if rank == 0 else folder / f"{benchmark}.predictions.rank{rank}.jsonl"
 
     def read(self) -> dict[str, Line]:
-        """Return all lines by sample, whichever rank wrote them.
+        """Return the lines of all ranks by sample id.
 
         Raises:
-            ValueError: A line in the middle of a file is damaged.
+            ValueError: A complete line is damaged.
         """
         lines: dict[str, Line] = {}
         for path in self._files():
@@ -36,45 +39,49 @@ class PredictionFile:
                 lines.setdefault(line["sample_id"], line)
         return lines
 
-    def check(self, card: Mapping[str, Any]) -> None:
-        """Check that what is there was made by the same model under the same protocol.
+    def check(self, run: Mapping[str, Any]) -> None:
+        """Check that existing predictions were made by the same model under the same protocol.
+
+        Args:
+            run: Content of the protocol file of this run.
 
         Raises:
-            ValueError: It was not; names the difference and the way out.
+            ValueError: They were not; the message names the difference.
         """
         for line in self.read().values():
-            if line["model_fingerprint"] != card["model"]["fingerprint"]:
+            if line["model_fingerprint"] != run["model"]["fingerprint"]:
                 raise ValueError(
                     f"{self.path} was made by another model (fingerprint {line['model_fingerprint'][:12]}, this one "
-                    f"has {card['model']['fingerprint'][:12]}): give another --out, or remove it"
+                    f"has {run['model']['fingerprint'][:12]}): give another --out, or remove it"
                 )
-            if line["protocol_hash"] != card["protocol_hash"]:
+            if line["protocol_hash"] != run["protocol_hash"]:
                 raise ValueError(
-                    f"{self.path} was made in another way{self._how(card)}: give another --out, or remove it"
+                    f"{self.path} was made under another protocol{self._difference(run)}: give another --out, or "
+                    "remove it"
                 )
 
-    def write_card(self, card: Mapping[str, Any]) -> None:
-        """Write how the predictions are made."""
-        write_json(self.card_path, card)
+    def write_protocol(self, run: Mapping[str, Any]) -> None:
+        """Write the protocol file."""
+        write_json(self.protocol_path, run)
 
-    def read_card(self) -> dict[str, Any] | None:
-        """Return how the predictions were made, or None where nobody has written it."""
-        if not self.card_path.is_file():
+    def read_protocol(self) -> dict[str, Any] | None:
+        """Return the content of the protocol file, or None if it is missing."""
+        if not self.protocol_path.is_file():
             return None
-        card: dict[str, Any] = json.loads(self.card_path.read_text(encoding="utf-8"))
-        return card
+        run: dict[str, Any] = json.loads(self.protocol_path.read_text(encoding="utf-8"))
+        return run
 
     def append(self) -> "Appender":
-        """Return what appends to the own file, after a line that was cut off has been removed."""
+        """Open this rank's file for appending, after removing an incomplete last line."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return Appender(self._own)
+        return Appender(self._rank_path)
 
     def finish(self, order: Sequence[str]) -> None:
-        """Make one file of all ranks' files, its lines in this order (further samples behind), all or nothing."""
+        """Merge the files of all ranks atomically, in the order of these sample ids; other samples come last."""
         lines = self.read()
         known = set(order)
         ids = [*(name for name in order if name in lines), *(name for name in lines if name not in known)]
-        write_text(self.path, "".join(dump(lines[name]) for name in ids))
+        write_text(self.path, "".join(dump_line(lines[name]) for name in ids))
         for path in self._files():
             if path != self.path:
                 path.unlink()
@@ -83,20 +90,18 @@ class PredictionFile:
         ranks = self.folder.glob(f"{self.benchmark}.predictions.rank*.jsonl")
         return [path for path in (self.path, *sorted(ranks)) if path.is_file()]
 
-    def _how(self, card: Mapping[str, Any]) -> str:
-        from .protocol import differences
-
-        there = self.read_card()
-        found = differences(there["protocol"], card["protocol"]) if there else []
-        return f" ({'; '.join(found[:3])}; there / here)" if found else ""
+    def _difference(self, run: Mapping[str, Any]) -> str:
+        earlier = self.read_protocol()
+        found = protocol_differences(earlier["protocol"], run["protocol"]) if earlier else []
+        return f" ({'; '.join(found[:3])}; file / this run)" if found else ""
 
 
 class Appender:
-    """Appends lines to a file; use as a context manager."""
+    """Context manager that appends lines to a file."""
 
     def __init__(self, path: Path) -> None:
         if path.is_file():
-            _cut_torn_line(path)
+            _remove_incomplete_line(path)
         self._stream = path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Appender":
@@ -106,45 +111,74 @@ class Appender:
         self._stream.close()
 
     def __call__(self, line: Line) -> None:
-        """Write a line; from then on the operating system has it, whatever happens to this process."""
-        self._stream.write(dump(line))
+        """Write a line and flush it, so that it survives the end of this process."""
+        self._stream.write(dump_line(line))
         self._stream.flush()
 
 
-def dump(line: Line) -> str:
-    """Return a line as it is written."""
+def dump_line(line: Line) -> str:
+    """Return the text of a line."""
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Yield the lines of a predictions file; a last one without its end is left out: its writer was stopped.
+    """Yield the lines of a predictions file, without an incomplete last line of an interrupted run.
 
     Raises:
-        ValueError: A line is no prediction.
+        ValueError: A line is not a prediction.
     """
     with path.open(encoding="utf-8") as stream:
         for number, text in enumerate(stream, start=1):
             if not text.endswith("\n"):
                 return
-            yield _parse(path, number, text)
+            yield _parse_line(path, number, text)
 
 
-def _parse(path: Path, number: int, text: str) -> Line:
+def prediction_of(line: Line) -> Prediction:
+    """Return the prediction of a line."""
+    return Prediction(line["sample_id"], line["row"], line["prediction"] or "", line["error"])
+
+
+def prediction_files(path: Path) -> list[Path]:
+    """Return the predictions file at ``path``, or all in that folder.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(path.glob("*.predictions.jsonl"))
+    if not found:
+        raise ValueError(f"{path} holds no predictions (NAME.predictions.jsonl)")
+    return found
+
+
+def protocol_differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Return the differences of two protocols, each as ``path: ours / theirs``."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        found = []
+        for name in sorted({*ours, *theirs}):
+            found += protocol_differences(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
+        return found
+    return [] if ours == theirs else [f"{path}: {ours!r} / {theirs!r}"]
+
+
+def _parse_line(path: Path, number: int, text: str) -> Line:
     try:
         line = json.loads(text)
     except ValueError as error:
         raise ValueError(
-            f"{path}, line {number} is not JSON ({error}): remove the line, it is answered again"
+            f"{path}, line {number} is not JSON ({error}): remove it to answer its sample again"
         ) from error
-    wanted = ("sample_id", "benchmark", "prediction", "error", "row")
-    missing = [name for name in wanted if not isinstance(line, dict) or name not in line]
+    expected = ("sample_id", "benchmark", "prediction", "error", "row")
+    missing = [name for name in expected if not isinstance(line, dict) or name not in line]
     if missing:
         raise ValueError(f"{path}, line {number} is not a prediction: it has no {', '.join(missing)}")
     parsed: Line = line
     return parsed
 
 
-def _cut_torn_line(path: Path) -> None:
+def _remove_incomplete_line(path: Path) -> None:
     with path.open("rb+") as stream:
         end = stream.seek(0, os.SEEK_END)
         position = end
@@ -155,16 +189,3 @@ def _cut_torn_line(path: Path) -> None:
             position -= 1
         if position < end:
             stream.truncate(position)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
-def write_json(path: Path, content: Mapping[str, Any] | Iterable[Any]) -> None:
-    """Write a JSON file, all of it or nothing."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

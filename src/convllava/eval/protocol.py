@@ -1,4 +1,4 @@
-"""How answers were made: everything that another run must have in common to be comparable."""
+"""The protocol of a run: everything that another run must have in common to be comparable."""
 
 import hashlib
 import json
@@ -9,35 +9,38 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
+import torch
+
 from .. import __version__
 from ..inference import Generator
-from .benchmarks import Benchmark, EvalSample, EvalSet, LoadOptions
+from ..support import dtype_name
+from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from .prompts import user_message
 
-_FAMILY_FORMATS = ("vicuna_v1", "llava_v1")
+_VICUNA_FORMATS = ("vicuna_v1", "llava_v1")
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are shown; None takes the checkpoint's own setting."""
+    """Options of image preprocessing; None uses the checkpoint's setting."""
 
     image_aspect_ratio: str | None = None
     resolution: int | None = None
     max_visual_tokens: int | None = None
 
     def given(self) -> dict[str, Any]:
-        """Return what is set."""
+        """Return the options that are set."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run may set itself.
+    """Options of a run that are part of its protocol.
 
     Attributes:
-        load: How files are read and questions put.
-        image: How images are shown.
-        prompt_format: In place of the profile's.
+        load: Options of the prompts.
+        image: Options of image preprocessing.
+        prompt_format: Prompt format that replaces the profile's.
     """
 
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -45,25 +48,31 @@ class RunOptions:
     prompt_format: str | None = None
 
 
-def prompt_format_of(benchmark: Benchmark, options: RunOptions, processor: Any) -> str:
-    """Return the conversation format of a run.
+def prompt_format_of(benchmark: Benchmark, options: RunOptions, checkpoint_format: str) -> str:
+    """Return the prompt format of a run.
 
-    That of the profile, for models of the Vicuna family; a checkpoint with another format of its own keeps it.
+    The profile's format is for models of the Vicuna family; a checkpoint with another format keeps it.
+
+    Args:
+        benchmark: The benchmark.
+        options: Options of the run.
+        checkpoint_format: The checkpoint's own prompt format.
     """
     if options.prompt_format is not None:
         return options.prompt_format
-    if benchmark.own_prompt_format or processor.prompt_format not in _FAMILY_FORMATS:
-        return processor.prompt_format
+    if benchmark.keeps_prompt_format or checkpoint_format not in _VICUNA_FORMATS:
+        return checkpoint_format
     return benchmark.prompt_format(options.load.prompts)
 
 
 @contextmanager
-def use_prompt_format(processor: Any, name: str) -> Iterator[None]:
-    """Render dialogues in a format meanwhile.
+def use_prompt_format(generator: Generator, name: str) -> Iterator[None]:
+    """Set the prompt format of the generator's processor inside the block.
 
     Raises:
-        ValueError: There is no such format.
+        ValueError: The format is unknown.
     """
+    processor = generator.processor
     before = processor.prompt_format, processor.chat_template
     if name != processor.prompt_format:
         processor.set_prompt_format(name)
@@ -76,32 +85,36 @@ def use_prompt_format(processor: Any, name: str) -> Iterator[None]:
 def describe_protocol(
     benchmark: Benchmark, questions: EvalSet, generator: Generator, options: RunOptions
 ) -> dict[str, Any]:
-    """Return the protocol of a run as plain data; the processor must be in the run's prompt format already."""
+    """Return the protocol of a run as plain data; the processor must have the run's prompt format already."""
     processor = generator.processor
-    image = processor.image_processor
-    shown = {name: getattr(image, name) for name in ("image_aspect_ratio", "resolution", "max_visual_tokens")}
+    image_processor = processor.image_processor
+    stored = {name: getattr(image_processor, name) for name in vars(ImageOptions())}
     return {
         "benchmark": benchmark.name,
         "prompts": options.load.prompts,
         "prompt_format": processor.prompt_format,
         "prompt_template": processor.render([user_message([0, "QUESTION"])], add_generation_prompt=True),
-        "prompt_example": example_prompt(benchmark, questions[0], processor, options.load),
+        "prompt_example": _example_prompt(benchmark, questions[0], generator, options.load),
         "ocr_tokens": options.load.ocr_tokens,
-        "kit_compatible": options.load.kit_compatible,
-        "image": {**shown, **options.image.given(), "output_stride": image.output_stride, "resample": "bicubic"},
+        "kit_compatible": False,  # a removed option; the key keeps the hashes of earlier predictions valid
+        "image": {
+            **stored,
+            **options.image.given(),
+            "output_stride": image_processor.output_stride,
+            "resample": "bicubic",
+        },
         "decoding": {
             "method": "greedy",
             "max_new_tokens": benchmark.max_new_tokens(options.load.prompts),
-            "dtype": str(generator.model.dtype).removeprefix("torch."),
+            "dtype": dtype_name(generator.model.dtype),
         },
         "data": questions.data,
     }
 
 
-def example_prompt(benchmark: Benchmark, sample: EvalSample, processor: Any, options: LoadOptions) -> str:
-    """Return the prompt of a sample as text."""
-    parts = benchmark.parts(sample.row, len(sample.images), options)
-    return processor.render([user_message(parts)], add_generation_prompt=True)
+def _example_prompt(benchmark: Benchmark, sample: EvalSample, generator: Generator, options: LoadOptions) -> str:
+    prompt = benchmark.prompt(sample.row, len(sample.images), options)
+    return generator.processor.render([user_message(prompt)], add_generation_prompt=True)
 
 
 def protocol_hash(protocol: dict[str, Any]) -> str:
@@ -110,19 +123,21 @@ def protocol_hash(protocol: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def model_fingerprint(model: torch.nn.Module) -> str:
+    """Return the SHA-256 sum over (name, dtype, shape, bytes) of all tensors, sorted by name, in hexadecimal.
+
+    It describes the model as loaded: the same checkpoint in another precision has another fingerprint.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def code_versions() -> dict[str, str]:
-    """Return the versions that may matter to an answer."""
+    """Return the versions of the software that an answer may depend on."""
     packages = ("torch", "transformers", "pillow")
     return {"convllava": __version__, "python": platform.python_version()} | {
         name: metadata.version(name) for name in packages
     }
-
-
-def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
-    """Return where two protocols differ, each as ``path: ours / theirs``."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        found = []
-        for name in sorted({*ours, *theirs}):
-            found += differences(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
-        return found
-    return [] if ours == theirs else [f"{path}: {ours!r} / {theirs!r}"]

@@ -1,32 +1,50 @@
-"""A page with every question, its images, what was answered and what was made of it."""
+"""An HTML page with every question, its images, the prediction and its score."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from ..geometry import Box, box_from_square, find_boxes
 from ..inference import boxes_in_pixels, open_image
-from .benchmarks import EvalSet, LoadOptions, Outcome, Record, Scoring, Verdict, find_benchmark
-from .predictions import Line, read_lines, write_text
-from .prompts import options_of
-from .report_page import TEMPLATE
-from .scoring import Score, score_file
-from .sources import default_folder
+from ..support import require, write_text
+from .benchmark import EvalSample, EvalSet, LoadOptions
+from .benchmarks import find_benchmark
+from .multiple_choice import question_with_options
+from .outcome import Prediction, Scoring, Verdict
+from .predictions import Line, read_lines
+from .prompts import answer_of, question_of
+from .scoring import Score, ScoredPredictions, score_file
+from .table import BenchmarkImage, default_data_folder
 
-LONGEST_SIDE = 720
-"""Pixels of an image in the report."""
+if TYPE_CHECKING:
+    from .judge import Judge
 
-TRUTH, ANSWER = "#14702e", "#b00020"
+TEMPLATE = Path(__file__).with_name("report.html")
+MAX_SIDE = 720
+"""Longest side of an image in the report, in pixels."""
+
+REFERENCE_COLOR, PREDICTION_COLOR = "#14702e", "#b00020"
 STATES = ("right", "wrong", "unresolved", "error")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question as the page shows it."""
+    """A question as the template needs it.
+
+    Attributes:
+        state: One of `STATES`.
+        answer: Reference answer.
+        extracted: The part of the prediction that was scored, if it is not all of it.
+        input_size: Sizes of the images as the model saw them, as text.
+        num_tokens: Number of visual tokens.
+        image_size: Sizes of the image files, as text.
+        images: Paths of the images, relative to the page.
+        has_boxes: Whether boxes are drawn on the images.
+    """
 
     id: str
     state: str
@@ -37,9 +55,9 @@ class Item:
     extracted: str | None
     error: str | None
     categories: Sequence[str]
-    shown: str
-    tokens: int
-    original: str
+    input_size: str
+    num_tokens: int
+    image_size: str
     images: Sequence[str]
     has_boxes: bool
 
@@ -50,41 +68,46 @@ def write_report(
     *,
     data: Path | None = None,
     scoring: Scoring | None = None,
-    judge: Any = None,
-    most: int | None = None,
+    judge: "Judge | None" = None,
+    limit: int | None = None,
 ) -> Path:
-    """Write ``NAME.report.html`` and its images (``NAME.report/``), and return its path.
+    """Write ``NAME.report.html`` and its images (``NAME.report/``), and return the path of the page.
 
     Args:
-        predictions: ``NAME.predictions.jsonl``.
-        out: Folder; by default that of the predictions.
-        data: Folder with the benchmark's files, for the images.
-        scoring: How answers are judged.
-        judge: A `judge.Judge`, if the score had one.
-        most: Show only so many samples.
+        predictions: The file ``NAME.predictions.jsonl``.
+        out: Folder of the page; by default that of the predictions.
+        data: Folder with the benchmark's file, for the images; by default VLMEvalKit's.
+        scoring: Settings of the score.
+        judge: The judge of the score, if it had one.
+        limit: Maximum number of samples on the page; by default all.
 
     Raises:
-        ValueError: The predictions or the data are missing or do not belong together.
+        ValueError: Predictions or data are missing, or the data are not those of the predictions.
+        MissingPackageError: jinja2 is not installed.
     """
-    score, outcome, records = score_file(predictions, scoring, judge)
+    scored = score_file(predictions, scoring, judge)
+    name = scored.score.benchmark
     folder = out or predictions.parent
-    questions = _questions(score, data or default_folder())
+    questions = _load_questions(scored.score, data or default_data_folder())
     lines = {line["sample_id"]: line for line in read_lines(predictions)}
-    images = folder / f"{score.benchmark}.report"
+    images = folder / f"{name}.report"
     images.mkdir(parents=True, exist_ok=True)
-    items = list(_items(score, outcome, records[:most], lines, questions, images))
-    page = folder / f"{score.benchmark}.report.html"
-    write_text(page, render_page(score, items))
+    items = list(_items(scored, limit, lines, questions, images))
+    page = folder / f"{name}.report.html"
+    write_text(page, render_page(scored.score, items))
     return page
 
 
 def render_page(score: Score, items: Sequence[Item]) -> str:
-    """Return the page; whatever came from data or model is escaped."""
-    import jinja2
+    """Return the HTML of the page; all texts of data and model are escaped.
 
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
+    jinja2 = require("jinja2", extra="eval", purpose="reports")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     run = score.run or {}
-    return environment.from_string(TEMPLATE).render(
+    page: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         score=score,
         model=run.get("model", {}).get("name", "unknown model"),
         protocol=json.dumps({"run": run, "scoring": score.scoring}, indent=2, ensure_ascii=False),
@@ -92,78 +115,67 @@ def render_page(score: Score, items: Sequence[Item]) -> str:
         categories=sorted({name for item in items for name in item.categories}),
         items=items,
     )
+    return page
 
 
-def _questions(score: Score, data: Path) -> EvalSet:
+def _load_questions(score: Score, data: Path) -> EvalSet:
     protocol = (score.run or {}).get("protocol", {})
-    names = ("prompts", "ocr_tokens", "kit_compatible")
-    options = LoadOptions(**{name: protocol[name] for name in names if name in protocol})
+    options = LoadOptions(**{name: protocol[name] for name in vars(LoadOptions()) if name in protocol})
     questions = find_benchmark(score.benchmark).load(data, options)
-    made_of = protocol.get("data", {}).get("md5")
-    if made_of != questions.data.get("md5"):
+    expected = protocol.get("data", {}).get("md5")
+    if expected != questions.data.get("md5"):
         raise ValueError(
-            f"the data below {data} (md5 {questions.data.get('md5')}) are not those of the predictions (md5 {made_of})"
+            f"the data below {data} (md5 {questions.data.get('md5')}) are not those of the predictions (md5 {expected})"
         )
     return questions
 
 
 def _items(
-    score: Score,
-    outcome: Outcome,
-    records: Sequence[Record],
-    lines: dict[str, Line],
-    questions: EvalSet,
-    folder: Path,
+    scored: ScoredPredictions, limit: int | None, lines: dict[str, Line], questions: EvalSet, folder: Path
 ) -> Iterator[Item]:
-    benchmark = find_benchmark(score.benchmark)
-    position = {name: number for number, name in enumerate(questions.ids)}
-    for number, (record, verdict) in enumerate(zip(records, outcome.verdicts, strict=False)):
-        sample, line = questions[position[record.sample_id]], lines[record.sample_id]
-        sizes = [image.size for image in sample.images]
-        truths = _true_boxes(record)
-        answered = _answered_boxes(record, sizes) if truths else []
-        images = [
-            _write_image(image, folder / f"{number}-{place}.jpg", truths, answered)
-            for place, image in enumerate(sample.images)
-        ]
-        yield Item(
-            id=record.sample_id,
-            state=_state(record, verdict),
-            credit=verdict.credit,
-            question=_question(record),
-            answer=_answer(record),
-            prediction=record.prediction,
-            extracted=verdict.extracted if verdict.extracted != record.prediction else None,
-            error=record.error,
-            categories=list(benchmark.categories(record.row)),
-            shown=", ".join(f"{width} x {height}" for height, width in line["image_sizes"]) or "nothing",
-            tokens=line["num_image_tokens"],
-            original=", ".join(f"{width} x {height} ({width / height:.2f})" for width, height in sizes),
-            images=[f"{folder.name}/{name}" for name in images if name],
-            has_boxes=bool(truths),
-        )
+    positions = {name: number for number, name in enumerate(questions.ids)}
+    pairs = zip(scored.predictions, scored.outcome.verdicts, strict=True)
+    for number, (prediction, verdict) in enumerate(list(pairs)[:limit]):
+        sample = questions[positions[prediction.sample_id]]
+        references = _reference_boxes(prediction)
+        images = _write_images(sample, folder, number, references, prediction)
+        yield _item(scored.score.benchmark, prediction, verdict, lines[prediction.sample_id], sample, images)
 
 
-def _state(record: Record, verdict: Verdict) -> str:
-    if record.error is not None:
+def _item(
+    benchmark: str, prediction: Prediction, verdict: Verdict, line: Line, sample: EvalSample, images: list[str]
+) -> Item:
+    row = prediction.row
+    sizes = [image.size for image in sample.images]
+    return Item(
+        id=prediction.sample_id,
+        state=_state(prediction, verdict),
+        credit=verdict.credit,
+        question=question_with_options(row, question_of(row)),
+        answer=answer_of(row),
+        prediction=prediction.text,
+        extracted=verdict.extracted if verdict.extracted != prediction.text else None,
+        error=prediction.error,
+        categories=list(find_benchmark(benchmark).categories(row)),
+        input_size=", ".join(f"{width} x {height}" for height, width in line["image_sizes"]) or "not encoded",
+        num_tokens=line["num_image_tokens"],
+        image_size=", ".join(f"{width} x {height} ({width / height:.2f})" for height, width in sizes),
+        images=images,
+        has_boxes=bool(_reference_boxes(prediction)),
+    )
+
+
+def _state(prediction: Prediction, verdict: Verdict) -> str:
+    if prediction.error is not None:
         return "error"
     if not verdict.resolved:
         return "unresolved"
     return "right" if verdict.credit >= 0.5 else "wrong"
 
 
-def _question(record: Record) -> str:
-    row = record.row
-    text = str(row.get("question", row.get("sent", "")))
-    return text + "".join(f"\n{letter}. {option}" for letter, option in options_of(row).items())
-
-
-def _answer(record: Record) -> str:
-    return str(record.row.get("answer", record.row.get("bbox", "")))
-
-
-def _true_boxes(record: Record) -> list[Box]:
-    row = record.row
+def _reference_boxes(prediction: Prediction) -> list[Box]:
+    """Return the reference boxes in pixels; empty if the answer is not a box."""
+    row = prediction.row
     if "bbox" in row:
         x0, y0, x1, y1 = row["bbox"]
         return [(x0, y0, x1, y1)]
@@ -172,41 +184,38 @@ def _true_boxes(record: Record) -> list[Box]:
     return [box_from_square(box, row["width"], row["height"]) for box in find_boxes(str(row.get("answer", "")))]
 
 
-def _answered_boxes(record: Record, sizes: Sequence[tuple[int, int]]) -> Sequence[Box]:
-    return boxes_in_pixels(record.prediction, *sizes[0])[:1]
+def _write_images(
+    sample: EvalSample, folder: Path, number: int, references: Sequence[Box], prediction: Prediction
+) -> list[str]:
+    """Write the images of a sample with their boxes and return their paths, relative to the page."""
+    predicted: Sequence[Box] = []
+    if references:
+        height, width = sample.images[0].size
+        predicted = boxes_in_pixels(prediction.text, width, height)[:1]
+    paths = [folder / f"{number}-{place}.jpg" for place in range(len(sample.images))]
+    written = [
+        _write_image(image, path, references, predicted) for image, path in zip(sample.images, paths, strict=True)
+    ]
+    return [f"{folder.name}/{path.name}" for path, is_written in zip(paths, written, strict=True) if is_written]
 
 
-def _write_image(image: Any, path: Path, truths: Sequence[Box], answered: Sequence[Box]) -> str | None:
-    """Write an image with its boxes, and return its name; None if it is damaged, which the sample's error says."""
+def _write_image(image: BenchmarkImage, path: Path, references: Sequence[Box], predicted: Sequence[Box]) -> bool:
+    """Write an image with its boxes; return whether it could be opened (if not, the sample has an error)."""
     try:
         opened = open_image(image.open())
     except ValueError:
-        return None
-    scale = min(1.0, LONGEST_SIDE / max(opened.size))
-    shown = opened.resize((max(1, round(opened.width * scale)), max(1, round(opened.height * scale))))
-    draw = ImageDraw.Draw(shown)
-    for boxes, color in ((truths, TRUTH), (answered, ANSWER)):
+        return False
+    scale = min(1.0, MAX_SIDE / max(opened.size))
+    resized = opened.resize((max(1, round(opened.width * scale)), max(1, round(opened.height * scale))))
+    draw = ImageDraw.Draw(resized)
+    for boxes, color in ((references, REFERENCE_COLOR), (predicted, PREDICTION_COLOR)):
         for box in boxes:
-            _outline(draw, shown, [edge * scale for edge in box], color)
-    shown.save(path, quality=85)
-    return path.name
+            _draw_outline(draw, resized, [edge * scale for edge in box], color)
+    resized.save(path, quality=85)
+    return True
 
 
-def _outline(draw: ImageDraw.ImageDraw, image: Image.Image, box: Sequence[float], color: str) -> None:
+def _draw_outline(draw: ImageDraw.ImageDraw, image: Image.Image, box: Sequence[float], color: str) -> None:
     x0, y0, x1, y1 = box
     corners = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
     draw.rectangle(corners, outline=color, width=max(1, max(image.size) // 250))
-
-
-def predictions_of(path: Path) -> list[Path]:
-    """Return the predictions files that a path means: itself, or all in that folder.
-
-    Raises:
-        ValueError: There are none.
-    """
-    if path.is_file():
-        return [path]
-    found = sorted(path.glob("*.predictions.jsonl"))
-    if not found:
-        raise ValueError(f"{path} holds no predictions (NAME.predictions.jsonl)")
-    return found

@@ -1,45 +1,98 @@
-"""Runs a benchmark: every sample answered once, every answer written down at once, one score."""
+"""Run a benchmark: every sample is answered once, every answer is written at once, all answers are scored."""
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..inference import Answer, Generator
-from .answering import Answering, by_shape
-from .benchmarks import Benchmark, EvalSample, EvalSet, Record, Scoring, find_benchmark
-from .distributed import Ranks
-from .fingerprint import model_fingerprint
-from .predictions import Line, PredictionFile, write_json
+from ..support import write_json
+from .answering import SampleAnswerer, sort_by_shape
+from .benchmark import Benchmark, EvalSample, EvalSet
+from .benchmarks import find_benchmark
+from .outcome import Scoring
+from .predictions import Line, PredictionFile, prediction_of
 from .protocol import (
     ImageOptions,
     RunOptions,
     code_versions,
     describe_protocol,
+    model_fingerprint,
     prompt_format_of,
     protocol_hash,
     use_prompt_format,
 )
 from .scoring import Score, score_lines
-from .sources import default_folder
+from .table import default_data_folder
+
+if TYPE_CHECKING:
+    from .judge import Judge
 
 OnProgress = Callable[[int, int, float | None], None]
-"""Called with (answered, samples, mean credit so far of the answers of this run)."""
+"""Function of (answered samples, all samples, mean credit of the answers so far)."""
+
+_MAX_WAIT = timedelta(hours=24)
+"""Time that ranks wait for the slowest one at the end."""
+
+
+class Ranks:
+    """The rank of this process and the number of processes of a run."""
+
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files that exist only once."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until all processes have reached this call."""
+        if self.world_size > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """Join the other processes if ``torchrun`` started several."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Ranks()
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=_MAX_WAIT)  # used for barriers only
+    try:
+        yield Ranks(dist.get_rank(), world_size)
+    finally:
+        dist.destroy_process_group()
+
+
+def rank_device() -> str | None:
+    """Return the GPU of this process under ``torchrun``; None leaves the choice to the loader."""
+    import torch
+
+    local_rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local_rank}" if local_rank is not None and torch.cuda.is_available() else None
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model as scores name it."""
+class ModelId:
+    """Name and fingerprint of a model in predictions and scores."""
 
     name: str
     fingerprint: str
 
     @classmethod
-    def of(cls, generator: Generator, name: str) -> "Source":
-        """Hash the weights of a model."""
+    def of(cls, generator: Generator, name: str) -> "ModelId":
+        """Compute the fingerprint of the generator's model."""
         return cls(name, model_fingerprint(generator.model))
 
 
@@ -49,46 +102,51 @@ def run_benchmark(
     *,
     limit: int | None = None,
     out: Path | None = None,
-    on_progress: OnProgress | None = None,
     data: Path | None = None,
     options: RunOptions | None = None,
     scoring: Scoring | None = None,
-    judge: Any = None,
-    source: Source | None = None,
+    on_progress: OnProgress | None = None,
     ranks: Ranks | None = None,
     **image_options: Any,
 ) -> Score:
     """Answer a benchmark greedily and score it.
 
     Args:
-        generator: Of the model that is measured; its largest batch is used.
-        name: Of the benchmark.
-        limit: Only the first samples.
-        out: Folder for predictions, protocol and score; what is there already is not answered again.
-        on_progress: Called after each answer.
-        data: Folder with the benchmark's files; by default VLMEvalKit's.
-        options: How questions are put and images shown.
-        scoring: How answers are judged.
-        judge: A `judge.Judge` for what the rules cannot tell.
-        source: Name and fingerprint of the model; hashed if it is not given.
-        ranks: The processes that share the run.
-        image_options: image_aspect_ratio, resolution, max_visual_tokens in place of the checkpoint's.
+        generator: The generator of the model; its largest batch is used.
+        name: Name of the benchmark.
+        limit: Number of samples; by default all.
+        out: Folder for predictions, protocol and score; samples with a prediction there are not answered again. By
+            default a temporary folder.
+        data: Folder with the benchmark's file; by default VLMEvalKit's.
+        options: Options of prompts and images.
+        scoring: Settings of the score.
+        on_progress: Function that is called after each answer.
+        ranks: Processes that share the run.
+        **image_options: Fields of `ImageOptions`, if ``options`` is not given.
 
     Raises:
-        ValueError: There is no such benchmark, its data are missing or damaged, or ``out`` holds the predictions of
-            another model or protocol.
+        ValueError: The benchmark is unknown, its data are missing or damaged, or ``out`` has predictions of another
+            model or protocol.
     """
     benchmark = find_benchmark(name)
     options = options or RunOptions(image=ImageOptions(**image_options))
-    source = source or Source.of(generator, "unnamed")
     with _folder(out) as folder:
-        run = Run(generator, benchmark, folder, options, source, ranks or Ranks())
-        run.answer(data or default_folder(), limit, scoring or Scoring(), on_progress)
-        return run.score(scoring or Scoring(), judge)
+        run = BenchmarkRun(generator, benchmark, folder, options, ModelId.of(generator, "unnamed"), ranks)
+        run.answer(data or default_data_folder(), limit, scoring or Scoring(), on_progress)
+        return run.score(scoring or Scoring())
 
 
-class Run:
-    """One benchmark on one model: first `answer`, then `score`."""
+class BenchmarkRun:
+    """One benchmark on one model: first `answer`, then `score`.
+
+    Args:
+        generator: The generator of the model.
+        benchmark: The benchmark.
+        folder: Folder for predictions, protocol and score.
+        options: Options of prompts and images.
+        model: Name and fingerprint of the model.
+        ranks: Processes that share the run; by default this one.
+    """
 
     def __init__(
         self,
@@ -96,35 +154,40 @@ class Run:
         benchmark: Benchmark,
         folder: Path,
         options: RunOptions,
-        source: Source,
-        ranks: Ranks,
+        model: ModelId,
+        ranks: Ranks | None = None,
     ) -> None:
         self._generator, self._benchmark, self._options = generator, benchmark, options
-        self._source, self._ranks, self._folder = source, ranks, folder
-        self._file = PredictionFile(folder, benchmark.name, ranks.rank)
+        self._model, self._ranks, self._folder = model, ranks or Ranks(), folder
+        self._file = PredictionFile(folder, benchmark.name, self._ranks.rank)
         self._ids: list[str] = []
-        self._card: dict[str, Any] = {}
+        self._run: dict[str, Any] = {}
 
     def answer(self, data: Path, limit: int | None, scoring: Scoring, on_progress: OnProgress | None = None) -> None:
-        """Answer whatever has no answer yet."""
+        """Answer all samples that have no prediction yet.
+
+        Raises:
+            ValueError: The data are missing or damaged, or there are predictions of another model or protocol.
+        """
         questions = self._benchmark.load(data, self._options.load)
         self._ids = list(questions.ids[:limit])
-        processor = self._generator.processor
-        with use_prompt_format(processor, prompt_format_of(self._benchmark, self._options, processor)):
-            self._card = self._describe(questions)
+        checkpoint_format = self._generator.processor.prompt_format
+        with use_prompt_format(self._generator, prompt_format_of(self._benchmark, self._options, checkpoint_format)):
+            self._run = self._describe(questions)
             pending = self._pending()
-            self._ranks.wait()  # all have read what there is before anybody adds to it
+            self._ranks.wait()  # every rank has read the predictions before any rank adds one
             if self._ranks.is_first:
-                self._file.write_card(self._card)
-            done = len(self._ids) - len(pending)
-            mine = by_shape(questions, pending, processor.image_processor, self._options.image.given())
-            self._answer(questions, mine[self._ranks.rank :: self._ranks.world_size], done, scoring, on_progress)
+                self._file.write_protocol(self._run)
+            num_done = len(self._ids) - len(pending)
+            order = sort_by_shape(questions, pending, self._generator, self._options.image.given())
+            progress = _Progress(self._benchmark, scoring, num_done, len(self._ids), on_progress)
+            self._answer(questions, order[self._ranks.rank :: self._ranks.world_size], progress)
         self._ranks.wait()
         if self._ranks.is_first:
             self._file.finish(questions.ids)
         self._ranks.wait()
 
-    def score(self, scoring: Scoring, judge: Any = None) -> Score:
+    def score(self, scoring: Scoring, judge: "Judge | None" = None) -> Score:
         """Score the answers and write the score file.
 
         Raises:
@@ -136,8 +199,7 @@ class Run:
                 f"{self._file.path} --judge-url URL --judge-model NAME"
             )
         lines = self._file.read()
-        wanted = [lines[name] for name in self._ids]
-        score, _, _ = score_lines(self._benchmark, wanted, scoring, judge, self._card)
+        score = score_lines(self._benchmark, [lines[name] for name in self._ids], scoring, judge, self._run).score
         if self._ranks.is_first:
             score.write(self._folder)
         return score
@@ -147,37 +209,29 @@ class Run:
         return {
             "protocol": protocol,
             "protocol_hash": protocol_hash(protocol),
-            "model": {"name": self._source.name, "fingerprint": self._source.fingerprint},
+            "model": {"name": self._model.name, "fingerprint": self._model.fingerprint},
             "versions": code_versions(),
             "warnings": list(questions.warnings),
         }
 
     def _pending(self) -> list[int]:
-        self._file.check(self._card)
+        self._file.check(self._run)
         answered = self._file.read()
         return [index for index, name in enumerate(self._ids) if name not in answered]
 
-    def _answer(
-        self,
-        questions: EvalSet,
-        indices: Sequence[int],
-        done: int,
-        scoring: Scoring,
-        on_progress: OnProgress | None,
-    ) -> None:
+    def _answer(self, questions: EvalSet, indices: Sequence[int], progress: "_Progress") -> None:
         if not indices:
             return
         started = time.perf_counter()
-        tally = _Tally(self._benchmark, scoring, done, len(self._ids), on_progress)
         with self._file.append() as append:
 
-            def take(sample: EvalSample, answer: Answer | str) -> None:
+            def on_answer(sample: EvalSample, answer: Answer | str) -> None:
                 line = self._line(sample, answer)
                 append(line)
-                tally(line)
+                progress(line)
 
-            Answering(self._generator, self._benchmark, self._options, take).run(questions, indices)
-        self._note_time(time.perf_counter() - started, len(indices))
+            SampleAnswerer(self._generator, self._benchmark, self._options, on_answer).run(questions, indices)
+        self._write_timing(time.perf_counter() - started, len(indices))
 
     def _line(self, sample: EvalSample, answer: Answer | str) -> Line:
         failed = isinstance(answer, str)
@@ -188,43 +242,42 @@ class Run:
             "error": answer if failed else None,
             "num_image_tokens": 0 if isinstance(answer, str) else answer.num_image_tokens,
             "image_sizes": [] if isinstance(answer, str) else [list(size) for size in answer.image_sizes],
-            "model_fingerprint": self._source.fingerprint,
-            "protocol_hash": self._card["protocol_hash"],
+            "model_fingerprint": self._model.fingerprint,
+            "protocol_hash": self._run["protocol_hash"],
             "row": sample.row,
         }
 
-    def _note_time(self, seconds: float, samples: int) -> None:
-        """Write how long this process took, beside what earlier ones did; not part of the score."""
+    def _write_timing(self, seconds: float, num_samples: int) -> None:
+        """Write the duration of the last run that answered samples; it is not part of the score."""
         if self._ranks.is_first:
             path = self._folder / f"{self._benchmark.name}.timing.json"
-            write_json(path, {"seconds": seconds, "samples": samples, "processes": self._ranks.world_size})
+            write_json(path, {"seconds": seconds, "samples": num_samples, "processes": self._ranks.world_size})
 
 
-class _Tally:
-    """Counts what is done and the mean credit so far."""
+class _Progress:
+    """Counts answered samples and their mean credit, and reports both."""
 
     def __init__(
-        self, benchmark: Benchmark, scoring: Scoring, done: int, total: int, on_progress: OnProgress | None
+        self, benchmark: Benchmark, scoring: Scoring, num_done: int, total: int, on_progress: OnProgress | None
     ) -> None:
         self._benchmark, self._scoring, self._on_progress = benchmark, scoring, on_progress
-        self._done, self._total = done, total
-        self._credits = 0.0
-        self._judged = 0
+        self._num_done, self._total = num_done, total
+        self._credit = 0.0
+        self._num_scored = 0
 
     def __call__(self, line: Line) -> None:
-        self._done += 1
+        self._num_done += 1
         if self._on_progress is None:
             return
         if not self._benchmark.needs_judge:
-            record = Record(line["sample_id"], line["row"], line["prediction"], line["error"])
-            self._credits += self._benchmark.verdict(record, self._scoring).credit
-            self._judged += 1
-        self._on_progress(self._done, self._total, self._credits / self._judged if self._judged else None)
+            self._credit += self._benchmark.verdict(prediction_of(line), self._scoring).credit
+            self._num_scored += 1
+        self._on_progress(self._num_done, self._total, self._credit / self._num_scored if self._num_scored else None)
 
 
 @contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
-    """Give the folder, or one that is removed afterwards."""
+    """Yield the folder, or a temporary one."""
     if out is not None:
         yield out
         return

@@ -1,28 +1,36 @@
-"""From predictions to a score that says how it was made."""
+"""From a prediction file to a score that contains its protocol."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .benchmarks import Benchmark, Outcome, Record, Scoring, find_benchmark
-from .bootstrap import Interval, interval
-from .predictions import Line, PredictionFile, read_lines, write_json
+from ..support import write_json
+from .benchmark import Benchmark, LoadOptions
+from .benchmarks import find_benchmark
+from .metrics import PROFILES
+from .outcome import Interval, Outcome, Prediction, Scoring, bootstrap_interval
+from .predictions import Line, PredictionFile, prediction_of, read_lines
+from .prompts import PROMPT_PROFILES
+
+if TYPE_CHECKING:
+    from .judge import Judge
 
 
 @dataclass(frozen=True)
 class Score:
-    """The figure of one benchmark and how it was made.
+    """The figure of one benchmark and how it was obtained; content of ``NAME.score.json``.
 
     Attributes:
-        value: In the benchmark's own unit.
-        interval: 95 %, by bootstrap over the units.
-        samples: Answers scored, errors among them.
-        units: What was drawn in the bootstrap, and how many there are.
-        unresolved: Answers that nothing could be read out of; they are wrong.
-        errors: Questions that could not be answered (longer than the context, damaged image); they are wrong.
-        scoring: Profile, judge and the like.
-        run: Protocol, model and versions, as the run wrote them.
+        value: The figure, in the benchmark's unit.
+        interval: 95 % confidence interval, by bootstrap over the units.
+        samples: Number of predictions, including errors.
+        units: Kind and number of the units that were resampled.
+        unresolved: Number of texts that no answer could be extracted from; they score 0.
+        errors: Number of samples that could not be answered (too long for the context, damaged image); they score 0.
+        empty: Number of empty answers.
+        scoring: Profile and judge.
+        run: Protocol, model and versions of the run.
     """
 
     benchmark: str
@@ -48,74 +56,105 @@ class Score:
         return path
 
 
-def score_file(
-    path: Path, scoring: Scoring | None = None, judge: Any = None, *, warnings: Sequence[str] = ()
-) -> tuple[Score, Outcome, list[Record]]:
+@dataclass(frozen=True)
+class ScoredPredictions:
+    """A score with its predictions and their verdicts."""
+
+    score: Score
+    outcome: Outcome
+    predictions: list[Prediction]
+
+
+def score_file(path: Path, scoring: Scoring | None = None, judge: "Judge | None" = None) -> ScoredPredictions:
     """Score a predictions file without a model.
 
     Args:
-        path: ``NAME.predictions.jsonl``.
-        scoring: Profile; the default is the paper's.
-        judge: A `judge.Judge`, or None for exact matching.
-        warnings: To go into the score.
+        path: The file ``NAME.predictions.jsonl``.
+        scoring: Settings of the score; by default the paper's profile.
+        judge: Judge model; None for the parsing rules alone.
 
     Raises:
-        ValueError: The file holds no predictions, or those of several benchmarks or models.
+        ValueError: The file has no predictions, or those of several benchmarks or models.
     """
     lines = list(read_lines(path))
     if not lines:
         raise ValueError(f"{path} holds no predictions")
     names = sorted({line["benchmark"] for line in lines})
-    makers = {(line.get("model_fingerprint"), line.get("protocol_hash")) for line in lines}
-    if len(names) > 1 or len(makers) > 1:
-        raise ValueError(f"{path} mixes predictions ({len(names)} benchmarks, {len(makers)} models or protocols)")
-    card = PredictionFile(path.parent, names[0]).read_card()
-    return score_lines(find_benchmark(names[0]), lines, scoring or Scoring(), judge, card, warnings)
+    runs = {(line.get("model_fingerprint"), line.get("protocol_hash")) for line in lines}
+    if len(names) > 1 or len(runs) > 1:
+        raise ValueError(f"{path} mixes predictions ({len(names)} benchmarks, {len(runs)} models or protocols)")
+    run = PredictionFile(path.parent, names[0]).read_protocol()
+    return score_lines(find_benchmark(names[0]), lines, scoring or Scoring(), judge, run)
 
 
 def score_lines(
-    benchmark: Benchmark,
-    lines: Sequence[Line],
-    scoring: Scoring,
-    judge: Any,
-    card: Mapping[str, Any] | None,
-    warnings: Sequence[str] = (),
-) -> tuple[Score, Outcome, list[Record]]:
-    """Score answers; also return what became of each."""
-    records = [_record(line) for line in lines]
-    said: dict[str, Any] = {"judge": "none (exact matching)" if benchmark.judge else None}
+    benchmark: Benchmark, lines: Sequence[Line], scoring: Scoring, judge: "Judge | None", run: Mapping[str, Any] | None
+) -> ScoredPredictions:
+    """Score the lines of a predictions file.
+
+    Args:
+        benchmark: The benchmark.
+        lines: Its predictions.
+        scoring: Settings of the score.
+        judge: Judge model; None for the parsing rules alone.
+        run: Content of the protocol file, if there is one.
+
+    Raises:
+        ValueError: The benchmark cannot be scored without a judge.
+    """
+    predictions = [prediction_of(line) for line in lines]
+    judge_entry: Any = "none (exact matching)" if benchmark.judge else None
     if judge is not None and benchmark.judge is not None:
-        records, said["judge"] = judge.judge(benchmark, records, scoring)
-    outcome = benchmark.outcome(records, scoring)
-    judged = zip(records, outcome.verdicts, strict=True)
+        predictions, judge_entry = judge.judge(benchmark, predictions, scoring)
+    outcome = benchmark.outcome(predictions, scoring)
+    judged = zip(predictions, outcome.verdicts, strict=True)
     score = Score(
         benchmark=benchmark.name,
         metric=benchmark.metric,
         value=outcome.value,
-        interval=interval(outcome.columns, outcome.statistic),
+        interval=bootstrap_interval(outcome.columns, outcome.statistic),
         higher_is_better=benchmark.higher_is_better,
-        samples=len(records),
+        samples=len(predictions),
         units={"kind": benchmark.unit, "number": len(outcome.units)},
-        unresolved=sum(not verdict.resolved and record.error is None for record, verdict in judged),
-        errors=sum(record.error is not None for record in records),
-        empty=sum(record.error is None and not record.prediction.strip() for record in records),
+        unresolved=sum(not verdict.resolved and prediction.error is None for prediction, verdict in judged),
+        errors=sum(prediction.error is not None for prediction in predictions),
+        empty=sum(prediction.error is None and not prediction.text.strip() for prediction in predictions),
         per_category=outcome.per_category,
         figures=outcome.figures,
-        scoring={**asdict(scoring), **said},
-        run=dict(card) if card is not None else None,
-        warnings=[*(card or {}).get("warnings", []), *_own_warnings(benchmark, records, card), *warnings],
+        scoring={**asdict(scoring), "judge": judge_entry},
+        run=dict(run) if run is not None else None,
+        warnings=[*(run or {}).get("warnings", []), *_warnings(benchmark, len(predictions), run)],
     )
-    return score, outcome, records
+    return ScoredPredictions(score, outcome, predictions)
 
 
-def _record(line: Line) -> Record:
-    return Record(line["sample_id"], line["row"], line["prediction"] or "", line["error"])
+def choose_profiles(profile: str, prompts: str | None = None, ocr_tokens: bool = False) -> tuple[Scoring, LoadOptions]:
+    """Return the settings of scoring and of the prompts.
+
+    Args:
+        profile: Scoring rules: "paper", "current", or "llava" for LLaVA's prompts with the paper's rules.
+        prompts: Source of the prompts' texts; by default that of the profile.
+        ocr_tokens: Whether TextVQA's OCR tokens are shown.
+
+    Raises:
+        ValueError: A profile is unknown.
+    """
+    if profile == "llava":
+        profile, prompts = "paper", prompts or "llava"
+    texts = prompts or profile
+    if profile not in PROFILES:
+        raise ValueError(f"--profile must be one of {', '.join((*PROFILES, 'llava'))}, got {profile!r}")
+    if texts not in PROMPT_PROFILES:
+        raise ValueError(f"--prompts must be one of {', '.join(PROMPT_PROFILES)}, got {texts!r}")
+    return Scoring(profile), LoadOptions(texts, ocr_tokens)
 
 
-def _own_warnings(benchmark: Benchmark, records: Sequence[Record], card: Mapping[str, Any] | None) -> list[str]:
-    if card is None:
-        return ["there is no protocol file beside the predictions: nobody can say how they were made"]
-    whole = card["protocol"]["data"]["questions"]
-    if len(records) == whole:
+def _warnings(benchmark: Benchmark, num_predictions: int, run: Mapping[str, Any] | None) -> list[str]:
+    if run is None:
+        return ["there is no protocol file next to the predictions: model and protocol are unknown"]
+    num_questions = run["protocol"]["data"]["questions"]
+    if num_predictions == num_questions:
         return []
-    return [f"{len(records)} of {whole} questions of {benchmark.title} are scored: not the benchmark's figure"]
+    return [
+        f"{num_predictions} of {num_questions} questions of {benchmark.title} are scored: not the benchmark's figure"
+    ]

@@ -1,7 +1,7 @@
-"""One benchmark under many settings: accuracy against visual tokens and seconds.
+"""One benchmark under many settings: its figure against visual tokens and seconds.
 
-Over resolution, aspect policy and token budget of one checkpoint this is the shape of the paper's Table 7; over
-checkpoints, of Table 4 and Figure 3 (four against five stages).
+Over resolution, aspect ratio and token budget of one checkpoint this has the form of the paper's Table 7; over
+checkpoints, that of Table 4 and Figure 3 (four against five stages).
 """
 
 import csv
@@ -12,20 +12,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .predictions import PredictionFile, write_json, write_text
+from ..support import require, write_json, write_text
+from .predictions import PredictionFile
 from .protocol import ImageOptions
 from .scoring import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
 class Point:
-    """One benchmark under one setting.
+    """Result of one benchmark under one setting.
 
     Attributes:
-        visual_tokens: Mean over the samples.
-        seconds: Per sample, of the process that answered last; None where nothing says.
+        setting: Short name of the image options.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        visual_tokens: Mean number of visual tokens of a sample.
+        seconds: Seconds per sample of the last run that answered samples; None if unknown.
     """
 
     model: str
@@ -44,39 +51,47 @@ class Point:
     higher_is_better: bool
 
 
-def settings(aspects: Sequence[str], resolutions: Sequence[int], budgets: Sequence[int]) -> list[ImageOptions]:
-    """Return every combination; what is not given is left to the checkpoint."""
-    axes = (aspects or [None], resolutions or [None], budgets or [None])  # type: ignore[list-item]
+def combinations(
+    aspect_ratios: Sequence[str], resolutions: Sequence[int], budgets: Sequence[int]
+) -> list[ImageOptions]:
+    """Return all combinations of image options; an empty axis is left to the checkpoint."""
+    axes = (aspect_ratios or [None], resolutions or [None], budgets or [None])  # type: ignore[list-item]
     return [ImageOptions(*choice) for choice in itertools.product(*axes)]
 
 
-def name_of(options: ImageOptions) -> str:
-    """Return a folder name for a setting."""
+def setting_name(options: ImageOptions) -> str:
+    """Return a folder name for image options."""
     budget = options.max_visual_tokens
-    parts = [options.image_aspect_ratio, options.resolution, f"{budget}-tokens" if budget else None]
-    return "-".join(str(part) for part in parts if part is not None) or "own"
+    names = [options.image_aspect_ratio, options.resolution, f"{budget}-tokens" if budget else None]
+    return "-".join(str(name) for name in names if name is not None) or "own"
 
 
-def folder_of(model: str) -> str:
+def model_folder(model: str) -> str:
     """Return a folder name for a model."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.") or "model"
 
 
 def point_of(score: Score, folder: Path, options: ImageOptions) -> Point:
-    """Return a point from a score and what lies beside it."""
-    file = PredictionFile(folder, score.benchmark)
-    tokens = [line["num_image_tokens"] for line in file.read().values()]
+    """Return the point of a score and of the prediction and timing files next to it.
+
+    Raises:
+        ValueError: The score has no protocol.
+    """
+    if score.run is None:
+        raise ValueError(f"the score of {score.benchmark} has no protocol: run the benchmark again")
+    tokens = [line["num_image_tokens"] for line in PredictionFile(folder, score.benchmark).read().values()]
     timing = folder / f"{score.benchmark}.timing.json"
     seconds = None
     if timing.is_file():
-        noted = json.loads(timing.read_text(encoding="utf-8"))
-        seconds = noted["seconds"] / noted["samples"]
-    assert score.run is not None  # a run has just written it
+        recorded = json.loads(timing.read_text(encoding="utf-8"))
+        seconds = recorded["seconds"] / recorded["samples"]
     return Point(
         model=score.run["model"]["name"],
         benchmark=score.benchmark,
-        setting=name_of(options),
-        **vars(options),
+        setting=setting_name(options),
+        image_aspect_ratio=options.image_aspect_ratio,
+        resolution=options.resolution,
+        max_visual_tokens=options.max_visual_tokens,
         metric=score.metric,
         value=score.value,
         low=score.interval[0],
@@ -89,21 +104,24 @@ def point_of(score: Score, folder: Path, options: ImageOptions) -> Point:
 
 
 def write_sweep(points: Sequence[Point], out: Path) -> list[Path]:
-    """Write the points as JSON, CSV and Markdown, and a plot for each benchmark; return the paths."""
+    """Write the points as JSON, CSV and Markdown, and a plot for each benchmark; return the paths.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
     write_json(out / "sweep.json", [asdict(point) for point in points])
     write_text(out / "sweep.csv", _csv(points))
     write_text(out / "sweep.md", as_markdown(points))
-    paths = [out / f"sweep.{kind}" for kind in ("json", "csv", "md")]
+    paths = [out / f"sweep.{suffix}" for suffix in ("json", "csv", "md")]
     for benchmark in dict.fromkeys(point.benchmark for point in points):
-        own = [point for point in points if point.benchmark == benchmark]
         path = out / f"sweep-{benchmark}.png"
-        plot(own, path)
+        plot([point for point in points if point.benchmark == benchmark], path)
         paths.append(path)
     return paths
 
 
 def as_markdown(points: Sequence[Point]) -> str:
-    """Return the points as a table."""
+    """Return the points as a Markdown table."""
     header = ["model", "benchmark", "setting", "figure", "value", "95 % interval", "visual tokens", "s / sample"]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for point in points:
@@ -115,25 +133,21 @@ def as_markdown(points: Sequence[Point]) -> str:
 
 
 def plot(points: Sequence[Point], path: Path) -> None:
-    """Draw one benchmark's figure against visual tokens and against seconds, a line for each model and aspect.
+    """Plot a benchmark's figure against visual tokens and against seconds, a line for each model and aspect ratio.
 
     Raises:
-        ImportError: matplotlib is missing; names the extra that brings it.
+        MissingPackageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'convllava[plots]'") from error
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = require("matplotlib.figure", extra="plots", purpose="plots").Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     lines: dict[str, list[Point]] = {}
     for point in points:
-        own = point.image_aspect_ratio
-        lines.setdefault(point.model + (f", {own}" if own else ""), []).append(point)
+        aspect_ratio = point.image_aspect_ratio
+        lines.setdefault(point.model + (f", {aspect_ratio}" if aspect_ratio else ""), []).append(point)
     for name, line in lines.items():
-        _draw(left, name, line, [point.visual_tokens for point in line])
+        _draw_line(left, name, line, [point.visual_tokens for point in line])
         if all(point.seconds is not None for point in line):
-            _draw(right, name, line, [point.seconds or 0.0 for point in line])
+            _draw_line(right, name, line, [point.seconds or 0.0 for point in line])
     left.set_xlabel("visual tokens per sample")
     right.set_xlabel("seconds per sample")
     left.set_ylabel(f"{points[0].benchmark}: {points[0].metric}")
@@ -141,19 +155,17 @@ def plot(points: Sequence[Point], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _draw(axes: Any, name: str, line: Sequence[Point], places: Sequence[float]) -> None:
-    order = sorted(range(len(line)), key=lambda number: places[number])
-    along = [places[number] for number in order]
-    values = [line[number].value for number in order]
+def _draw_line(axes: "Axes", name: str, line: Sequence[Point], x_values: Sequence[float]) -> None:
+    pairs = sorted(zip(x_values, line, strict=True), key=lambda pair: pair[0])
+    points = [point for _, point in pairs]
     errors = [
-        [max(0.0, line[number].value - line[number].low) for number in order],
-        [max(0.0, line[number].high - line[number].value) for number in order],
+        [max(0.0, point.value - point.low) for point in points],
+        [max(0.0, point.high - point.value) for point in points],
     ]
-    axes.errorbar(along, values, yerr=errors, marker="o", capsize=3, label=name)
-    for number, place, value in zip(order, along, values, strict=True):
-        axes.annotate(
-            line[number].setting, (place, value), fontsize="x-small", xytext=(3, 4), textcoords="offset points"
-        )
+    values = [point.value for point in points]
+    axes.errorbar([x for x, _ in pairs], values, yerr=errors, marker="o", capsize=3, label=name)
+    for x, point in pairs:
+        axes.annotate(point.setting, (x, point.value), fontsize="x-small", xytext=(3, 4), textcoords="offset points")
 
 
 def _csv(points: Sequence[Point]) -> str:

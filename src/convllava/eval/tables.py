@@ -1,4 +1,4 @@
-"""Score files laid out as the paper's tables, beside the paper's figures."""
+"""Score files as the paper's tables, next to the paper's figures; written as Markdown, LaTeX or CSV."""
 
 import csv
 import io
@@ -10,22 +10,21 @@ from typing import Any
 
 from .paper import PRINTED_AVERAGES, SETTINGS_OF_TABLE_7, SQUARE, TABLE_5, TABLE_6, TABLE_7, TABLES, PaperTable
 
-Cell = str
 PAPER = "paper"
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A table ready to be written."""
+class TextTable:
+    """A table of texts, ready to be written."""
 
     title: str
     header: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[str]]
     notes: list[str]
 
 
 def read_scores(folder: Path) -> list[dict[str, Any]]:
-    """Return all score files below a folder, each with the ``folder`` it lies in (relative).
+    """Return the content of all score files below a folder, each with its relative ``folder``.
 
     Raises:
         ValueError: There are none, or one is damaged.
@@ -34,31 +33,32 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.rglob("*.score.json")):
         try:
             score = json.loads(path.read_text(encoding="utf-8"))
-            named = {"folder": path.parent.relative_to(folder).as_posix(), "benchmark": score["benchmark"], **score}
+            scores.append(
+                {"folder": path.parent.relative_to(folder).as_posix(), "benchmark": score["benchmark"], **score}
+            )
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a score file ({error}): score its predictions again") from error
-        scores.append(named)
     if not scores:
         raise ValueError(f"there are no score files (NAME.score.json) below {folder}")
     return scores
 
 
-def lay_out(scores: Sequence[Mapping[str, Any]]) -> list[Laid]:
-    """Return those of the paper's tables that the scores belong to, and one of all other benchmarks."""
-    laid = []
+def make_tables(scores: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """Return the paper's tables that have a score, and a table of all other benchmarks."""
+    tables = []
     for table in (TABLE_5, TABLE_6):
         if {score["benchmark"] for score in scores} & set(table.benchmarks):
-            laid.append(_table(table, scores))
+            tables.append(_table(table, scores))
     aspects = [score for score in scores if _setting(score) is not None and score["benchmark"] in TABLE_7.benchmarks]
     if any(_setting(score) != SQUARE for score in aspects):
-        laid.append(_table_7(aspects))
+        tables.append(_table_7(aspects))
     known = {name for table in TABLES.values() for name in table.benchmarks}
     others = [score for score in scores if score["benchmark"] not in known]
-    return laid + ([_others(others)] if others else [])
+    return tables + ([_others(others)] if others else [])
 
 
 def _setting(score: Mapping[str, Any]) -> str | None:
-    """Return which of Table 7's ways of showing images a score's protocol has."""
+    """Return the image setting of Table 7 that a score's protocol has, or None."""
     image = (score.get("run") or {"protocol": {"image": {}}})["protocol"]["image"]
     shown = {"max_visual_tokens": None} | image
     for name, wanted in SETTINGS_OF_TABLE_7.items():
@@ -67,44 +67,44 @@ def _setting(score: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _table(table: PaperTable, scores: Sequence[Mapping[str, Any]]) -> Laid:
+def _table(table: PaperTable, scores: Sequence[Mapping[str, Any]]) -> TextTable:
     with_average = table is TABLE_6
     rows = [_paper_row(name, figures, with_average) for name, figures in table.rows.items()]
     groups: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for score in scores:
         groups.setdefault((_model(score), score["folder"]), {})[score["benchmark"]] = score
-    for (model, folder), own in groups.items():
-        found = [own.get(name) for name in table.benchmarks]
+    for (model, folder), by_benchmark in groups.items():
+        found = [by_benchmark.get(name) for name in table.benchmarks]
         if any(found):
             name = model if folder in (".", "") else f"{model} ({folder})"
-            rows.append(_own_row(name, found, with_average))
+            rows.append(_measured_row(name, found, with_average))
     header = ["", "source", *table.columns, *(["Avg"] if with_average else [])]
-    return Laid(f"Table {table.number}: {table.title}", header, rows, [*table.notes, *_notes(scores, table)])
+    return TextTable(f"Table {table.number}: {table.title}", header, rows, [*table.notes, *_notes(scores, table)])
 
 
-def _table_7(scores: Sequence[Mapping[str, Any]]) -> Laid:
+def _table_7(scores: Sequence[Mapping[str, Any]]) -> TextTable:
     rows = [_paper_row(name, figures, False) for name, figures in TABLE_7.rows.items()]
     for setting, name in zip(SETTINGS_OF_TABLE_7, TABLE_7.rows, strict=True):
         for model in dict.fromkeys(_model(score) for score in scores):
-            own = {s["benchmark"]: s for s in scores if _setting(s) == setting and _model(s) == model}
-            if own:
-                found = [own.get(benchmark) for benchmark in TABLE_7.benchmarks]
-                rows.append(_own_row(f"{model}, {name}", found, False))
+            by_benchmark = {s["benchmark"]: s for s in scores if _setting(s) == setting and _model(s) == model}
+            if by_benchmark:
+                found = [by_benchmark.get(benchmark) for benchmark in TABLE_7.benchmarks]
+                rows.append(_measured_row(f"{model}, {name}", found, False))
     header = ["", "source", *TABLE_7.columns]
-    return Laid(f"Table 7: {TABLE_7.title}", header, rows, [*TABLE_7.notes, *_notes(scores, TABLE_7)])
+    return TextTable(f"Table 7: {TABLE_7.title}", header, rows, [*TABLE_7.notes, *_notes(scores, TABLE_7)])
 
 
-def _others(scores: Sequence[Mapping[str, Any]]) -> Laid:
+def _others(scores: Sequence[Mapping[str, Any]]) -> TextTable:
     rows = []
     for score in scores:
         better = "higher" if score["higher_is_better"] else "lower"
         name = [_model(score), score["benchmark"], score["metric"]]
         rows.append([*name, f"{score['value']:.3f}", _interval(score, 3), str(score["samples"]), f"{better} is better"])
     header = ["model", "benchmark", "figure", "value", "95 % interval", "samples", ""]
-    return Laid("Other benchmarks", header, rows, [])
+    return TextTable("Other benchmarks", header, rows, [])
 
 
-def _paper_row(name: str, figures: Sequence[float | None], with_average: bool) -> list[Cell]:
+def _paper_row(name: str, figures: Sequence[float | None], with_average: bool) -> list[str]:
     cells = ["" if value is None else f"{value:g}" if value > 100 else f"{value:.1f}" for value in figures]
     if with_average:
         mean = sum(value for value in figures if value is not None) / len(figures)
@@ -113,7 +113,7 @@ def _paper_row(name: str, figures: Sequence[float | None], with_average: bool) -
     return [name, PAPER, *cells]
 
 
-def _own_row(name: str, scores: Sequence[Mapping[str, Any] | None], with_average: bool) -> list[Cell]:
+def _measured_row(name: str, scores: Sequence[Mapping[str, Any] | None], with_average: bool) -> list[str]:
     cells = ["" if score is None else _cell(score) for score in scores]
     if with_average:
         values = [score["value"] for score in scores if score is not None]
@@ -121,7 +121,7 @@ def _own_row(name: str, scores: Sequence[Mapping[str, Any] | None], with_average
     return [name, "measured", *cells]
 
 
-def _cell(score: Mapping[str, Any]) -> Cell:
+def _cell(score: Mapping[str, Any]) -> str:
     partial = "*" if score["warnings"] else ""
     digits = 0 if score["value"] > 100 else 1
     return f"{score['value']:.{digits}f} {_interval(score, digits)}{partial}"
@@ -137,16 +137,20 @@ def _model(score: Mapping[str, Any]) -> str:
 
 
 def _notes(scores: Sequence[Mapping[str, Any]], table: PaperTable) -> list[str]:
-    own = [score for score in scores if score["benchmark"] in table.benchmarks and score["warnings"]]
-    return [f"* {score['folder']}/{score['benchmark']}: {warning}" for score in own for warning in score["warnings"]]
+    return [
+        f"* {score['folder']}/{score['benchmark']}: {warning}"
+        for score in scores
+        if score["benchmark"] in table.benchmarks
+        for warning in score["warnings"]
+    ]
 
 
-def as_markdown(tables: Sequence[Laid]) -> str:
+def as_markdown(tables: Sequence[TextTable]) -> str:
     """Write tables as Markdown."""
     return "\n".join(_markdown(table) for table in tables)
 
 
-def _markdown(table: Laid) -> str:
+def _markdown(table: TextTable) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -156,8 +160,8 @@ def _markdown(table: Laid) -> str:
     return "\n".join([f"## {table.title}", "", *body, "", *notes, ""])
 
 
-def as_csv(tables: Sequence[Laid]) -> str:
-    """Write tables as CSV, one below the other, each with its title in the first cell of a line."""
+def as_csv(tables: Sequence[TextTable]) -> str:
+    """Write tables as CSV, one below the other, each below a line with its title."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     for table in tables:
@@ -171,12 +175,12 @@ _LATEX = str.maketrans(
 )
 
 
-def as_latex(tables: Sequence[Laid]) -> str:
+def as_latex(tables: Sequence[TextTable]) -> str:
     """Write tables as LaTeX (needs booktabs)."""
     return "\n".join(_latex(table) for table in tables)
 
 
-def _latex(table: Laid) -> str:
+def _latex(table: TextTable) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\"
 

@@ -4,7 +4,7 @@ from .ask import ask
 from .boxes import boxes_in_pixels, draw_boxes
 from .generator import Generator
 from .images import open_image, open_images
-from .loading import load_pretrained
+from .loading import load_pretrained, save_merged
 from .prompt import Prompt, prepare
 from .request import (
     Answer,
@@ -37,4 +37,5 @@ __all__ = [
     "open_images",
     "prepare",
     "question_message",
+    "save_merged",
 ]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..convert import read_json
 from ..model import ConvLlavaForConditionalGeneration
+from ..support import read_json
 
 SKETCH = "base_sketch.json"
 SAMPLES = 16

@@ -7,22 +7,23 @@ from typing import Any
 import torch
 
 from ..convert import (
+    DEFAULT_SHARD_SIZE,
     Checkpoint,
     check_head,
     check_llava_lora_base,
     check_quantized,
     check_tensors,
     is_llava_lora,
+    merge_llava_lora,
     open_checkpoint,
     quantization_method,
-    quiet,
-    with_llava_lora,
 )
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionModel
+from ..support import atomic_directory, check_loading_report, first_line, quiet_transformers
 from .checkpoint_files import BUNDLED, hub_id, locate
 from .quantization import quantization_config
 
-__all__ = ["BUNDLED", "load_pretrained"]
+__all__ = ["BUNDLED", "load_pretrained", "save_merged"]
 
 MAPPED_ABOVE = 1 << 30
 """Bytes of weights above which they stay mapped from their files, which must then be left alone while the model is in
@@ -66,7 +67,7 @@ def load_pretrained(
         raise ValueError(f"device {str(device)!r} and device_map {device_map!r} exclude each other: give one of them")
     place = _device(device)
     wanted = _dtype(dtype, place)
-    with quiet():
+    with quiet_transformers():
         checkpoint, adapter = _open(source, resolution, fallback_resolution, adapter)
         method = quantization_method(checkpoint)
         if method is None:
@@ -80,6 +81,41 @@ def load_pretrained(
     if fast:
         _set_backend(model, "auto" if fast is True else fast)
     return model, checkpoint.processor
+
+
+def save_merged(
+    source: str | Path,
+    destination: Path,
+    *,
+    adapter: Path | None = None,
+    quantize: str | None = None,
+    dtype: str | None = None,
+    max_shard_size: str = DEFAULT_SHARD_SIZE,
+    resolution: int | None = None,
+) -> None:
+    """Load a checkpoint, merge a PEFT adapter into it or quantize it, and save it; the whole model is in memory.
+
+    Args:
+        source: As :func:`load_pretrained`.
+        destination: A directory that does not exist yet; it appears complete or not at all.
+        adapter: Directory of a LoRA adapter.
+        quantize: "int8" or "nf4".
+        dtype: Precision of what is not quantized; None keeps the checkpoint's own.
+        max_shard_size: Size of one weight file at most, such as "5GB".
+        resolution: As :func:`load_pretrained`.
+
+    Raises:
+        ValueError: As :func:`load_pretrained`; or the destination is taken, or both changes are asked for at once.
+        OSError: Writing failed; nothing is left behind.
+    """
+    if quantize is not None and adapter is not None and not is_llava_lora(adapter):
+        raise ValueError("a PEFT adapter is not merged into quantized weights: convert twice, first with --adapter")
+    model, processor = load_pretrained(
+        source, dtype=dtype or "auto", device="cpu", adapter=adapter, quantize=quantize, resolution=resolution
+    )
+    with atomic_directory(destination) as folder, quiet_transformers():
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        processor.save_pretrained(folder)
 
 
 def _set_backend(model: ConvLlavaForConditionalGeneration, name: str) -> None:
@@ -102,7 +138,7 @@ def _open(
     checkpoint = open_checkpoint(folder, resolution=resolution, hub_id=name, needs_resolution=fallback is None)
     if resolution is None and checkpoint.notes.get("resolution_from", "its files") is None:
         checkpoint = open_checkpoint(folder, resolution=fallback, hub_id=name)
-    return (checkpoint, adapter) if lora is None else (with_llava_lora(checkpoint, lora), None)
+    return (checkpoint, adapter) if lora is None else (merge_llava_lora(checkpoint, lora), None)
 
 
 def _load(
@@ -155,8 +191,8 @@ def _load_quantized(
             **_placement(place, device_map or {"": place}, None),
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot load a model from {checkpoint.folder}: {_first_line(error)}") from error
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+        raise ValueError(f"cannot load a model from {checkpoint.folder}: {first_line(error)}") from error
+    check_loading_report(report, checkpoint.folder)
     model.generation_config = checkpoint.generation_config
     return model
 
@@ -232,14 +268,10 @@ def _build(checkpoint: Checkpoint, dtype: torch.dtype, options: dict[str, Any]) 
             None, config=checkpoint.config, state_dict=tensors, dtype=dtype, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"cannot load a model from {checkpoint.folder}: {_first_line(error)}") from error
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+        raise ValueError(f"cannot load a model from {checkpoint.folder}: {first_line(error)}") from error
+    check_loading_report(report, checkpoint.folder)
     model.generation_config = checkpoint.generation_config
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _check_finite(model: ConvLlavaForConditionalGeneration, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..convert import Checkpoint, open_checkpoint, open_parts, quiet
+from ..convert import Checkpoint, JoinSettings, open_checkpoint, open_parts
 from ..inference import load_pretrained
 from ..inference.checkpoint_files import BUNDLED, hub_id, locate
 from ..model import (
@@ -23,6 +23,7 @@ from ..model import (
     nano,
     preset,
 )
+from ..support import check_loading_report, quiet_transformers
 from .ctc_head import EncoderWithCtcHead
 from .lora import add_adapters
 from .recipe import AppendStages, Architecture, Parts, Recipe
@@ -183,23 +184,22 @@ def _open_parts(parts: Parts, recipe: Recipe) -> Checkpoint:
     return open_parts(
         tower if tower.exists() else locate(parts.vision_tower),
         locate(parts.language_model),
-        resolution=recipe.image.resolution,
-        image_aspect_ratio=recipe.image.aspect_ratio or "pad",
-        prompt_format=recipe.prompt_format,
-        seed=recipe.seed,
+        JoinSettings(
+            resolution=recipe.image.resolution,
+            image_aspect_ratio=recipe.image.aspect_ratio or "pad",
+            prompt_format=recipe.prompt_format,
+            seed=recipe.seed,
+        ),
     )
 
 
 def _load_parts(checkpoint: Checkpoint) -> ConvLlavaForConditionalGeneration:
     tensors = {name: weight.load() for name, weight in checkpoint.weights.items()}
-    with quiet():
+    with quiet_transformers():
         model, report = ConvLlavaForConditionalGeneration.from_pretrained(
             None, config=checkpoint.config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )
-    wrong = {problem: names for problem, names in report.items() if problem.endswith("_keys") and names}
-    if wrong:
-        problems = "; ".join(f"{problem}: {', '.join(map(str, names))}" for problem, names in wrong.items())
-        raise ValueError(f"init_from_parts do not make the model of their configuration ({problems})")
+    check_loading_report(report, "init_from_parts")
     model.generation_config = checkpoint.generation_config
     return model
 

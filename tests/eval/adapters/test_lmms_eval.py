@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convllava.eval.benchmarks import LoadOptions, find_benchmark
+from convllava.eval import LoadOptions, find_benchmark
 from convllava.inference import Generator, Request
 
 PROMPT = "What is it?"
@@ -120,7 +120,7 @@ def test_lmms_eval_gives_our_runners_answers(tmp_path: Path, repository: Path) -
     installed = tmp_path / "site" / "convllava_plugin-1.dist-info"  # entry points without installing anything
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: convllava-plugin\nVersion: 1\n")
-    target = "convllava.eval.adapters.lmms_eval_plugin:manifest"
+    target = "convllava.eval.adapters:lmms_eval_manifest"
     (installed / "entry_points.txt").write_text(f"[lmms_eval.models]\nconvllava = {target}\n")
     paths = [str(tmp_path / "site"), str(repository / "src"), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HOME": str(tmp_path / "hf")}

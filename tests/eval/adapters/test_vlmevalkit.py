@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kit_files import image_bytes
 
-from convllava.eval.prompts import CHOOSE
+from convllava.eval.multiple_choice import CHOOSE
 from convllava.inference import Request
 
 

@@ -7,21 +7,23 @@ from typing import Any
 import pytest
 from kit_files import image_bytes, image_text, write_tsv
 
-from convllava.eval import BENCHMARKS
-from convllava.eval.benchmarks import ALL, LoadOptions, Record, Scoring, find_benchmark
+from convllava.eval import LoadOptions, Prediction, Scoring
+from convllava.eval.adapters.vlmevalkit_scoring import kit_outcome
+from convllava.eval.benchmarks import ALL, find_benchmark
+from convllava.eval.benchmarks.synthetic import SYNTHETIC
 
 PLAIN = LoadOptions()
 
 
-def records(rows: list[dict[str, Any]], predictions: list[str], **more: Any) -> list[Record]:
+def predict(rows: list[dict[str, Any]], predictions: list[str], **more: Any) -> list[Prediction]:
     return [
-        Record(str(number), row, prediction, **more)
+        Prediction(str(number), row, prediction, **more)
         for number, (row, prediction) in enumerate(zip(rows, predictions, strict=True))
     ]
 
 
-def value(name: str, rows: list[dict[str, Any]], predictions: list[str], **scoring: Any) -> float:
-    return find_benchmark(name).outcome(records(rows, predictions), Scoring(**scoring)).value
+def value(name: str, rows: list[dict[str, Any]], predictions: list[str]) -> float:
+    return find_benchmark(name).outcome(predict(rows, predictions), Scoring()).value
 
 
 def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
@@ -32,12 +34,12 @@ def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
     parquet.write_table(pyarrow.table(columns), path)
 
 
-def cell(size: tuple[int, int] = (96, 64)) -> dict[str, Any]:
+def cell(size: tuple[int, int] = (64, 96)) -> dict[str, Any]:
     return {"bytes": image_bytes(size=size), "path": None}
 
 
 def test_all_seventeen_and_the_synthetic_ones_are_there() -> None:
-    assert len(ALL) == 9 + 8 + len(BENCHMARKS)
+    assert len(ALL) == 9 + 8 + len(SYNTHETIC)
     assert find_benchmark("TextVQA_VAL") is find_benchmark("textvqa")
 
 
@@ -55,7 +57,7 @@ def test_choices(tmp_path: Path) -> None:
     write_tsv(tmp_path / "SEEDBench_IMG.tsv", rows)
     questions = find_benchmark("seedbench").load(tmp_path, PLAIN)
     loaded = [questions[index].row for index in range(3)]
-    outcome = find_benchmark("seedbench").outcome(records(loaded, ["B", "a dog", "neither"]), Scoring())
+    outcome = find_benchmark("seedbench").outcome(predict(loaded, ["B", "a dog", "neither"]), Scoring())
     assert outcome.value == pytest.approx(200 / 3)
     assert outcome.per_category == {"animals": pytest.approx(200 / 3)}
     assert [verdict.resolved for verdict in outcome.verdicts] == [True, True, False]
@@ -69,14 +71,14 @@ def test_plain_choice_tables(shared_dir: Path) -> None:
         rows = [dict(zip(case["columns"], row, strict=True)) for row in case["rows"]]
         benchmark = find_benchmark(names[case["dataset"]])
         for profile, column in (("paper", "paper_era"), ("current", "current")):
-            judged = records(rows, [row["prediction"] or "" for row in rows])
-            outcome = benchmark.outcome(judged, Scoring(profile, kit_compatible=True))  # type: ignore[arg-type]
+            judged = predict(rows, [row["prediction"] or "" for row in rows])
+            outcome = kit_outcome(benchmark, judged, Scoring(profile))  # type: ignore[arg-type]
             expected = case["expected"]["exact_matching"][column]
             hits = {str(row["index"]): int(v.credit) for row, v in zip(rows, outcome.verdicts, strict=True)}
             assert hits == expected["hit"], (case["id"], profile)
             for split, report in expected["report"].items():
-                own = [record for record in judged if record.row.get("split", split) == split]
-                within = benchmark.outcome(own, Scoring(profile, kit_compatible=True))  # type: ignore[arg-type]
+                own = [answer for answer in judged if answer.row.get("split", split) == split]
+                within = kit_outcome(benchmark, own, Scoring(profile))  # type: ignore[arg-type]
                 assert within.value == pytest.approx(100 * report["Overall"]), (case["id"], profile, split)
 
 
@@ -92,18 +94,18 @@ def test_mmbench_wants_every_rotation(tmp_path: Path) -> None:
     loaded = [questions[index].row for index in range(3)]
     assert loaded[0]["hint"] is None
     benchmark = find_benchmark("mmbench")
-    outcome = benchmark.outcome(records(loaded, ["A", "A", "A"]), Scoring())
+    outcome = benchmark.outcome(predict(loaded, ["A", "A", "A"]), Scoring())
     assert outcome.value == 50
     assert outcome.units == ["3", "4"]
     assert outcome.per_category == {"c": 50, "l2: logic_reasoning": 50}
-    judged = [Record("3", loaded[0], "the feline", judgment="A"), *records(loaded[1:], ["B", "A"])]
+    judged = [Prediction("3", loaded[0], "the feline", judgment="A"), *predict(loaded[1:], ["B", "A"])]
     assert benchmark.outcome(judged, Scoring()).value == 100
-    failed = [Record("3", loaded[0], "", error="too long"), *records(loaded[1:], ["B", "A"])]
+    failed = [Prediction("3", loaded[0], "", error="too long"), *predict(loaded[1:], ["B", "A"])]
     assert benchmark.outcome(failed, Scoring()).value == 50
 
 
 def test_mmmu_scores_the_validation_split_with_open_questions(tmp_path: Path) -> None:
-    two = repr([image_text(), image_text("blue", (30, 40))])
+    two = repr([image_text(), image_text("blue", (40, 30))])
     more = {"category": "Art", "l2-category": "Art & Design"}
     rows = [
         {"index": 1, "image": two, "question": "<image 2> or <image 1>?", "A": "x", "B": "y", "answer": "A", **more},
@@ -117,9 +119,9 @@ def test_mmmu_scores_the_validation_split_with_open_questions(tmp_path: Path) ->
     questions = benchmark.load(tmp_path, PLAIN)
     assert len(questions) == 2
     sample = questions[0]
-    assert benchmark.parts(sample.row, 2, PLAIN)[:4] == ["", 1, " or ", 0]
+    assert benchmark.prompt(sample.row, 2, PLAIN)[:4] == ["", 1, " or ", 0]
     loaded = [questions[0].row, questions[1].row]
-    outcome = benchmark.outcome(records(loaded, ["A", "about 12 of them"]), Scoring())
+    outcome = benchmark.outcome(predict(loaded, ["A", "about 12 of them"]), Scoring())
     assert outcome.value == 100
     rows[0]["question"] = "<image 5>"
     write_tsv(tmp_path / "MMMU_DEV_VAL.tsv", rows)
@@ -175,13 +177,13 @@ def test_realworldqa_from_the_hub(tmp_path: Path) -> None:
         "index": 0,
     }
     assert rows[1]["question"] == "How many cars are there?"
-    assert benchmark.parts(rows[0], 1, PLAIN)[1] == (
+    assert benchmark.prompt(rows[0], 1, PLAIN)[1] == (
         "What can we do?\nA. Straight\nB. Turn right. Slowly\nAnswer with the option's letter from the given choices "
         "directly."
     )
-    assert benchmark.parts(rows[1], 1, PLAIN)[1] == "How many cars are there?\nAnswer the question directly."
+    assert benchmark.prompt(rows[1], 1, PLAIN)[1] == "How many cars are there?\nAnswer the question directly."
     credits = [
-        [verdict.credit for verdict in benchmark.outcome(records(rows, given), Scoring()).verdicts]
+        [verdict.credit for verdict in benchmark.outcome(predict(rows, given), Scoring()).verdicts]
         for given in (["B. Turn right", "2", "yes."], ["A", "12", "Yes, there is"], ["", "", ""])
     ]
     assert credits == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
@@ -209,7 +211,7 @@ def test_mme_counts_images() -> None:
         {"category": "code_reasoning", "image_path": "3", "answer": "Yes"},
         {"category": "code_reasoning", "image_path": "3", "answer": "No"},
     ]
-    outcome = find_benchmark("mme").outcome(records(rows, ["Yes", "No", "Yes", "Yes", "yes", "no"]), Scoring())
+    outcome = find_benchmark("mme").outcome(predict(rows, ["Yes", "No", "Yes", "Yes", "yes", "no"]), Scoring())
     assert outcome.value == 75 + 50
     assert outcome.figures["cognition"] == 200
     assert len(outcome.units) == 3
@@ -222,7 +224,7 @@ def test_pope_is_pooled_f1() -> None:
         {"category": "random", "answer": "No"},
         {"category": "popular", "answer": "No"},
     ]
-    outcome = find_benchmark("pope").outcome(records(rows, ["Yes", "Yes", "No"]), Scoring())
+    outcome = find_benchmark("pope").outcome(predict(rows, ["Yes", "Yes", "No"]), Scoring())
     assert outcome.value == pytest.approx(outcome.figures["f1"]) == pytest.approx(80)
     assert outcome.per_category == {"random": pytest.approx(200 / 3), "popular": 100}
 
@@ -233,14 +235,14 @@ def test_short_answers() -> None:
     assert value("textvqa", text, [""]) == 0
     page = [{"question": "?", "answer": "['itc limited']"}]
     assert value("docvqa", page, ["ITC limite"]) == pytest.approx(1000 / 11)
-    empty = [Record("0", {"question": "?", "answer": "['']"}, "", error="too long")]
+    empty = [Prediction("0", {"question": "?", "answer": "['']"}, "", error="too long")]
     assert find_benchmark("docvqa").outcome(empty, Scoring()).value == 0
 
 
-def test_excel_only_where_parity_is_wanted() -> None:
+def test_empty_answers_are_read_as_nan_only_by_the_kit() -> None:
     rows = [{"question": "?", "answer": "['nan']"}]
     assert value("docvqa", rows, [""]) == 0
-    assert value("docvqa", rows, [""], kit_compatible=True) == 100
+    assert kit_outcome(find_benchmark("docvqa"), predict(rows, [""]), Scoring()).value == 100
 
 
 def test_mmvet_needs_points() -> None:
@@ -248,31 +250,31 @@ def test_mmvet_needs_points() -> None:
         {"question": "?", "answer": "x", "category": "rec,ocr"},
         {"question": "?", "answer": "x", "category": "rec"},
     ]
-    judged = [Record("0", rows[0], "p", judgment=0.5), Record("1", rows[1], "p", judgment=1.0)]
+    judged = [Prediction("0", rows[0], "p", judgment=0.5), Prediction("1", rows[1], "p", judgment=1.0)]
     outcome = find_benchmark("mmvet").outcome(judged, Scoring())
     assert outcome.value == 75
     assert outcome.per_category == {"rec": 75, "ocr": 50}
     with pytest.raises(ValueError, match="no points without a judge"):
-        find_benchmark("mmvet").outcome(records(rows, ["p", "p"]), Scoring())
+        find_benchmark("mmvet").outcome(predict(rows, ["p", "p"]), Scoring())
 
 
 def test_grounding_from_jsonl_and_from_the_hub(tmp_path: Path) -> None:
     (tmp_path / "coco").mkdir()
-    (tmp_path / "coco" / "1.png").write_bytes(image_bytes(size=(100, 50)))
+    (tmp_path / "coco" / "1.png").write_bytes(image_bytes(size=(50, 100)))
     line = {"image": "coco/1.png", "sent": "the cup", "bbox": [0, 0, 100, 50], "width": 100, "height": 50}
     (tmp_path / "refcoco_testA.jsonl").write_text(json.dumps(line) + "\n")
     benchmark = find_benchmark("refcoco-testA")
     questions = benchmark.load(tmp_path, PLAIN)
-    assert benchmark.parts(questions[0].row, 1, PLAIN) == [
+    assert benchmark.prompt(questions[0].row, 1, PLAIN) == [
         0,
         "Please provide the bounding box coordinate of the region this sentence describes: the cup.",
     ]
-    outcome = benchmark.outcome(records([questions[0].row] * 2, ["[0.0, 0.25, 1.0, 0.75]", "[0, 0, 1, 1]"]), Scoring())
+    outcome = benchmark.outcome(predict([questions[0].row] * 2, ["[0.0, 0.25, 1.0, 0.75]", "[0, 0, 1, 1]"]), Scoring())
     assert [verdict.credit for verdict in outcome.verdicts] == [1, 1]
-    outcome = benchmark.outcome(records([questions[0].row] * 2, ["nowhere", "[0.5, 0.5, 0.4, 0.4]"]), Scoring())
+    outcome = benchmark.outcome(predict([questions[0].row] * 2, ["nowhere", "[0.5, 0.5, 0.4, 0.4]"]), Scoring())
     assert [(verdict.credit, verdict.resolved) for verdict in outcome.verdicts] == [(0, False), (0, True)]
     columns = {
-        "image": [cell((100, 50))],
+        "image": [cell((50, 100))],
         "question_id": ["7"],
         "answer": [["a cup", "cup"]],
         "bbox": [[10.0, 5, 20, 10]],
@@ -283,12 +285,12 @@ def test_grounding_from_jsonl_and_from_the_hub(tmp_path: Path) -> None:
 
 
 def test_a_box_of_the_wrong_form_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(image_bytes(size=(100, 50)))
+    (tmp_path / "1.png").write_bytes(image_bytes(size=(50, 100)))
     line = {"image": "1.png", "sent": "the cup", "bbox": [50, 10, 20, 30]}
     (tmp_path / "refcocog_val.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(ValueError, match=r"bbox must be \[x0, y0, x1, y1\] with x0 < x1"):
         find_benchmark("refcocog-val").load(tmp_path, PLAIN)
     line.update(bbox=[1, 1, 5, 5], width=50, height=100)
     (tmp_path / "refcocog_val.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(ValueError, match=r"\(50, 100\) pixels are noted, the image has \(100, 50\)"):
+    with pytest.raises(ValueError, match=r"the file says 50 x 100 pixels, the image has 100 x 50"):
         find_benchmark("refcocog-val").load(tmp_path, PLAIN)

@@ -9,8 +9,8 @@ from receipt_files import write_sroie
 from sroie import ConversionOptions, convert_receipts
 from tiny import tiny_model
 
-from convllava.eval import run_benchmark
-from convllava.eval.benchmarks import ALL, LoadOptions, Record, Scoring, find_benchmark, load_plugin
+from convllava.eval import LoadOptions, Prediction, Scoring, find_benchmark, run_benchmark
+from convllava.eval.benchmarks import ALL, load_plugin
 from convllava.inference import Generator
 
 
@@ -38,8 +38,8 @@ def rows_of(name: str, data: Path) -> list[dict[str, Any]]:
     return [questions[index].row for index in range(len(questions))]
 
 
-def answered(rows: list[dict[str, Any]], predictions: list[str]) -> list[Record]:
-    return [Record(str(row["index"]), row, text) for row, text in zip(rows, predictions, strict=True)]
+def answered(rows: list[dict[str, Any]], predictions: list[str]) -> list[Prediction]:
+    return [Prediction(str(row["index"]), row, text) for row, text in zip(rows, predictions, strict=True)]
 
 
 def test_lines_count_edits_without_case() -> None:
@@ -51,8 +51,8 @@ def test_lines_count_edits_without_case() -> None:
 
 
 def test_an_error_counts_as_an_empty_answer() -> None:
-    record = Record("1", {"answer": "CASH"}, "", error="too long")
-    assert find_benchmark("receipts-lines").outcome([record], Scoring()).value == 1.0
+    failed = Prediction("1", {"answer": "CASH"}, "", error="too long")
+    assert find_benchmark("receipts-lines").outcome([failed], Scoring()).value == 1.0
 
 
 def test_fields_have_categories_and_the_total_is_one(imported: Path) -> None:

@@ -1,7 +1,7 @@
-"""ConvLLaVA as a model class of VLMEvalKit.
+"""The model class for VLMEvalKit.
 
-Held to the kit's interface by a contract test; it has not been run inside the kit. In a checkout of VLMEvalKit, add to
-``run.py`` before the models are looked up::
+A contract test checks it against the kit's interface; it has not been run inside the kit. In a checkout of VLMEvalKit,
+add to ``run.py`` before the models are looked up::
 
     from convllava.eval.adapters.vlmevalkit import register
     register("ConvLLaVA-mine", model_path="runs/mine")
@@ -14,19 +14,21 @@ from typing import Any
 from vlmeval.vlm.base import BaseModel  # type: ignore[import-not-found]
 
 from ...inference import Generator, Request, load_pretrained
-from ..benchmarks import Benchmark, LoadOptions, find_benchmark
+from ..answering import answer_all
+from ..benchmark import Benchmark, LoadOptions
+from ..benchmarks import find_benchmark
 from ..prompts import PromptProfile, user_message
-from .answers import answer_all
+from ..protocol import ImageOptions
 
 
 class ConvLLaVA(BaseModel):
     """Answers the kit's messages.
 
     Args:
-        model_path: ``nano``, a checkpoint directory or a hub id.
-        prompts: Whose texts to use for the benchmarks that this package knows; others get the kit's own.
-        prompt_format: Conversation format; the kit of the paper's time used ``llava_v1`` with LLaVA models.
-        image_options: image_aspect_ratio, resolution, max_visual_tokens.
+        model_path: The bundled ``nano``, a checkpoint directory or a hub id.
+        prompts: Source of the prompts' texts for the benchmarks of this package; others get the kit's prompts.
+        prompt_format: Prompt format; the kit of the paper's time used ``llava_v1`` with LLaVA models.
+        **image_options: Fields of `ImageOptions`; by default those of the checkpoint.
     """
 
     INSTALL_REQ = False
@@ -45,30 +47,33 @@ class ConvLLaVA(BaseModel):
             processor.set_prompt_format(prompt_format)
         self._generator = Generator(model, processor, max_batch=1)
         self._options = LoadOptions(prompts)
-        self._image = image_options
+        self._image = ImageOptions(**image_options)
 
     def use_custom_prompt(self, dataset: str | None) -> bool:
-        """Tell the kit for which datasets prompts are made here."""
+        """Return whether the prompts of a dataset are made here."""
         return _benchmark(dataset) is not None
 
     def build_prompt(self, line: Any, dataset: str | None = None) -> list[dict[str, str]]:
-        """Return the kit's message for a row of its table."""
-        benchmark = _benchmark(dataset)
-        assert benchmark is not None  # the kit asks use_custom_prompt first
+        """Return the kit's message for a row of its table.
+
+        Raises:
+            ValueError: The dataset is unknown; the kit calls `use_custom_prompt` first.
+        """
+        benchmark = find_benchmark(str(dataset))
         paths = self.dump_image(line, dataset)
         row = {name: None if _is_nan(cell) else cell for name, cell in dict(line).items()}
-        parts = benchmark.parts(row, len(paths), self._options)
+        prompt = benchmark.prompt(row, len(paths), self._options)
         return [
             {"type": "image", "value": str(paths[part])} if isinstance(part, int) else {"type": "text", "value": part}
-            for part in parts
+            for part in prompt
         ]
 
     def generate_inner(self, message: Sequence[Mapping[str, str]], dataset: str | None = None) -> str:
         """Return the answer to a message of the kit."""
         images = [part["value"] for part in message if part["type"] == "image"]
         numbers = iter(range(len(images)))
-        parts = [next(numbers) if part["type"] == "image" else part["value"] for part in message]
-        request = Request(messages=[user_message(parts)], images=images, **self._image)
+        prompt = [next(numbers) if part["type"] == "image" else part["value"] for part in message]
+        request = Request(messages=[user_message(prompt)], images=images, **self._image.given())
         return answer_all(self._generator, [lambda: request])[0]
 
 

@@ -1,9 +1,10 @@
-"""DocVQA, validation split (the test split has no public answers); the figure is ANLS."""
+"""DocVQA, validation split (arXiv 2007.00398); the answers of the test split are not public. The figure is ANLS."""
 
+from ..benchmark import Benchmark, LoadOptions
 from ..metrics import anls
-from ..prompts import Part, images_first, short_answer_text
-from ..sources import parse_answers
-from .base import Benchmark, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
+from ..outcome import Prediction, Row, Scoring, Verdict, failed_verdict
+from ..prompts import PromptPart, images_first, short_answer_text
+from ..table import parse_answers
 
 
 class DocVQA(Benchmark):
@@ -22,12 +23,12 @@ class DocVQA(Benchmark):
     def from_hub(self, row: Row) -> Row | None:
         return {"index": row["questionId"], "question": row["question"], "answer": list(row["answers"])}
 
-    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
-        return images_first(short_answer_text(row, options.prompts), images)
+    def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
+        return images_first(short_answer_text(str(row["question"]), options.prompts), num_images)
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        if record.error is not None:
-            return Verdict(0.0, None, resolved=False)
-        prediction = kit_prediction(record, scoring)
-        credit = anls(prediction, parse_answers(record.row["answer"]))
-        return Verdict(credit, prediction.strip(), bool(prediction.strip()))
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        if prediction.error is not None:
+            return failed_verdict()
+        credit = anls(prediction.text, parse_answers(prediction.row["answer"]))
+        answer = prediction.text.strip()
+        return Verdict(credit, answer, resolved=bool(answer))

@@ -1,13 +1,15 @@
-"""MMMU, validation split: questions of 30 subjects, some with several images, some without options."""
+"""MMMU, validation split (arXiv 2311.16502): 30 subjects, some questions with several images or without options."""
 
 import re
 
-from ..prompts import Part, choice_text, images_first, interleaved, options_of
-from ..sources.cells import parse_list
-from .base import LoadOptions, Row
-from .choice import ChoiceBenchmark
+from ..benchmark import LoadOptions
+from ..multiple_choice import ChoiceBenchmark, choice_text, options_of
+from ..outcome import Row
+from ..prompts import PromptPart, images_first
+from ..table import parse_list
 
 OTHER_ANSWERS = "Other Answers"
+"""Text of option B of an open question in VLMEvalKit; option A is the correct answer."""
 
 _DISCIPLINES = {
     "Art & Design": "Art Art_Theory Design Music",
@@ -23,6 +25,7 @@ _DISCIPLINES = {
     ),
 }
 _DISCIPLINE_OF = {subject: name for name, subjects in _DISCIPLINES.items() for subject in subjects.split()}
+_IMAGE_TAG = re.compile(r"<image (\d)>")
 _HUB_ID = re.compile(r"^(?P<split>[a-z]+)_(?P<subject>.+)_(?P<number>\d+)$")
 
 
@@ -38,7 +41,7 @@ class MMMU(ChoiceBenchmark):
     columns = ("question", "answer", "A", "B", "split")
     known_md5 = frozenset({"521afc0f3bf341e6654327792781644d", "585e8ad75e73f75dcad265dfd0417d64"})
 
-    def keeps(self, row: Row) -> bool:
+    def includes(self, row: Row) -> bool:
         return bool(row["split"] == "validation")
 
     def from_hub(self, row: Row) -> Row | None:
@@ -56,22 +59,40 @@ class MMMU(ChoiceBenchmark):
             "split": found["split"],
         }
 
-    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
+    def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
         text = choice_text(row, options.prompts)
-        return images_first(text, images) if options.prompts == "current" else interleaved(text, images)
+        return images_first(text, num_images) if options.prompts == "current" else interleaved(text, num_images)
 
     def categories(self, row: Row) -> list[str]:
         discipline = row.get("l2-category")
         return [*super().categories(row), *([f"l2: {discipline}"] if discipline is not None else [])]
 
     def choices(self, row: Row) -> dict[str, str]:
-        """An open question is scored as a choice between its answer and all others."""
+        """Return the options; an open question is a choice between its answer and all others."""
         return {"A": str(row["answer"]), "B": OTHER_ANSWERS} if _is_open(row) else options_of(row)
 
-    def key(self, row: Row) -> str:
+    def correct_letter(self, row: Row) -> str:
         answer = str(row["answer"])
         is_letter = len(answer) == 1 and answer.isascii() and answer.isupper()
         return "A" if _is_open(row) and not is_letter else answer
+
+
+def interleaved(text: str, num_images: int) -> list[PromptPart]:
+    """Return a prompt with image k in place of each ``<image k>``, as often as it is mentioned.
+
+    Raises:
+        ValueError: The text mentions an image that the question does not have.
+    """
+    pieces = _IMAGE_TAG.split(text)  # text, number, text, number, ..., text
+    prompt: list[PromptPart] = []
+    for position, piece in enumerate(pieces):
+        if position % 2 == 0:
+            prompt.append(piece)
+        elif not 1 <= int(piece) <= num_images:
+            raise ValueError(f"the text mentions <image {piece}> but there are {num_images} images")
+        else:
+            prompt.append(int(piece) - 1)
+    return prompt
 
 
 def _is_open(row: Row) -> bool:

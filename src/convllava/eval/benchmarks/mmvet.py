@@ -1,15 +1,16 @@
-"""MM-Vet: open questions whose answers a judge gives points for."""
+"""MM-Vet (arXiv 2308.02490): open questions, scored by a judge with points from 0 to 1."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from ..metrics.mmvet import capabilities_of, mmvet_scores
-from ..prompts import Part, images_first
-from .base import Benchmark, LoadOptions, Outcome, Record, Row, Scoring, Verdict
+from ..benchmark import Benchmark, LoadOptions
+from ..outcome import Outcome, Prediction, Row, Scoring, Verdict, failed_verdict
+from ..prompts import PromptPart, images_first
 
 
 class MMVet(Benchmark):
-    """218 questions; no figure without a judge."""
+    """218 questions; there is no figure without a judge."""
 
     name = "mmvet"
     title = "MM-Vet"
@@ -30,32 +31,72 @@ class MMVet(Benchmark):
             "category": row["capability"],
         }
 
-    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
-        return images_first(str(row["question"]), images)
+    def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
+        return images_first(str(row["question"]), num_images)
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        """Return a judge's points; none for an error.
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        """Return the judge's points; 0 after an error.
 
         Raises:
             ValueError: The answer has not been judged.
         """
-        if record.error is not None:
-            return Verdict(0.0, None, resolved=False)
-        if record.judgment is None:
+        if prediction.error is not None:
+            return failed_verdict()
+        if prediction.judgment is None:
             raise ValueError(
-                f"MM-Vet, sample {record.sample_id}: there are no points without a judge; give --judge-url and "
+                f"MM-Vet, sample {prediction.sample_id}: there are no points without a judge; give --judge-url and "
                 "--judge-model"
             )
-        points = float(record.judgment)
+        points = float(prediction.judgment)
         return Verdict(points, f"{points:g}")
 
     def categories(self, row: Row) -> Sequence[str]:
         return capabilities_of(row["category"])
 
-    def outcome(self, records: Sequence[Record], scoring: Scoring) -> Outcome:
-        plain = super().outcome(records, scoring)
-        pairs = zip(records, plain.verdicts, strict=True)
-        rows = [{"category": record.row["category"], "score": verdict.credit} for record, verdict in pairs]
-        scores = mmvet_scores(rows, kit_compatible=scoring.kit_compatible)
+    def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
+        plain = super().outcome(predictions, scoring)
+        pairs = zip(predictions, plain.verdicts, strict=True)
+        rows = [{"category": prediction.row["category"], "score": verdict.credit} for prediction, verdict in pairs]
+        scores = mmvet_scores(rows)
         figures = {"per_combination": scores["per_combination"]}
         return replace(plain, per_category=scores["per_capability"], figures=figures)
+
+
+def capabilities_of(category: str) -> list[str]:
+    """Return the capabilities (rec, ocr, know, gen, spat, math) in a list separated by commas."""
+    return [name.strip() for name in category.split(",")]
+
+
+def mmvet_scores(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return mean points in percent.
+
+    Args:
+        rows: Rows with category (capabilities joined by commas) and score, from 0 to 1.
+
+    Returns:
+        ``overall``, ``per_capability`` and ``per_combination`` (capabilities joined by ``_``).
+    """
+    rows = list(rows)
+    capabilities, combinations = group_points(rows)
+    return {
+        "overall": mean_percent([float(row["score"]) for row in rows]),
+        "per_capability": {name: mean_percent(points) for name, points in capabilities.items()},
+        "per_combination": {name: mean_percent(points) for name, points in combinations.items()},
+    }
+
+
+def group_points(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the points of each capability, and those of each combination of capabilities."""
+    capabilities: dict[str, list[float]] = {}
+    combinations: dict[str, list[float]] = {}
+    for row in rows:
+        points, names = float(row["score"]), capabilities_of(row["category"])
+        for name in names:
+            capabilities.setdefault(name, []).append(points)
+        combinations.setdefault("_".join(names), []).append(points)
+    return capabilities, combinations
+
+
+def mean_percent(points: Sequence[float]) -> float:
+    """Return the mean of points in percent; 0 without any."""
+    return 100 * sum(points) / len(points) if points else 0.0

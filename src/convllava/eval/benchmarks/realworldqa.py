@@ -1,26 +1,26 @@
-"""RealWorldQA: photographs from cars and the like."""
+"""RealWorldQA (xAI): multiple choice about photographs, many of them from cars."""
 
 import re
 from typing import Any
 
-from ..sources import Table
-from .base import Record, Row, Scoring, kit_prediction
-from .choice import ChoiceBenchmark
+from ..multiple_choice import ChoiceBenchmark
+from ..outcome import Prediction, Row, Scoring
+from ..table import Table
 
 OPEN = "open"
-"""``question_type`` of the hub's questions that have no options."""
+"""Value of ``question_type`` for questions of the hub that have no options."""
 
 _OPTION = re.compile(r"\s*([A-Z])\.\s*(.*?)\s*")
-_CHOOSE = "Please answer directly with only the letter of the correct option and nothing else."
-_SAY = "Please answer directly with a single word or number."
-"""The instructions that the hub's texts end with."""
+# Instructions at the end of the hub's questions.
+_CHOOSE_LETTER = "Please answer directly with only the letter of the correct option and nothing else."
+_SINGLE_WORD = "Please answer directly with a single word or number."
 
 
 class RealWorldQA(ChoiceBenchmark):
-    """765 questions; the TSV was re-issued several times, so the md5 tells which one it was.
+    """765 questions. The TSV was published in several versions, which the MD5 sum tells apart.
 
-    In the TSV every question has options. On the hub they are part of the text, and many questions have none but ask
-    for a word or a number: those are right where the answer is exactly that, but for capitals and a full stop, as
+    In the TSV every question has options. On the hub, options are part of the text, and many questions have none but
+    ask for a word or a number. Their answers must be equal to the reference, ignoring case and a final period, as
     lmms-eval scores them.
     """
 
@@ -38,15 +38,15 @@ class RealWorldQA(ChoiceBenchmark):
     )
 
     def from_hub(self, row: Row) -> Row | None:
-        """The hub's text holds options and instruction; taken apart, as the TSV has them."""
+        """Return a row of the hub, with question, options and instruction separated as in the TSV."""
         text = str(row["question"])
-        lines = text.replace(_CHOOSE, "").replace(_SAY, "").rstrip().split("\n")
+        lines = text.replace(_CHOOSE_LETTER, "").replace(_SINGLE_WORD, "").rstrip().split("\n")
         found = [(number, match) for number, line in enumerate(lines) if (match := _OPTION.fullmatch(line))]
         answer = str(row["answer"]).strip()
         if not lines[0].strip():
             raise ValueError(f"a question is empty but for its options and instruction: {text!r}")
         if not found:
-            if _CHOOSE in text:
+            if _CHOOSE_LETTER in text:
                 raise ValueError(f"a question asks for a letter and has no options such as 'A. left': {text!r}")
             return {"question": "\n".join(lines), "answer": answer, "question_type": OPEN}
         options = {match[1]: match[2] for _, match in found}
@@ -54,24 +54,26 @@ class RealWorldQA(ChoiceBenchmark):
             raise ValueError(f"the answer {answer!r} is none of the options {', '.join(options)} of {text!r}")
         return {"question": "\n".join(lines[: found[0][0]]).rstrip(), **options, "answer": answer}
 
-    def letter(self, record: Record, scoring: Scoring) -> str | None:
-        if record.row.get("question_type") != OPEN:
-            return super().letter(record, scoring)
-        return None if record.error is not None else _bare(kit_prediction(record, scoring))
+    def extract(self, prediction: Prediction, scoring: Scoring) -> str | None:
+        if prediction.row.get("question_type") != OPEN:
+            return super().extract(prediction, scoring)
+        return None if prediction.error is not None else _plain(prediction.text)
 
-    def key(self, row: Row) -> str:
-        return _bare(row["answer"]) if row.get("question_type") == OPEN else super().key(row)
+    def correct_letter(self, row: Row) -> str:
+        """Return the letter of the correct option, or the answer to a question without options."""
+        return _plain(row["answer"]) if row.get("question_type") == OPEN else super().correct_letter(row)
 
-    def check(self, table: Table, count: int) -> list[str]:
-        warnings = super().check(table, count)
-        number = sum(row.get("question_type") == OPEN for row in table.rows)
-        if number:
+    def data_warnings(self, table: Table, num_questions: int) -> list[str]:
+        warnings = super().data_warnings(table, num_questions)
+        num_open = sum(row.get("question_type") == OPEN for row in table.rows)
+        if num_open:
             warnings.append(
-                f"{number} of {count} questions of {table.path.name} have no options and are scored by the exact word, "
-                "as lmms-eval does; in VLMEvalKit's TSV every question has options, so figures of the two differ"
+                f"{num_open} of {num_questions} questions of {table.path.name} have no options and are scored by the "
+                "exact word, as lmms-eval does; in VLMEvalKit's TSV every question has options, so figures of the two "
+                "differ"
             )
         return warnings
 
 
-def _bare(text: Any) -> str:
+def _plain(text: Any) -> str:
     return str(text).strip().rstrip(".").lower()

@@ -1,18 +1,22 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: the box of what a sentence describes, in eight splits.
+"""RefCOCO, RefCOCO+ and RefCOCOg: the box of the object that an expression refers to, in eight splits.
 
-Read from the JSONL of the authors' script (``image``, ``sent``, ``bbox`` x0, y0, x1, y1 in pixels, ``width``,
-``height``; one line a sentence), or from the hub's parquet (``bbox`` x, y, width, height; several sentences a row).
+The data are the JSONL of the authors' script (``image``, ``sent``, ``bbox`` x0, y0, x1, y1 in pixels, ``width``,
+``height``; one line an expression), or the hub's parquet (``bbox`` x, y, width, height; several expressions a row).
+The figure is the share of boxes with an IoU of at least 0.5.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
+from ..benchmark import Benchmark, EvalSample, LoadOptions
 from ..metrics import grounding_hit, parse_box
-from ..prompts import Part, PromptProfile, images_first, locate_text
-from ..sources import BenchmarkImage, Table, read_jsonl, read_parquet
-from .base import Benchmark, EvalSample, LoadOptions, Record, Row, Scoring, Verdict, kit_prediction
+from ..outcome import Prediction, Row, Scoring, Verdict, failed_verdict
+from ..parquet import read_parquet
+from ..prompts import PromptPart, PromptProfile, images_first
+from ..table import BenchmarkImage, Table, read_jsonl
 
-THRESHOLD = 0.5
+IOU_THRESHOLD = 0.5
+LOCATE = "Please provide the bounding box coordinate of the region this sentence describes: {sentence}."
 
 
 class RefCOCO(Benchmark):
@@ -32,31 +36,31 @@ class RefCOCO(Benchmark):
         self.url = "the JSONL files of InternVL's or Qwen-VL's grounding evaluation and COCO train2014"
 
     def paths(self, data: Path) -> list[Path]:
-        beside = [data / folder / f"{self.file}.jsonl" for folder in ("refcoco", "RefCOCO")]
-        return super().paths(data) or [path for path in beside if path.is_file()][:1]
+        candidates = [data / folder / f"{self.file}.jsonl" for folder in ("refcoco", "RefCOCO")]
+        return super().paths(data) or [path for path in candidates if path.is_file()][:1]
 
-    def read(self, data: Path, options: LoadOptions) -> Table:
-        """Return one row a sentence."""
+    def read(self, data: Path) -> Table:
+        """Return one row for each expression."""
         paths = self.paths(data)
         if not paths:
-            raise ValueError(self.missing(data))
+            raise ValueError(self.missing_data(data))
         if paths[0].suffix == ".jsonl":
             folders = [data, paths[0].parent, data.parent, data.parent.parent]
             return read_jsonl(paths[0], self.columns, folders)
         if paths[0].suffix == ".tsv":
             raise ValueError(f"{paths[0]}: grounding is read from JSONL or parquet, not TSV")
-        return self._exploded(read_parquet(paths, lambda row: row))
+        return self._split_expressions(read_parquet(paths, lambda row: row))
 
-    def _exploded(self, table: Table) -> Table:
-        """Return one row for each sentence of each row of the hub."""
+    def _split_expressions(self, table: Table) -> Table:
+        """Return one row for each expression of each row of the hub."""
         rows: list[Row] = []
         images: list[tuple[BenchmarkImage, ...]] = []
-        for row, own in zip(table.rows, table.images, strict=True):
+        for row, row_images in zip(table.rows, table.images, strict=True):
             x, y, width, height = row["bbox"]
             for number, sentence in enumerate(row["answer"]):
                 index = f"{row['question_id']}/{len(rows)}/{number}"
                 rows.append({"index": index, "sent": sentence, "bbox": [x, y, x + width, y + height]})
-                images.append(own[:1])
+                images.append(row_images[:1])
         warnings = list(table.warnings)
         if self.name == "refcoco-val":
             warnings.append(
@@ -64,18 +68,19 @@ class RefCOCO(Benchmark):
             )
         return replace(table, rows=rows, images=images, warnings=warnings)
 
-    def sample(self, row: Row, images: tuple[BenchmarkImage, ...]) -> EvalSample:
-        width, height = images[0].size
-        own = (row.get("width", width), row.get("height", height))
-        if own != (width, height):
+    def make_sample(self, row: Row, images: tuple[BenchmarkImage, ...]) -> EvalSample:
+        height, width = images[0].size
+        recorded = (row.get("width", width), row.get("height", height))
+        if recorded != (width, height):
             raise ValueError(
-                f"{self.title}, index {row['index']}: {own} pixels are noted, the image has {(width, height)}"
+                f"{self.title}, index {row['index']}: the file says {recorded[0]} x {recorded[1]} pixels, the image "
+                f"has {width} x {height}"
             )
         _check_box(self.title, row)
-        return super().sample({**row, "width": width, "height": height}, images)
+        return super().make_sample({**row, "width": width, "height": height}, images)
 
-    def parts(self, row: Row, images: int, options: LoadOptions) -> list[Part]:
-        return images_first(locate_text(str(row["sent"])), images)
+    def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
+        return images_first(LOCATE.format(sentence=row["sent"]), num_images)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return 100
@@ -83,13 +88,13 @@ class RefCOCO(Benchmark):
     def prompt_format(self, prompts: PromptProfile) -> str:
         return "vicuna_v1"
 
-    def verdict(self, record: Record, scoring: Scoring) -> Verdict:
-        row, prediction = record.row, kit_prediction(record, scoring)
-        box = None if record.error is not None else parse_box(prediction)
-        hit = box is not None and grounding_hit(
-            prediction, row["bbox"], row["width"], row["height"], threshold=THRESHOLD
-        )
-        return Verdict(float(hit), str(list(box)) if box else None, box is not None)
+    def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
+        box = None if prediction.error is not None else parse_box(prediction.text)
+        if box is None:
+            return failed_verdict()
+        row = prediction.row
+        hit = grounding_hit(prediction.text, row["bbox"], row["width"], row["height"], threshold=IOU_THRESHOLD)
+        return Verdict(float(hit), str(list(box)))
 
 
 def _check_box(title: str, row: Row) -> None:
@@ -105,7 +110,7 @@ SPLITS = {
     "refcoco+": {"val": 10758, "testA": 5726, "testB": 4889},
     "refcocog": {"val": 4896, "test": 9602},
 }
-"""Sentences of each split, as the usual conversions have them."""
+"""Number of expressions in each split of the usual conversions."""
 
 
 def all_splits() -> list[RefCOCO]:

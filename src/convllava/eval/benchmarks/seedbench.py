@@ -1,9 +1,10 @@
-"""SEED-Bench, the questions about single images."""
+"""SEED-Bench (arXiv 2307.16125): multiple choice, the questions about single images."""
 
-from .base import KIT_URL, Row
-from .choice import ChoiceBenchmark
+from ..benchmark import KIT_URL
+from ..multiple_choice import ChoiceBenchmark
+from ..outcome import Row
 
-_KINDS = (
+QUESTION_TYPES = (
     "Scene Understanding",
     "Instance Identity",
     "Instance Attribute",
@@ -14,11 +15,11 @@ _KINDS = (
     "Visual Reasoning",
     "Text Understanding",
 )
-"""Names of the hub's question types 1 to 9 (SEED-Bench, Table 1)."""
+"""Names of the question types 1 to 9 (SEED-Bench, Table 1); the hub has only their numbers."""
 
 
 class SeedBench(ChoiceBenchmark):
-    """14232 questions of nine kinds."""
+    """14232 questions of nine types."""
 
     name = "seedbench"
     title = "SEED-Bench image"
@@ -29,13 +30,14 @@ class SeedBench(ChoiceBenchmark):
     url = f"{KIT_URL.replace('VLMEval', 'benchmarks')}/SEEDBench/SEEDBench_IMG.tsv"
 
     def from_hub(self, row: Row) -> Row | None:
+        """Return a row of the hub; questions about videos are left out."""
         if row["data_type"] != "image":
             return None
-        kind = row["question_type_id"]
+        number = row["question_type_id"]
         return {
             "index": row.get("question_id", row.get("index")),
             "question": row["question"],
             **{letter: row[f"choice_{letter.lower()}"] for letter in "ABCD"},
             "answer": row["answer"],
-            "category": _KINDS[kind - 1] if 1 <= kind <= len(_KINDS) else f"type {kind}",
+            "category": QUESTION_TYPES[number - 1] if 1 <= number <= len(QUESTION_TYPES) else f"type {number}",
         }

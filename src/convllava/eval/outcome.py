@@ -1,0 +1,169 @@
+"""From predictions to a figure: the types that every benchmark's scoring uses, and bootstrap intervals."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .metrics import UNKNOWN, Profile, extract_yes_no
+
+Row = dict[str, Any]
+"""One row of a benchmark's table, without its images."""
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Function from sums over units (..., k) to values (...)."""
+
+Interval = tuple[float, float]
+
+REPLICATES = 1000
+COVERAGE = 0.95
+SEED = 0
+_MAX_COUNTS = 1 << 24
+"""Resampling counts held in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Settings of a score.
+
+    Attributes:
+        profile: Version of VLMEvalKit whose parsing rules and metrics apply.
+    """
+
+    profile: Profile = "paper"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A sample with the model's answer.
+
+    Attributes:
+        text: The model's answer; empty after an error.
+        error: Reason why the sample could not be answered.
+        judgment: Reply of a judge: a letter, "Yes" or "No", or points.
+    """
+
+    sample_id: str
+    row: Row
+    text: str
+    error: str | None = None
+    judgment: str | float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Score of one prediction.
+
+    Attributes:
+        credit: Score from 0 to 1.
+        extracted: The part of the answer that was scored, for display.
+        resolved: Whether an answer could be extracted from the text.
+    """
+
+    credit: float
+    extracted: str | None = None
+    resolved: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Score of all predictions of a benchmark.
+
+    Attributes:
+        verdicts: One for each prediction, in their order.
+        units: Names of the units that are resampled in a bootstrap: samples, questions or images.
+        columns: Counts of shape (units, k); the figure is ``statistic`` of their sums.
+        per_category: Figure of each category.
+        figures: Further figures of the benchmark.
+    """
+
+    verdicts: list[Verdict]
+    units: list[str]
+    columns: np.ndarray
+    statistic: Statistic
+    per_category: dict[str, float]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The benchmark's figure."""
+        return float(self.statistic(self.columns.sum(axis=0)))
+
+
+def percent(sums: np.ndarray) -> np.ndarray:
+    """Return 100 times the first column over the second, from shape (..., 2) to (...)."""
+    return 100 * ratio(sums)
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """Return the first column over the second, from shape (..., 2) to (...); 0 where the second is 0."""
+    total = sums[..., 1]
+    return np.divide(sums[..., 0], total, out=np.zeros(total.shape), where=total != 0)
+
+
+def mean_outcome(
+    predictions: Sequence[Prediction],
+    verdicts: list[Verdict],
+    categories: Callable[[Row], Sequence[str]],
+    statistic: Statistic = percent,
+) -> Outcome:
+    """Return the outcome of a benchmark whose figure is the mean credit."""
+    columns = np.array([[verdict.credit, 1] for verdict in verdicts], dtype=float).reshape(-1, 2)
+    sums: dict[str, np.ndarray] = {}
+    for prediction, counts in zip(predictions, columns, strict=True):
+        for name in categories(prediction.row):
+            sums[name] = sums.get(name, np.zeros(2)) + counts
+    per_category = {name: float(statistic(total)) for name, total in sums.items()}
+    return Outcome(verdicts, sample_ids(predictions), columns, statistic, per_category)
+
+
+def sample_ids(predictions: Sequence[Prediction]) -> list[str]:
+    """Return the ids of predictions, in order."""
+    return [prediction.sample_id for prediction in predictions]
+
+
+def failed_verdict() -> Verdict:
+    """Return the verdict on a sample that could not be answered."""
+    return Verdict(0.0, None, resolved=False)
+
+
+def yes_no_verdict(prediction: Prediction, scoring: Scoring) -> Verdict:
+    """Score a yes/no answer; a judgment replaces an answer that is neither."""
+    if prediction.error is not None:
+        return Verdict(0.0, UNKNOWN, resolved=False)
+    answer = extract_yes_no(prediction.text, profile=scoring.profile)
+    if answer == UNKNOWN and prediction.judgment is not None:
+        answer = str(prediction.judgment)
+    return Verdict(float(answer == prediction.row["answer"]), answer, answer != UNKNOWN)
+
+
+def bootstrap_interval(columns: np.ndarray, statistic: Statistic, replicates: int = REPLICATES) -> Interval:
+    """Return the 95 % percentile interval of a figure whose units, of shape (units, k), are resampled."""
+    return _percentiles(statistic(_resampled_sums(columns, replicates)))
+
+
+def paired_interval(
+    first: np.ndarray, second: np.ndarray, statistic: Statistic, replicates: int = REPLICATES
+) -> Interval:
+    """Return the interval of first minus second; the same units, of shape (units, k), are drawn for both."""
+    return _percentiles(statistic(_resampled_sums(first, replicates)) - statistic(_resampled_sums(second, replicates)))
+
+
+def _percentiles(values: np.ndarray) -> Interval:
+    low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return float(low), float(high)
+
+
+def _resampled_sums(columns: np.ndarray, replicates: int) -> np.ndarray:
+    """Return sums over resampled units, from shape (units, k) to (replicates, k)."""
+    return np.concatenate([counts @ columns for counts in _resampling_counts(len(columns), replicates)])
+
+
+def _resampling_counts(units: int, replicates: int) -> Iterator[np.ndarray]:
+    """Yield how often each unit is drawn, in chunks (replicates, units); equal for equal numbers of units."""
+    random = np.random.default_rng(SEED)
+    chunk = max(1, _MAX_COUNTS // max(1, units))
+    for first in range(0, replicates, chunk):
+        size = min(chunk, replicates - first)
+        yield random.multinomial(units, np.full(units, 1 / units), size=size).astype(float)

@@ -1,0 +1,234 @@
+"""Run several benchmarks and image settings: the library behind ``convllava eval run`` and ``convllava eval sweep``."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..inference import Generator, load_pretrained
+from .answering import AUTO_BATCH_SIZE
+from .benchmark import Benchmark
+from .benchmarks import find_benchmark
+from .judge import JudgeSettings
+from .outcome import Scoring
+from .paper import SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLE_7
+from .protocol import ImageOptions, RunOptions
+from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
+from .scoring import Score, choose_profiles
+from .sweep import Point, combinations, model_folder, point_of, setting_name
+from .table import default_data_folder
+
+SUITES: dict[str, list[str]] = {
+    "table5": TABLE_5.benchmarks,
+    "table6": TABLE_6.benchmarks,
+    "table7": TABLE_7.benchmarks,
+    "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
+    "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
+    "pages": ["synthetic-pages", "synthetic-transcripts"],
+}
+"""Names for sets of benchmarks."""
+
+ProgressBar = Callable[[str], AbstractContextManager[OnProgress | None]]
+"""Function from a benchmark's name to a context manager whose value is called after each answer."""
+
+
+def no_progress(benchmark: str) -> AbstractContextManager[None]:
+    """Return a progress bar that shows nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Settings for loading a model.
+
+    Attributes:
+        source: The bundled ``nano``, a checkpoint directory or a hub id.
+        dtype: Precision; None for the loader's default.
+        device: Device; None for the loader's default.
+        batch_size: Number of samples answered at a time, or ``auto``.
+    """
+
+    source: str
+    dtype: str | None = None
+    device: str | None = None
+    batch_size: str = "auto"
+
+    def load(self, resolution: int | None = None) -> Generator:
+        """Load the model.
+
+        Args:
+            resolution: Resolution of a checkpoint that states none.
+
+        Raises:
+            ValueError: The batch size is invalid or the model cannot be loaded.
+        """
+        size = self.batch_size
+        if size != "auto" and not (size.isdecimal() and int(size) >= 1):
+            raise ValueError(f"--batch-size must be auto or a whole number of at least 1, got {size!r}")
+        model, processor = load_pretrained(
+            self.source, dtype=self.dtype, device=self.device or rank_device(), fallback_resolution=resolution
+        )
+        return Generator(model, processor, max_batch=AUTO_BATCH_SIZE if size == "auto" else int(size))
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Settings of an evaluation.
+
+    Attributes:
+        model: The model.
+        benchmarks: Names of the benchmarks; empty for those of ``suite``.
+        suite: Key of `SUITES`; by default "synthetic" if no benchmarks are named.
+        data: Folder with benchmark files; by default VLMEvalKit's.
+        out: Folder for predictions, protocols and scores.
+        limit: Number of samples of each benchmark; by default all.
+        image: Options of image preprocessing.
+        profile: Scoring rules: "paper", "current", or "llava" for LLaVA's prompts with the paper's rules.
+        prompts: Source of the prompts' texts; by default that of the profile.
+        prompt_format: Prompt format that replaces the profile's.
+        ocr_tokens: Whether TextVQA's OCR tokens are shown.
+        judge: The judge model.
+    """
+
+    model: ModelSettings
+    benchmarks: Sequence[str] = ()
+    suite: str = ""
+    data: Path | None = None
+    out: Path = Path("scores")
+    limit: int | None = None
+    image: ImageOptions = field(default_factory=ImageOptions)
+    profile: str = "paper"
+    prompts: str | None = None
+    prompt_format: str | None = None
+    ocr_tokens: bool = False
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """Result of an evaluation.
+
+    Attributes:
+        scores: Scores of the benchmarks; empty in all processes but the first.
+        failures: Error messages of benchmarks without a score.
+        is_first: Whether this is the process that reports.
+    """
+
+    scores: list[Score]
+    failures: list[str]
+    is_first: bool = True
+
+
+def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> SuiteResult:
+    """Answer and score benchmarks one after the other; one that fails does not stop the others.
+
+    Raises:
+        ValueError: A setting is invalid, a benchmark's file is missing, or the model cannot be loaded.
+    """
+    benchmarks = choose_benchmarks(settings.benchmarks, settings.suite)
+    scoring, load = choose_profiles(settings.profile, settings.prompts, settings.ocr_tokens)
+    judge = settings.judge.open(settings.out)
+    folders = _folders(settings)
+    data = settings.data or default_data_folder()
+    check_data(benchmarks, data)
+    with ranks() as processes:
+        generator = settings.model.load(settings.image.resolution)
+        model = ModelId.of(generator, settings.model.source)
+        result = SuiteResult([], [], processes.is_first)
+        for folder, image in folders.items():
+            options = RunOptions(load, image, settings.prompt_format)
+            for benchmark in benchmarks:
+                run = BenchmarkRun(generator, benchmark, folder, options, model, processes)
+                try:
+                    with progress(benchmark.name) if processes.is_first else nullcontext() as on_progress:
+                        run.answer(data, settings.limit, scoring, on_progress)
+                    if processes.is_first:
+                        result.scores.append(run.score(scoring, judge))
+                except ValueError as error:  # a fault of one benchmark must not cost the scores of the others
+                    result.failures.append(str(error))
+    return result
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Settings of a sweep over models and image options.
+
+    Attributes:
+        models: The models.
+        benchmarks: Names of the benchmarks.
+        aspect_ratios: Values of ``image_aspect_ratio``; empty for the checkpoint's.
+        resolutions: Values of ``resolution``; empty for the checkpoint's.
+        budgets: Values of ``max_visual_tokens``; empty for the checkpoint's.
+        data: Folder with benchmark files; by default VLMEvalKit's.
+        out: Folder for predictions, protocols and scores.
+        limit: Number of samples of each benchmark; by default all.
+    """
+
+    models: Sequence[ModelSettings]
+    benchmarks: Sequence[str]
+    aspect_ratios: Sequence[str] = ()
+    resolutions: Sequence[int] = ()
+    budgets: Sequence[int] = ()
+    data: Path | None = None
+    out: Path = Path("sweep")
+    limit: int | None = None
+
+
+def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> list[Point]:
+    """Run benchmarks under all combinations of models and image options.
+
+    Raises:
+        ValueError: A setting is invalid, or a benchmark has no score.
+    """
+    benchmarks = choose_benchmarks(settings.benchmarks, "")
+    data = settings.data or default_data_folder()
+    check_data(benchmarks, data)
+    points = []
+    for model_settings in settings.models:
+        generator = model_settings.load()
+        model = ModelId.of(generator, model_settings.source)
+        for image in combinations(settings.aspect_ratios, settings.resolutions, settings.budgets):
+            folder = settings.out / model_folder(model.name) / setting_name(image)
+            for benchmark in benchmarks:
+                run = BenchmarkRun(generator, benchmark, folder, RunOptions(image=image), model)
+                with progress(benchmark.name) as on_progress:
+                    run.answer(data, settings.limit, Scoring(), on_progress)
+                points.append(point_of(run.score(Scoring()), folder, image))
+    return points
+
+
+def choose_benchmarks(names: Sequence[str], suite: str) -> list[Benchmark]:
+    """Return benchmarks by name, or those of a suite; by default the synthetic ones.
+
+    Raises:
+        ValueError: A name is unknown, or both names and a suite are given.
+    """
+    if names and suite:
+        raise ValueError("give either --benchmark or --suite")
+    if not names:
+        suite = suite or "synthetic"
+        if suite not in SUITES:
+            raise ValueError(f"no suite {suite!r}: one of {', '.join(SUITES)}")
+        names = SUITES[suite]
+    return list(dict.fromkeys(map(find_benchmark, names)))
+
+
+def check_data(benchmarks: Sequence[Benchmark], data: Path) -> None:
+    """Check that every benchmark's file exists, before a model is loaded.
+
+    Raises:
+        ValueError: A file is missing.
+    """
+    missing = [benchmark.missing_data(data) for benchmark in benchmarks if not benchmark.has_data(data)]
+    if missing:
+        more = f" ({len(missing) - 1} more benchmarks are missing too)" if len(missing) > 1 else ""
+        raise ValueError(missing[0] + more)
+
+
+def _folders(settings: EvalSettings) -> dict[Path, ImageOptions]:
+    """Return the image options of each output folder: one, or the three of Table 7."""
+    if settings.suite != "table7":
+        return {settings.out: settings.image}
+    if settings.image.given():
+        raise ValueError("--suite table7 sets --image-aspect-ratio and --resolution itself: leave them out")
+    return {settings.out / name: ImageOptions(**image) for name, image in SETTINGS_OF_TABLE_7.items()}

@@ -1,0 +1,156 @@
+"""Benchmark files: read whole, or refused with a line that says what is wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit_files import image_bytes, image_text, write_tsv
+
+from convllava.eval.adapters.vlmevalkit_scoring import kit_row
+from convllava.eval.parquet import read_parquet
+from convllava.eval.table import default_data_folder, parse_answers, parse_index, read_jsonl
+from convllava.eval.tsv import read_tsv
+from convllava.inference import open_image
+
+
+def question(index: Any, image: str, **more: Any) -> dict[str, Any]:
+    return {"index": index, "image": image, "question": f"question {index}", "answer": "Yes", **more}
+
+
+def test_answer_cells(shared_dir: Path) -> None:
+    cases = json.loads((shared_dir / "eval/vectors/answer_cell_parsing.json").read_text(encoding="utf-8"))["cases"]
+    for case in cases:
+        assert parse_answers(case["answer_cell"]) == case["answers"], case["id"]
+
+
+@given(st.lists(st.text(max_size=8), max_size=4))
+def test_any_list_of_answers_comes_back(answers: list[str]) -> None:
+    assert parse_answers(repr(answers)) == answers
+
+
+def test_records_as_the_kit_resolves_them(shared_dir: Path, tmp_path: Path) -> None:
+    """Stand-ins for images become images of different sizes, so that one can tell whose they are."""
+    cases = json.loads((shared_dir / "eval/vectors/tsv_records.json").read_text(encoding="utf-8"))["cases"]
+    sizes = {letter: (8, 8 + number) for number, letter in enumerate("ABCDEFGH")}
+    for case in cases:
+        rows = [dict(row) for row in case["rows"]]
+        for row in rows:
+            if row["image"] and len(row["image"]) > 64 and row["image"][0] != "[":
+                row["image"] = image_text(size=sizes[row["image"][0]])
+        if any(str(row["image"]).startswith("[") for row in rows):
+            continue
+        table = read_tsv(write_tsv(tmp_path / "t.tsv", rows), ["question"])
+        found = [(row["index"], own[0].size) for row, own in zip(table.rows, table.images, strict=True)]
+        wanted = [(row["index"], sizes[row["image"][0]]) for row in case["expected"]["paper_era"]]
+        assert found == wanted, case["id"]
+
+
+def test_images_stay_in_the_file_until_they_are_opened(tmp_path: Path) -> None:
+    rows = [question(0, image_text("red")), question(1, "0"), question(2, image_text("blue", (40, 30)))]
+    rows[1]["question"] = 'two lines,\nand "quotes"'
+    table = read_tsv(write_tsv(tmp_path / "x.tsv", rows), ["question"])
+    assert [row["question"] for row in table.rows][1] == 'two lines,\nand "quotes"'
+    assert [own[0].size for own in table.images] == [(64, 96), (64, 96), (40, 30)]
+    assert open_image(table.images[1][0].open()).getpixel((0, 0)) == (255, 0, 0)
+    assert open_image(table.images[2][0].open()).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_several_images_of_one_row(tmp_path: Path) -> None:
+    cell = repr([image_text("red"), image_text("blue", (40, 30))])
+    row = question("q", cell, image_path="['a.png', 'b.png']")
+    table = read_tsv(write_tsv(tmp_path / "x.tsv", [row]), ["question"])
+    assert [own.size for own in table.images[0]] == [(64, 96), (40, 30)]
+    assert open_image(table.images[0][1].open()).getpixel((0, 0)) == (0, 0, 255)
+    assert table.rows[0]["image_path"] == ["a.png", "b.png"]
+
+
+def test_options_that_pandas_would_drop(tmp_path: Path) -> None:
+    path = write_tsv(tmp_path / "x.tsv", [question(0, image_text(), A="None", B="NA", C="", D="x")])
+    assert [read_tsv(path, []).rows[0][letter] for letter in "ABCD"] == ["None", "NA", None, "x"]
+    assert [kit_row(read_tsv(path, []).rows[0])[letter] for letter in "ABCD"] == [None, None, None, "x"]
+
+
+def test_rows_without_a_image_are_left_out_and_told(tmp_path: Path) -> None:
+    table = read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, image_text()), question(1, "")]), [])
+    assert len(table.rows) == 1
+    assert table.warnings == ["1 of 2 rows of x.tsv have no image and are left out"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"index": 0, "question": "q"}], r"has no column image; its columns are index, question"),
+        ([question(0, "A" * 101)], r"index 0: the image cell is not base64"),
+        ([question(0, image_text()[:-8] + "!!!!" * 2)], r"index 0: the image cell is not base64"),
+        ([question(0, "QUFB" * 20)], r"index 0: the data are not an image"),
+        ([question(0, image_text()), question(1, "7")], r"index 1: its image cell '7' names a row without an image"),
+        ([question(0, "1"), question(1, "0")], r"names a row without an image, or a missing row"),
+        ([question(0, image_text()), question(0, "0")], r"record 3: index '0' occurs twice"),
+        ([question(0, "[" + "x" * 80 + "]")], r"index 0: the image cell is in brackets but is not a list"),
+    ],
+)
+def test_damaged_tsv(tmp_path: Path, rows: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_tsv(write_tsv(tmp_path / "x.tsv", rows), [])
+
+
+def test_a_row_with_too_few_cells_and_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("index\timage\tquestion\n0\tAAAA\n")
+    with pytest.raises(ValueError, match="record 2: 2 cells where the header has 3"):
+        read_tsv(path, [])
+    path.write_text("")
+    with pytest.raises(ValueError, match="is empty"):
+        read_tsv(path, [])
+
+
+def test_indices() -> None:
+    assert parse_index(["3", "1"]) == [3, 1]
+    assert parse_index(["3", "x"]) == ["3", "x"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    images = [{"bytes": image_bytes("red"), "path": None}, {"bytes": image_bytes("blue", (40, 30)), "path": None}]
+    table = pyarrow.table({"image": images, "question": ["a", "b"], "question_id": ["1", "2"]})
+    parquet.write_table(table, tmp_path / "test-0.parquet", row_group_size=1)
+
+    def convert(row: dict[str, Any]) -> dict[str, Any]:
+        return {"index": row["question_id"], "question": row["question"]}
+
+    read = read_parquet([tmp_path / "test-0.parquet"], convert)
+    assert [row["question"] for row in read.rows] == ["a", "b"]
+    assert [own[0].size for own in read.images] == [(64, 96), (40, 30)]
+    assert open_image(read.images[1][0].open()).getpixel((0, 0)) == (0, 0, 255)
+    with pytest.raises(ValueError, match="has no column 'answer'; its columns are question, question_id"):
+        read_parquet([tmp_path / "test-0.parquet"], lambda row: {"answer": row["answer"]})
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(image_bytes())
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "question": "q"}) + "\n\n")
+    table = read_jsonl(path, ["question"], [tmp_path])
+    assert table.rows == [{"question": "q", "index": 0}]
+    assert table.images[0][0].open() == tmp_path / "a.png"
+    path.write_text('{"image": "b.png", "question": "q"}\n')
+    with pytest.raises(ValueError, match=r"x.jsonl, line 1: no image 'b.png'; looked for .*b.png"):
+        read_jsonl(path, ["question"], [tmp_path])
+    path.write_text("{}\n")
+    with pytest.raises(ValueError, match="line 1: no key image, question"):
+        read_jsonl(path, ["question"], [tmp_path])
+    path.write_text("{\n")
+    with pytest.raises(ValueError, match="line 1: not JSON"):
+        read_jsonl(path, ["question"], [tmp_path])
+
+
+def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LMUData", str(tmp_path))
+    assert default_data_folder() == tmp_path
+    monkeypatch.setenv("LMUData", str(tmp_path / "not there"))
+    assert default_data_folder() == Path.home() / "LMUData"

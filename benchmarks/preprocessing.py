@@ -1,15 +1,14 @@
 """Decode, resize and normalize a JPEG: the fast and the exact way against transformers' CLIPImageProcessor.
 
 One JPEG of 3000 x 4000 pixels, from the file to a tensor: the image on a square of 1536 and, for the project's own
-two ways, at its own aspect ratio too. Then the same images with a model working meanwhile. Differences in levels of 8
-bits are those of the fast way to the exact one, which equals CLIP's.
+two ways, at its own aspect ratio too. Differences in levels of 8 bits are those of the fast way to the exact one, which
+equals CLIP's.
 
 Goal: the fast way at least 2x CLIPImageProcessor.
 """
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ from torch import Tensor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from convllava.analysis.measure import jpeg
-from convllava.inference import load_pretrained
 from convllava.model import ConvLlavaImageProcessor
-from convllava.model.fast_image_processing import prepare_ahead
 from convllava.model.image_processing_convllava import CLIP_STD, pad_to_square
 
 
@@ -88,30 +85,6 @@ def natives(report: Report, path: Path, short_side: int) -> None:
     )
 
 
-def overlapped(report: Report, path: Path, number: int, budget: int) -> None:
-    """Encode several images with nano: prepared one by one before, and by threads meanwhile."""
-    model, _ = load_pretrained("nano", device=report.arguments.device)
-    fast = own_ways(max_visual_tokens=budget)["fast"]
-    sources = [str(path)] * number
-
-    def encode(prepared: Iterator[tuple[Tensor, Tensor]]) -> None:
-        with torch.inference_mode():
-            for pixels, sizes in prepared:
-                model.get_image_features(pixels.to(model.device), sizes)
-
-    runs: dict[str, Run] = {
-        "in turns": lambda: encode(fast.prepare([fast.fetch_images(source)]) for source in sources),
-        "ahead": lambda: encode(prepare_ahead(fast, sources)),
-    }
-    timings = paired(runs, rounds_of(report.arguments))
-    report.add(
-        shown=f"{number} images of {budget} tokens, encoded",
-        in_turns_per_second=number / timings.median("in turns"),
-        ahead_per_second=number / timings.median("ahead"),
-        times=timings.ratio("in turns", "ahead"),
-    )
-
-
 def run(report: Report) -> None:
     """Make a JPEG and measure."""
     quick = report.arguments.quick
@@ -121,7 +94,6 @@ def run(report: Report) -> None:
         for side in [384] if quick else [768, 1536]:
             squares(report, path, side)
             natives(report, path, side)
-        overlapped(report, path, *((3, 4) if quick else (16, 64)))
 
 
 def options() -> argparse.ArgumentParser:

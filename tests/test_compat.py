@@ -17,7 +17,13 @@ from transformers import ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
 from convllava import compat
-from convllava.model import ConvLlavaForConditionalGeneration, build_nano_processor, nano
+from convllava.model import (
+    ConvLlavaForConditionalGeneration,
+    ConvLlavaVisionConfig,
+    ConvLlavaVisionModel,
+    build_nano_processor,
+    nano,
+)
 
 
 def names(library: str, name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -52,6 +58,12 @@ def test_reports_weight_changes() -> None:
     before = module.reports
     around.load_state_dict(copy.deepcopy(around.state_dict()))
     assert module.reports > before, "no report of loaded weights"
+
+
+@names("transformers", "PreTrainedModel._from_config")
+def test_from_config() -> None:
+    config = ConvLlavaVisionConfig(depths=[1], hidden_sizes=[4], dtype="bfloat16")
+    assert compat.from_config(ConvLlavaVisionModel, config).dtype == torch.bfloat16
 
 
 @names("transformers", "ProcessorMixin._merge_kwargs")

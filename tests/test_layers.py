@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "convllava"
 
-GROUND_FLOOR = {"constants", "geometry", "support", "compat", "images"}
+GROUND_FLOOR = {"constants", "geometry", "support", "compat", "image_conversion", "fetch", "images"}
 INFERENCE_MAY = {"model", "convert", "analysis"} | GROUND_FLOOR
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"inference"},  # convllava/__init__.py hands out names of it, lazily
@@ -17,7 +17,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "geometry": set(),
     "support": set(),
     "compat": set(),
-    "images": {"constants", "geometry", "support", "compat"},
+    "image_conversion": set(),
+    "fetch": {"image_conversion"},
+    "images": {"image_conversion", "fetch", "support"},
     "model": GROUND_FLOOR,
     "data": GROUND_FLOOR,
     "synthetic": {"data"} | GROUND_FLOOR,

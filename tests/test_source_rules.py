@@ -32,7 +32,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
-    yield from (node for node in ast.walk(tree) if isinstance(node, Function))
+    """All functions but Triton kernels, which take every pointer, size and block size as an argument."""
+    for node in ast.walk(tree):
+        if isinstance(node, Function) and "triton.jit" not in map(ast.unparse, node.decorator_list):
+            yield node
 
 
 def own_names() -> set[str]:

@@ -38,6 +38,15 @@ class ReportsWeightChanges:
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
 
 
+def from_config(model_class: Any, config: Any) -> Any:
+    """Return a new model of a given class in the dtype and with the attention implementation of its config.
+
+    Borrows ``PreTrainedModel._from_config`` (transformers 5.16 to 5.23). Awaited: ``AutoModel.from_config`` without
+    registration, or the same without the underscore.
+    """
+    return model_class._from_config(config)
+
+
 def merge_processor_kwargs(
     processor: Any, valid_kwargs: Any, tokenizer_init_kwargs: dict[str, Any], **kwargs: Any
 ) -> dict[str, Any]:

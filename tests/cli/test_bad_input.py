@@ -43,8 +43,8 @@ def fails(folder: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_missing_file(fails: Callable[..., None]) -> None:
-    fails("ask", "nope.png", QUESTION, words=("nope.png", "no such file", "URL"))
-    fails("chat", "nope.png", words=("nope.png", "no such file"))
+    fails("ask", "nope.png", QUESTION, words=("nope.png", "does not exist", "URL"))
+    fails("chat", "nope.png", words=("nope.png", "does not exist"))
 
 
 def test_directory(fails: Callable[..., None], folder: Path) -> None:

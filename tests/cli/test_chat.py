@@ -107,7 +107,7 @@ def test_a_budget(chat: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_mistakes_do_not_end_it(chat: Any, capsys: pytest.CaptureFixture[str]) -> None:
     lines, error = said(chat, capsys, "/image nowhere.png\n/imagine\n/image\n/save\n/help\nWhat?\n")
-    assert error.count("error: ") == 4 and "nowhere.png: no such file" in error
+    assert error.count("error: ") == 4 and "nowhere.png does not exist" in error
     assert "unknown command /imagine: one of /image, /budget" in error
     assert lines[0].startswith("/image PATH")
 

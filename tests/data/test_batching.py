@@ -56,7 +56,7 @@ def test_too_long_is_an_error_that_names_the_sample() -> None:
 def test_an_unreadable_image_names_file_and_sample(tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"sample s1: cannot read image .*broken\.jpg"):
+    with pytest.raises(ValueError, match=r"sample s1: image .*broken\.jpg is not an image"):
         encode_sample(_sample("What?", "x", images=(path,)), PROCESSOR, 512)
 
 

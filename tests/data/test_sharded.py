@@ -11,7 +11,7 @@ from convllava.data import sharded
 from convllava.data.conversations import ConversationDataset
 from convllava.data.faults import BadSampleError
 from convllava.data.files import open_file
-from convllava.data.images import decode_image
+from convllava.data.images import open_stored
 from convllava.data.mixture import Mixture
 from convllava.data.samples import Sample
 from convllava.data.sharded import ShardedDataset
@@ -40,7 +40,7 @@ def shards(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def _facts(sample: Sample) -> tuple[object, ...]:
-    images = [(decode_image(image).size, decode_image(image).getpixel((0, 0))) for image in sample.images]
+    images = [(open_stored(image).size, open_stored(image).getpixel((0, 0))) for image in sample.images]
     return (sample.sample_id, sample.origin, sample.messages, images)
 
 
@@ -111,7 +111,7 @@ def test_sizes_are_those_of_the_images(shards: str) -> None:
     shuffled = ShardedDataset(shards, streaming=True).shuffled([1])
     for index in range(62):
         sample = shuffled[index]
-        assert shuffled.image_sizes(index) == [decode_image(image).size[::-1] for image in sample.images]
+        assert shuffled.image_sizes(index) == [open_stored(image).size[::-1] for image in sample.images]
         assert shuffled.text_length(index) == len(f"What is ?it is {sample.sample_id[1:] * 2}")
 
 

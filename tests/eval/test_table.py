@@ -85,7 +85,7 @@ def test_rows_without_a_image_are_left_out_and_told(tmp_path: Path) -> None:
         ([{"index": 0, "question": "q"}], r"has no column image; its columns are index, question"),
         ([question(0, "A" * 101)], r"index 0: the image cell is not base64"),
         ([question(0, image_text()[:-8] + "!!!!" * 2)], r"index 0: the image cell is not base64"),
-        ([question(0, "QUFB" * 20)], r"index 0: the data are not an image"),
+        ([question(0, "QUFB" * 20)], r"index 0: the image cell is not an image"),
         ([question(0, image_text()), question(1, "7")], r"index 1: its image cell '7' names a row without an image"),
         ([question(0, "1"), question(1, "0")], r"names a row without an image, or a missing row"),
         ([question(0, image_text()), question(0, "0")], r"record 3: index '0' occurs twice"),

@@ -306,7 +306,7 @@ def test_answers_are_as_long_as_fits() -> None:
 
 
 def test_a_bad_request_leaves_the_generator_idle(generator: Generator) -> None:
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(ValueError, match="does not exist"):
         generator.generate([REQUESTS[0], Request.of_question("What?", ["nowhere.png"])])
     assert not generator.is_busy
 

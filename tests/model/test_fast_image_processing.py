@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from convllava.model.fast_image_processing import decode, open_lazily, prepare_ahead, resize
+from convllava.images import open_image
+from convllava.model.fast_image_processing import decode, resize
 from convllava.model.image_processing_convllava import ConvLlavaImageProcessor
 
 LEVEL = 1 / 255 / 0.26
@@ -70,8 +71,7 @@ def test_a_jpeg_is_decoded_smaller_but_never_smaller_than_shown(tmp_path: Path) 
         (320, 480): (600, 400),
         (321, 400): (1200, 800),
     }.items():
-        image = open_lazily(tmp_path / "p.jpg")
-        assert image is not None
+        image = open_image(tmp_path / "p.jpg", lazily=True)
         assert decode(image, *wanted).size == decoded
 
 
@@ -124,37 +124,3 @@ def test_resizing_rounds_like_pillow() -> None:
         expected = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
         own = resize(image, height, width).permute(1, 2, 0).numpy().astype(int)
         assert np.abs(own - expected).max() <= 1
-
-
-class TestPrepareAhead:
-    def test_order_and_values(self, tmp_path: Path) -> None:
-        processor = ConvLlavaImageProcessor(image_aspect_ratio="native")
-        images = [photograph(64 * number, 128) for number in range(1, 6)]
-        found = list(prepare_ahead(processor, iter(images), ahead=2))
-        assert [sizes.tolist() for _, sizes in found] == [[[64 * number, 128]] for number in range(1, 6)]
-        for image, (pixels, _) in zip(images, found, strict=True):
-            assert torch.equal(pixels, processor.prepare([image])[0])
-
-    def test_it_reads_no_further_than_asked(self) -> None:
-        read: list[int] = []
-
-        def sources() -> Any:
-            for number in range(100):
-                read.append(number)
-                yield photograph(64, 64)
-
-        ahead = prepare_ahead(ConvLlavaImageProcessor(), sources(), ahead=3)
-        next(ahead)
-        assert len(read) == 4
-        ahead.close()
-        assert len(read) == 4
-
-    def test_an_error_comes_in_its_turn(self) -> None:
-        ahead = prepare_ahead(ConvLlavaImageProcessor(), [photograph(64, 64), "nowhere.jpg"], ahead=4)
-        next(ahead)
-        with pytest.raises(ValueError, match=r"nowhere\.jpg"):
-            next(ahead)
-
-    def test_ahead_is_at_least_one(self) -> None:
-        with pytest.raises(ValueError, match="at least 1, got 0"):
-            next(prepare_ahead(ConvLlavaImageProcessor(), [], ahead=0))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from convllava.model.image_loading import open_image, to_pil, to_rgb
+from convllava.images import open_image, to_pil, to_rgb
 from convllava.model.image_processing_convllava import (
     ConvLlavaImageProcessor,
     num_image_tokens,
@@ -266,20 +266,20 @@ class TestSources:
         assert same(open_image(f"data:image/png;base64,{text}"), image)
 
     def test_missing_file(self) -> None:
-        with pytest.raises(ValueError, match=r"no image file nowhere\.png"):
+        with pytest.raises(ValueError, match=r"nowhere\.png does not exist"):
             open_image("nowhere.png")
 
     @pytest.mark.parametrize("content", [b"", b"not an image"])
     def test_not_an_image(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "note.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"note\.png is not an image"):
+        with pytest.raises(ValueError, match=r"note\.png is (empty|not an image)"):
             open_image(tmp_path / "note.png")
 
     def test_truncated_file(self, tmp_path: Path) -> None:
         path = tmp_path / "cut.jpg"
         gradient(300, 400).save(path)
         path.write_bytes(path.read_bytes()[:2000])
-        with pytest.raises(ValueError, match=r"cut\.jpg is not an image that can be read: .*truncated"):
+        with pytest.raises(ValueError, match=r"cut\.jpg is damaged .*truncated"):
             ConvLlavaImageProcessor()(str(path))
 
     def test_truncated_image_that_was_opened_elsewhere(self, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ class TestSources:
     def test_decompression_bomb(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         gradient().save(tmp_path / "bomb.png")
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-        with pytest.raises(ValueError, match=r"bomb\.png is too large to be safe"):
+        with pytest.raises(ValueError, match=r"bomb\.png is too large to open safely"):
             open_image(tmp_path / "bomb.png")
 
 

@@ -147,7 +147,7 @@ class TestTokenizersOwnTemplate:
             chat_template("tokenizer", tokenizer)
 
     def test_unknown_name(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        with pytest.raises(ValueError, match="'v1': one of vicuna_v1, llava_v1, plain, tokenizer"):
+        with pytest.raises(ValueError, match="'v1': choose one of vicuna_v1, llava_v1, plain, tokenizer"):
             chat_template("v1", tokenizer)
 
 
@@ -156,16 +156,16 @@ class TestChecks:
         ("messages", "message"),
         [
             ([], "dialogue is empty"),
-            ([assistant("Hi")], "turn 1 is from 'assistant' where 'user'"),
-            ([user("a"), user("b")], "turn 2 is from 'user' where 'assistant'"),
+            ([assistant("Hi")], "turn 1 is from 'assistant' and must be from 'user'"),
+            ([user("a"), user("b")], "turn 2 is from 'user' and must be from 'assistant'"),
             ([user("a"), assistant("b"), system("c")], "turn 3 is from 'system'"),
-            ([system("a"), system("b")], "turn 2 is from 'system' where 'user'"),
+            ([system("a"), system("b")], "turn 2 is from 'system' and must be from 'user'"),
             ([system("a")], "system message only"),
             ([user("a"), {"role": "gpt", "content": "b"}], "turn 2 has the unknown role 'gpt'"),
-            ([{"role": "user"}], r"turn 1 \(user\) has no content"),
+            ([{"role": "user"}], r"turn 1 \(user\) has the content None"),
             ([user({"type": "video"})], "turn 1 .* part of type 'video'"),
             ([user({"type": "text"})], "turn 1 .* without a string"),
-            ([user("a"), {"role": "assistant", "content": [IMAGE]}], r"turn 2 \(assistant\) holds an image"),
+            ([user("a"), {"role": "assistant", "content": [IMAGE]}], r"turn 2 \(assistant\) has an image"),
         ],
     )
     def test_dialogues_that_cannot_be_written(self, messages: list[Any], message: str) -> None:

@@ -20,10 +20,10 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from convllava.fetch import SERVER_FETCH, FetchPolicy
 from convllava.inference import Generator, Request, load_pretrained
 from convllava.serve import Settings, address_of, bind, create_app
 from convllava.serve.limits import PatientProtocol
-from convllava.serve.remote import Fetcher
 
 MODEL = "tiny"
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -118,7 +118,7 @@ def image_part(image: Image.Image | str, detail: str | None = None) -> dict[str,
 
 
 @contextmanager
-def running(generator: Generator, fetch: Fetcher | None = None, **options: Any) -> Iterator[Running]:
+def running(generator: Generator, fetch: FetchPolicy = SERVER_FETCH, **options: Any) -> Iterator[Running]:
     """Serve for a while."""
     settings = Settings(**{"model_name": MODEL, "max_batch": 4, "allowed_hosts": LOCAL, **options})
     app = create_app(generator, settings, fetch)
@@ -152,7 +152,7 @@ def loaded(tiny_checkpoint: Path) -> Any:
 @pytest.fixture
 def serve(loaded: Any) -> Serve:
     """Start a server with settings of its own: `with serve(max_queue=0) as server`."""
-    return lambda fetch=None, **options: running(
+    return lambda fetch=SERVER_FETCH, **options: running(
         Generator(*loaded, options.get("max_batch", 4), prefix_cache_bytes=1 << 22), fetch, **options
     )
 

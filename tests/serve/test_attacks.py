@@ -19,9 +19,10 @@ import pytest
 from PIL import PngImagePlugin
 from serve.conftest import Reply, Running, Serve, data_url, encoded, image_part, noise
 
+from convllava.fetch import FetchPolicy, fetch, is_public
+from convllava.images import ImageError
 from convllava.serve.errors import ApiError
 from convllava.serve.limits import key_check
-from convllava.serve.remote import Fetcher, is_public
 
 Log = Callable[..., list[str]]
 
@@ -154,7 +155,7 @@ def site() -> Iterator[int]:
     listener.server_close()
 
 
-def fetcher(**names: str) -> Fetcher:
+def policy(**names: str) -> FetchPolicy:
     """127.0.0.2 counts as public, and names resolve as they are told."""
 
     def resolve(host: str, port: int) -> list[str]:
@@ -164,9 +165,10 @@ def fetcher(**names: str) -> Fetcher:
         ipaddress.ip_address(host)
         return [host]
 
-    return Fetcher(
+    return FetchPolicy(
         resolve=resolve,
         is_allowed=lambda address: str(address) == PUBLIC or is_public(address),
+        public_only=True,
         seconds=5,
         max_bytes=1 << 19,
     )
@@ -199,14 +201,13 @@ def fetcher(**names: str) -> Fetcher:
     ],
 )
 def test_remote_images_come_from_public_addresses(site: int, path: str, reason: str) -> None:
-    fetch = fetcher(open_test=PUBLIC, inside_test="10.0.0.7", both_test=f"{PUBLIC},192.168.1.1")
-    with pytest.raises(ApiError, match=re.escape(reason)) as refused:
-        fetch(path.format(port=site), "url")
-    assert refused.value.status == 400
+    names = policy(open_test=PUBLIC, inside_test="10.0.0.7", both_test=f"{PUBLIC},192.168.1.1")
+    with pytest.raises(ImageError, match=re.escape(reason)):
+        fetch(path.format(port=site), names)
 
 
 def test_a_remote_image(serve: Serve, site: int, log: Log) -> None:
-    with serve(fetcher(open_test=PUBLIC), remote_images=True) as server:
+    with serve(policy(open_test=PUBLIC), remote_images=True) as server:
         for path in ("x.png", "to-image"):
             assert server.chat("?", [f"http://open.test:{site}/{path}"]).status == 200
         log(2)

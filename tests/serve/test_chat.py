@@ -86,7 +86,9 @@ def test_curl(server: Running, alone: Alone, tmp_path: Any) -> None:
 def test_curl_as_the_readme_says(server: Running, repository: Path, tmp_path: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
     command = text[text.index("$ curl http://127.0.0.1:8000") :].partition("```")[0][2:]
-    (tmp_path / "receipt.png").write_bytes(encoded(noise(128, 64)))
+    image = tmp_path / "documents" / "images" / "0000000.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(encoded(noise(128, 64)))
     command = command.replace("http://127.0.0.1:8000", server.url).replace("curl ", "curl -sS ", 1)
     if shutil.which("curl") is None or shutil.which("base64") is None:
         pytest.skip("curl or base64 is not installed")

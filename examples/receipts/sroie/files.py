@@ -24,7 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
+from convllava.image_conversion import orientation
+from convllava.images import DATA_SET_LIMITS, undecoded
 
 from .receipt import FIELDS, PixelBox, Receipt, TextLine
 
@@ -179,13 +180,10 @@ def _parse(path: Path, text: str, place: str = "") -> Any:
 
 def _size_of(path: Path) -> tuple[int, int]:
     """Return (height, width) of an upright image that can be decoded completely."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-            size = image.height, image.width
-    except (OSError, SyntaxError) as error:  # a damaged PNG is a SyntaxError to Pillow
-        raise ValueError(f"{path} is not an image that can be read ({error})") from error
+    with undecoded(path, limits=DATA_SET_LIMITS) as image:
+        turned = orientation(image) != 1
+        image.load()
+        size = image.height, image.width
     if turned:
         raise ValueError(f"{path} is rotated by its EXIF orientation, so its boxes are ambiguous: save it upright")
     return size

@@ -313,14 +313,14 @@ def image_sizes(what: Sequence[str], image_folder: Path | None = None) -> list[t
 
 
 def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int, int]]]:
-    from ..analysis.images import ENDINGS, image_size, images_in
+    from ..images import IMAGE_SUFFIXES, image_files, image_size
 
     path = Path(name)
     if path.is_dir():
-        return [(str(image), image_size(image)) for image in images_in(path)]
+        return [(str(image), image_size(image)) for image in image_files(path)]
     if path.is_file() and path.suffix.lower() in DATA_ENDINGS:
         return _sizes_in_data(path, image_folder)
-    if path.is_file() and path.suffix.lower() in ENDINGS:
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return [(name, image_size(path))]
     from ..inference import open_image
 
@@ -329,8 +329,8 @@ def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int
 
 
 def _sizes_in_data(path: Path, image_folder: Path | None) -> list[tuple[str, tuple[int, int]]]:
-    from ..analysis.images import image_size
     from ..data.sources import open_source
+    from ..images import image_size
 
     source = open_source(path=path, image_folder=image_folder)
     images = [item for index in range(len(source)) for item in source[index].images if isinstance(item, Path)]

@@ -115,10 +115,11 @@ def _copy_flat(names: Sequence[str], folder: Path) -> None:
 
 
 def _definitions(code: str, names: set[str]) -> str:
-    """Return a module's code without the functions and classes that are not in ``names``."""
+    """Return a module's code without the functions and classes not in ``names`` and the imports for type checkers."""
     lines = code.splitlines(keepends=True)
     for node in reversed(ast.parse(code).body):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names:
+        is_left_out = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name not in names
+        if is_left_out or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
             del lines[node.lineno - 1 : node.end_lineno]
     return re.sub(r"\n{4,}", "\n\n\n", "".join(lines)).rstrip() + "\n"
 

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..constants import IGNORE_INDEX
+from ..images import ImageError
 from .conversations import OnBadSample
 from .faults import BadSampleError, Fault
-from .images import StoredImage, UnreadableImageError, decode_image
+from .images import StoredImage, fault_of, open_stored
 from .samples import Sample, SampleSource
 
 POOL_BATCHES = 16
@@ -101,15 +102,15 @@ def placeholder(fault: Fault) -> dict[str, Any]:
 
 
 def open_image(image: StoredImage, sample: Sample) -> Image.Image:
-    """Return a decoded image.
+    """Return an image of a sample, upright and in RGB.
 
     Raises:
-        BadSampleError: When it cannot be decoded; names it and the sample.
+        BadSampleError: It cannot be decoded; names it and the sample.
     """
     try:
-        return decode_image(image)
-    except UnreadableImageError as error:
-        raise sample.bad(error.kind, str(error)) from error
+        return open_stored(image)
+    except ImageError as error:
+        raise sample.bad(*fault_of(error)) from error
 
 
 class Collator:

@@ -15,8 +15,9 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
+from ..images import ImageError
 from .faults import BadSampleError, Fault, refusal
-from .images import StoredImage, UnreadableImageError, image_size
+from .images import StoredImage, stored_size
 from .records import ROLES, read_sample, record_id
 from .samples import Origin, RecordSource, Sample, text_length
 
@@ -89,8 +90,8 @@ class ConversationDataset(RecordSource):
     def image_sizes(self, index: int) -> list[tuple[int, int]]:
         """Return (height, width) of each image from the files' headers; empty where one cannot be read."""
         try:
-            return [image_size(image) for image in self[index].images]
-        except UnreadableImageError:  # reported with its name when the sample is read
+            return [stored_size(image) for image in self[index].images]
+        except ImageError:  # reported with its name when the sample is read
             return []
 
     def text_length(self, index: int) -> int:

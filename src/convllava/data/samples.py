@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from ..images import ImageError
 from .faults import BadSampleError, Fault, place_of
-from .images import StoredImage, UnreadableImageError, image_size
+from .images import StoredImage, stored_size
 
 Message = dict[str, Any]
 """``{"role": "system" | "user" | "assistant", "content": [{"type": "image"} | {"type": "text", "text": str}]}``"""
@@ -134,8 +135,8 @@ def measure(source: _Indexed, index: int) -> tuple[list[tuple[int, int]], int]:
     """
     try:
         sample = source[index]
-        return [image_size(image) for image in sample.images], text_length(sample.messages)
-    except (BadSampleError, UnreadableImageError):
+        return [stored_size(image) for image in sample.images], text_length(sample.messages)
+    except (BadSampleError, ImageError):
         return [], 0
 
 

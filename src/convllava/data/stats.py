@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..images import ImageError
 from .faults import Fault
-from .images import UnreadableImageError, image_size
+from .images import stored_size
 from .samples import Sample, text_length
 
 Size = tuple[int, int]
@@ -111,8 +112,8 @@ def _measured(record: Sample | Fault) -> tuple[list[Size] | None, int]:
     if isinstance(record, Fault):
         return None, 0
     try:
-        return [image_size(image) for image in record.images], text_length(record.messages)
-    except UnreadableImageError:
+        return [stored_size(image) for image in record.images], text_length(record.messages)
+    except ImageError:
         return None, 0
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..support import require
 from .outcome import Row
-from .table import BenchmarkImage, ImageSize, Table, decode_image, size_of
+from .table import BenchmarkImage, ImageSize, Table, open_cell, size_of_cell
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray, DataType  # type: ignore[import-untyped]
@@ -37,7 +37,7 @@ class ParquetImage:
 
     def open(self) -> Image.Image:
         cell = _column(self.path, self.group, self.column)[self.row].as_py()
-        return decode_image((cell if self.number is None else cell[self.number])["bytes"])
+        return open_cell((cell if self.number is None else cell[self.number])["bytes"])
 
 
 def read_parquet(paths: Sequence[Path], convert: Callable[[Row], Row | None]) -> Table:
@@ -96,7 +96,7 @@ def _images(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[Be
             if member is None or (member["bytes"] is None and member.get("path") is None):
                 continue  # MMMU has columns for seven images
             try:
-                size = size_of(member["bytes"] or b"")
+                size = size_of_cell(member["bytes"] or b"")
             except ValueError as error:
                 raise ValueError(f"{path}, row {row} of row group {group}: {error}; download it again") from error
             images.append(ParquetImage(path, group, row, column, number, size))

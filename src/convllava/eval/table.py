@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from ..images import DATA_SET_LIMITS, image_size, open_image
 from .outcome import Row
 
 ImageSize = tuple[int, int]
@@ -27,7 +27,7 @@ class BenchmarkImage(Protocol):
 
     @property
     def size(self) -> ImageSize:
-        """(height, width) in pixels, known without decoding."""
+        """(height, width) as the image is shown, upright, known without decoding."""
         ...
 
     def open(self) -> Path | Image.Image:
@@ -83,7 +83,7 @@ class LoadedImage:
 
     @property
     def size(self) -> ImageSize:
-        return self.image.height, self.image.width
+        return image_size(self.image)
 
     def open(self) -> Image.Image:
         return self.image
@@ -100,31 +100,22 @@ class FileImage:
         return self.path
 
 
-def size_of(data: bytes) -> ImageSize:
-    """Return (height, width) of an encoded image from its header.
+def size_of_cell(data: bytes) -> ImageSize:
+    """Return (height, width) of the encoded image in a table cell, upright, from its header.
 
     Raises:
-        ValueError: The data are not an image.
+        ImageError: The data are not an image.
     """
-    try:
-        with Image.open(BytesIO(data)) as image:
-            return image.height, image.width
-    except Exception as error:  # decoders raise anything on damaged data
-        raise ValueError("the data are not an image that can be read") from error
+    return image_size(data, name="the image cell", limits=DATA_SET_LIMITS)
 
 
-def decode_image(data: bytes) -> Image.Image:
-    """Return a completely decoded image.
+def open_cell(data: bytes) -> Image.Image:
+    """Return the image in a table cell, upright and in RGB.
 
     Raises:
-        ValueError: The image is damaged.
+        ImageError: The image is damaged.
     """
-    try:
-        image = Image.open(BytesIO(data))
-        image.load()
-    except Exception as error:
-        raise ValueError(f"the image is damaged ({error})") from error
-    return image
+    return open_image(data, name="the image cell", limits=DATA_SET_LIMITS)
 
 
 def parse_list(text: str) -> list[Any] | None:
@@ -222,13 +213,12 @@ def _find_image(path: Path, line: int, name: str, folders: Sequence[Path]) -> Be
         if (folder / name).is_file():
             try:
                 return _file_image(folder / name)
-            except Exception as error:  # decoders raise anything on damaged data
-                raise ValueError(f"{path}, line {line}: {folder / name} is not an image that can be read") from error
+            except ValueError as error:
+                raise ValueError(f"{path}, line {line}: {error}") from error
     candidates = ", ".join(str(folder / name) for folder in folders)
     raise ValueError(f"{path}, line {line}: no image {name!r}; looked for {candidates}")
 
 
 @lru_cache(maxsize=1 << 16)
 def _file_image(path: Path) -> FileImage:
-    with Image.open(path) as image:
-        return FileImage(path, (image.height, image.width))
+    return FileImage(path, image_size(path, limits=DATA_SET_LIMITS))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from .outcome import Row
-from .table import BenchmarkImage, ImageSize, Table, decode_image, parse_index, parse_list, size_of
+from .table import BenchmarkImage, ImageSize, Table, open_cell, parse_index, parse_list, size_of_cell
 
 MAX_REFERENCE_LENGTH = 64
 """Longest image cell that is the index of another row instead of an image."""
@@ -38,7 +38,7 @@ class TsvImage:
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             _, cells = next(_TsvReader(stream).rows())
-        return decode_image(_decode_base64(_split_images(cells[self.column])[self.number]))
+        return open_cell(_decode_base64(_split_images(cells[self.column])[self.number]))
 
 
 def read_tsv(path: Path, columns: Sequence[str]) -> Table:
@@ -106,7 +106,7 @@ def _images(path: Path, index: str, cell: str, offset: int, column: int) -> tupl
     if not cell:
         return ()
     try:
-        sizes = [size_of(_decode_base64(image)) for image in _split_images(cell)]
+        sizes = [size_of_cell(_decode_base64(image)) for image in _split_images(cell)]
     except ValueError as error:
         raise ValueError(f"{path}, index {index}: {error}; download the file again") from error
     return tuple(TsvImage(path, offset, column, number, size) for number, size in enumerate(sizes))

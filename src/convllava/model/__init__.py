@@ -13,7 +13,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .acceleration import BACKENDS as ACCELERATED
 from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
-from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens, resized_shape, to_rgb
+from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens, resized_shape
 from .modeling_convllava import (
     ConvLlavaForConditionalGeneration,
     ConvLlavaModel,
@@ -47,7 +47,6 @@ __all__ = [
     "preset",
     "register_vllm",
     "resized_shape",
-    "to_rgb",
 ]
 
 

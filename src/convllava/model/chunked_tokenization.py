@@ -1,8 +1,8 @@
-"""Tokenization in chunks between images, as LLaVA's authors do it, with the span of every token.
+"""Tokenization in chunks between images, as in LLaVA's ``tokenizer_image_token``, with the span of every token.
 
-One call of the tokenizer on the whole text would differ: with Llama's tokenizer the chunk after an image
-begins with the word-boundary piece, as every text does, whereas text after another control token (as in
-``</s>USER``) does not.
+One call of the tokenizer on the complete text would differ: with Llama's tokenizer the chunk after an image begins
+with the word-boundary piece, as every text does, whereas text after another control token (as in ``</s>USER``) does
+not.
 """
 
 import re
@@ -15,18 +15,25 @@ from transformers import PreTrainedTokenizerBase
 from .prompts import CONTROL_MARK, Span, control_pattern
 
 Tokens = tuple[list[int], list[Span]]
-"""Token ids and, for each, its (start, end) among the characters of the text."""
+"""Token ids, and the character span of each token in the text."""
 
 
 class ChunkTokenizer:
-    """Tokenizes rendered prompts; built once for a tokenizer that has the image token among its added tokens.
+    """Tokenizes rendered prompts.
 
-    The tokenizer is handed in with every call, so that this object stays small when a processor is copied.
+    The tokenizer itself is passed with every call, so that this object stays small when a processor is copied.
+
+    Args:
+        tokenizer: A fast tokenizer that has the image token among its added tokens.
+        image_token: The image token.
+
+    Raises:
+        ValueError: The tokenizer is not a fast one.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_token: str) -> None:
         if not hasattr(tokenizer, "backend_tokenizer"):
-            raise ValueError(f"{type(tokenizer).__name__} gives no character offsets: use a fast tokenizer")
+            raise ValueError(f"{type(tokenizer).__name__} has no character offsets: use a fast tokenizer")
         special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
         self.control_tokens = control_pattern([token.content for token in special])
         self._image = re.compile(re.escape(image_token))
@@ -46,9 +53,9 @@ class ChunkTokenizer:
 
         Args:
             backend: The tokenizer's ``backend_tokenizer``.
-            text: A rendered prompt; typed control tokens in it carry ``CONTROL_MARK``.
-            counts: Visual tokens of each image token in the text; by default one each (already expanded).
-            add_special_tokens: Open with BOS where the tokenizer does so and the text does not itself.
+            text: A rendered prompt, in which typed control tokens contain ``CONTROL_MARK``.
+            counts: Number of visual tokens of each image token in the text; by default 1 (already expanded).
+            add_special_tokens: Whether to begin with BOS if the tokenizer does so and the text does not.
         """
         _reset(backend)
         opened = self._bos_token is not None and text.startswith(self._bos_token)
@@ -78,14 +85,14 @@ class ChunkTokenizer:
         return encoding.ids, encoding.offsets
 
     def _encode_marked(self, backend: Tokenizer, chunk: str) -> Tokens:
-        """Encode the template's control tokens as such and everything between them as mere text."""
+        """Encode the template's control tokens as such and everything between them as plain text."""
         ids: list[int] = []
         spans: list[Span] = []
         start = 0
         for token in self.control_tokens.finditer(chunk):
             self._append_text(backend, chunk[start : token.start()], start, ids, spans)
             token_id = backend.token_to_id(token[0])
-            assert token_id is not None  # the pattern was made of the tokenizer's own tokens
+            assert token_id is not None  # the pattern was built from the tokenizer's tokens
             ids.append(token_id)
             spans.append(token.span())
             start = token.end()
@@ -105,16 +112,16 @@ class ChunkTokenizer:
 
 
 def _encode_text(backend: Tokenizer, text: str, *, opens_chunk: bool) -> Tokens:
-    """Encode text in which control tokens mean nothing.
+    """Encode text in which control tokens have no meaning.
 
-    Inside a chunk it is encoded behind a newline that is then taken off again, or tokenizers that put a
-    word boundary before every text would put one here.
+    Inside a chunk it is encoded after a newline that is then removed; otherwise tokenizers that put a word boundary
+    before every text would put one here.
     """
     backend.encode_special_tokens = True
     try:
         newline = [] if opens_chunk else backend.encode("\n", add_special_tokens=False).ids
         encoding = backend.encode("\n" * bool(newline) + text, add_special_tokens=False)
-        if encoding.ids[: len(newline)] != newline:  # the newline melted into the text: do without it
+        if encoding.ids[: len(newline)] != newline:  # the newline merged with the text: encode without it
             newline, encoding = [], backend.encode(text, add_special_tokens=False)
     finally:
         backend.encode_special_tokens = False
@@ -124,7 +131,7 @@ def _encode_text(backend: Tokenizer, text: str, *, opens_chunk: bool) -> Tokens:
 
 
 def _reset(backend: Tokenizer) -> None:
-    """Undo what an earlier call through the tokenizer may have left switched on."""
+    """Switch off padding, truncation and plain-text mode, which an earlier call may have left on."""
     if backend.padding is not None:
         backend.no_padding()
     if backend.truncation is not None:
@@ -133,11 +140,11 @@ def _reset(backend: Tokenizer) -> None:
 
 
 def overlapping(spans: Sequence[Span], ranges: Sequence[Span]) -> list[bool]:
-    """Tell for each span whether it is non-empty and shares a character with one of the ranges.
+    """Return for each span whether it is non-empty and shares a character with one of the ranges.
 
     Args:
-        spans: In the order of the text, as a tokenizer gives them.
-        ranges: (start, end) in the same characters.
+        spans: Character spans in the order of the text.
+        ranges: Other character spans of the same text.
     """
     starts = [start for start, _ in spans]
     ends = [end for _, end in spans]

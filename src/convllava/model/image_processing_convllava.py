@@ -18,9 +18,9 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
+from ..images import open_image
 from .configuration_convllava import IMAGE_ASPECT_RATIOS
-from .fast_image_processing import decode, in_threads, normalize_into, open_lazily, resize, resize_padded, upright_size
-from .image_loading import open_image, to_pil, to_rgb
+from .fast_image_processing import decode, in_threads, normalize_into, resize, resize_padded
 
 PREPROCESSING = ("exact", "fast")
 
@@ -232,8 +232,7 @@ class ConvLlavaImageProcessor(PilBackend):
             return [self.fetch_images(image) for image in image_url_or_urls]
         if not isinstance(image_url_or_urls, (str, Path)):
             return image_url_or_urls
-        unread = open_lazily(image_url_or_urls) if self.preprocessing == "fast" else None
-        return unread or open_image(image_url_or_urls)
+        return open_image(image_url_or_urls, lazily=self.preprocessing == "fast")
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Prepare one image or any nesting of images, loaded or by path or URL; see the class."""
@@ -245,36 +244,44 @@ class ConvLlavaImageProcessor(PilBackend):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def prepare(self, images: Sequence[Any], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``pixel_values`` (N, 3, Hmax, Wmax) float32 and ``image_sizes`` (N, 2) int64."""
-        shown = self._options(options)
-        if self.preprocessing == "fast":
-            return self._prepare_fast(images, shown)
-        resized = [self._resize(to_rgb(to_pil(image)), shown) for image in images]
-        sizes = [(image.height, image.width) for image in resized]
+        """Return ``pixel_values`` (N, 3, Hmax, Wmax) float32, zero-padded, and ``image_sizes`` (N, 2) int64."""
+        each = self.prepare_each(images, **options)
+        sizes = [tuple(pixels.shape[1:]) for pixels in each]
+        image_sizes = torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        if len(each) == 1:
+            return each[0][None], image_sizes
         height, width = (max(side) for side in zip(*sizes, strict=True)) if sizes else (0, 0)
-        pixel_values = np.zeros((len(resized), 3, height, width), dtype=np.float32)
-        for row, image in zip(pixel_values, resized, strict=True):
-            self._normalize_into(row[:, : image.height, : image.width], image)
-        return torch.from_numpy(pixel_values), torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+        pixel_values = torch.zeros(len(each), 3, height, width)
+        for target, pixels in zip(pixel_values, each, strict=True):
+            target[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+        return pixel_values, image_sizes
 
-    def _prepare_fast(self, images: Sequence[Any], shown: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        levels = in_threads(lambda image: self._resize_fast(to_pil(image), shown), images)
-        sizes = [tuple(own.shape[1:]) for own in levels]
-        height, width = (max(side) for side in zip(*sizes, strict=True)) if sizes else (0, 0)
-        pixel_values = torch.zeros(len(levels), 3, height, width)
-        for row, own in zip(pixel_values, levels, strict=True):
-            target = row[:, : own.shape[1], : own.shape[2]]
-            normalize_into(target, own, self.image_mean, self.image_std, self.rescale_factor)
-        return pixel_values, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2)
+    def prepare_each(self, images: Sequence[Any], **options: Any) -> list[torch.Tensor]:
+        """Return each image as float32 (3, H, W), resized and normalized, without padding to the others.
+
+        Args:
+            images: Loaded images, or their paths or URLs.
+            options: Image options that replace the stored ones.
+
+        Raises:
+            ValueError: An image cannot be opened, or an option is out of range.
+        """
+        shown = self._options(options)
+        if self.preprocessing == "exact":
+            return [self._normalized(self._resize(open_image(image), shown)) for image in images]
+        return in_threads(
+            lambda image: self._normalized_fast(self._resize_fast(open_image(image, lazily=True), shown)), images
+        )
 
     def _resize_fast(self, image: Image.Image, options: dict[str, Any]) -> torch.Tensor:
-        own = upright_size(image)
-        height, width = resized_shape(*own, **options)
+        """Return an upright image, decoded or not, resized as uint8 (3, H, W)."""
+        size = (image.height, image.width)
+        height, width = resized_shape(*size, **options)
         if options["image_aspect_ratio"] == "native":
             return resize(decode(image, height, width), height, width)
-        within = [-(-length * height // max(own)) for length in own]  # what the square has room for
+        within = [-(-length * height // max(size)) for length in size]  # the part of the square for the image
         red, green, blue = (int(mean * 255) for mean in self.image_mean)
-        return resize_padded(decode(image, *within), own, height, (red, green, blue))
+        return resize_padded(decode(image, *within), size, height, (red, green, blue))
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         check_option_names(given)
@@ -290,11 +297,19 @@ class ConvLlavaImageProcessor(PilBackend):
             return image
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
-    def _normalize_into(self, target: np.ndarray, image: Image.Image) -> None:
-        """Write an RGB image (H, W, 3) rescaled and normalized into ``target`` (3, H, W)."""
+    def _normalized(self, image: Image.Image) -> torch.Tensor:
+        """Return an RGB image rescaled and normalized, float32 (3, H, W)."""
         tables = _level_tables(tuple(self.image_mean), tuple(self.image_std), self.rescale_factor)
+        pixels = np.empty((3, image.height, image.width), dtype=np.float32)
         for channel, (table, band) in enumerate(zip(tables, image.split(), strict=True)):
-            np.take(table, np.asarray(band), out=target[channel], mode="clip")
+            np.take(table, np.asarray(band), out=pixels[channel], mode="clip")
+        return torch.from_numpy(pixels)
+
+    def _normalized_fast(self, levels: torch.Tensor) -> torch.Tensor:
+        """Return 8-bit levels (3, H, W) rescaled and normalized, float32 (3, H, W)."""
+        pixels = torch.empty(levels.shape)
+        normalize_into(pixels, levels, self.image_mean, self.image_std, self.rescale_factor)
+        return pixels
 
 
 @lru_cache(maxsize=8)

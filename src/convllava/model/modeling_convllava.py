@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import can_return_tuple
 
+from ..compat import from_config
 from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
 from .vision_convllava import ConvLlavaVisionModel
 
@@ -343,7 +344,7 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
 def _build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
     # by class, not through AutoModel: the code inside an exported checkpoint is not registered there
     if isinstance(config, ConvLlavaVisionConfig):
-        return ConvLlavaVisionModel._from_config(config)
+        return from_config(ConvLlavaVisionModel, config)  # type: ignore[no-any-return]
     return AutoModel.from_config(config)
 
 

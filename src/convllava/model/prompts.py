@@ -1,8 +1,10 @@
-"""Prompt formats: chat templates by name, and what may be rendered with them.
+"""Prompt formats: chat templates by name, checks of messages, and rendering.
 
-A template writes ``<image>`` for each image part and marks with ``{% generation %}`` what the model itself
-must
-produce: the answer, the blank before it and the end token. Everything else is context.
+A template writes ``<image>`` for each image part. It marks with ``{% generation %}`` the text that the model must
+produce: the answer, the space before it and the end token. Everything else is context.
+
+``vicuna_v1``, ``llava_v1`` and ``plain`` write the prompts of LLaVA (https://github.com/haotian-liu/LLaVA,
+``llava/conversation.py``), from which ConvLLaVA's code derives.
 """
 
 import re
@@ -18,10 +20,13 @@ from ..constants import IMAGE_TOKEN
 from .configuration_convllava import PROMPT_FORMAT_NAMES
 
 Message = dict[str, Any]
+"""One turn of a dialogue: "role", and "content", which is a string or a list of parts."""
+
 Span = tuple[int, int]
+"""(start, end) of characters in a text."""
 
 _GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_STAND_IN = "\ufdd1"  # Unicode keeps it from all texts
+_STAND_IN = "\ufdd1"  # a Unicode noncharacter, which no text contains
 
 ROLES = ("system", "user", "assistant")
 
@@ -33,8 +38,8 @@ LLAVA_V1_SYSTEM = "A chat between a curious human and an artificial intelligence
     who="human"
 )
 
-# Images that open a turn stand on lines of their own, as in LLaVA's training data; later ones stay in the
-# text just where they were put.
+# Images that open a turn are on separate lines, as in LLaVA's training data; later ones stay at their place in the
+# text.
 _WRITE_CONTENT = """
 {%- macro write(content) -%}
   {%- if content is string -%}
@@ -75,7 +80,7 @@ _CONVERSATION = """
 """
 
 # Images and their captions only: LLaVA's first training stage drops the question and any system message.
-# BOS is written for tokenizers that add none of their own.
+# BOS is written for tokenizers that add none themselves.
 _PLAIN = """
 {%- if bos_token -%}{{- bos_token -}}{%- endif -%}
 {%- for message in messages -%}
@@ -108,35 +113,37 @@ PROMPT_FORMATS: dict[str, str] = {
     "llava_v1": _conversation(LLAVA_V1_SYSTEM),
     "plain": _WRITE_CONTENT + _PLAIN,
 }
-"""Chat templates by name. One name more, "tokenizer", stands for the language model's own."""
+"""Chat templates by name. The format "tokenizer" is not among them: it is the language model's own template."""
 
 
 def chat_template(prompt_format: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the Jinja template of a prompt format.
 
     Raises:
-        ValueError: Unknown name, or "tokenizer" for a tokenizer that has no chat template.
+        ValueError: The name is unknown, or "tokenizer" for a tokenizer without a chat template.
     """
     if prompt_format == "tokenizer":
         return tokenizer_template(tokenizer)
     if prompt_format not in PROMPT_FORMATS:
-        known = ", ".join(PROMPT_FORMAT_NAMES)
-        raise ValueError(f"unknown prompt_format {prompt_format!r}: one of {known}")
+        raise ValueError(f"unknown prompt_format {prompt_format!r}: choose one of {', '.join(PROMPT_FORMAT_NAMES)}")
     return PROMPT_FORMATS[prompt_format]
 
 
 def tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the tokenizer's own chat template with ``<image>`` put in for image parts.
+    """Return the tokenizer's own chat template, made to write ``<image>`` for image parts.
 
-    A template that already writes ``<image>`` for an image part is returned as it is.
+    A template that already does so is returned unchanged.
+
+    Raises:
+        ValueError: The tokenizer has no chat template.
     """
-    own = tokenizer.chat_template
-    if not isinstance(own, str):
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
         raise ValueError(
             "prompt_format 'tokenizer' needs a tokenizer with a chat template and this one has none: "
             f"choose one of {', '.join(PROMPT_FORMATS)}"
         )
-    return own if _writes_images(own, tokenizer) else _WRITE_CONTENT + _FLATTEN_CONTENTS + own
+    return template if _writes_images(template, tokenizer) else _WRITE_CONTENT + _FLATTEN_CONTENTS + template
 
 
 def _writes_images(template: str, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -153,16 +160,19 @@ def render(
     special_tokens: Mapping[str, Any],
     **variables: Any,
 ) -> tuple[str, list[Span]]:
-    """Render a dialogue and return it with the character spans of what the model itself must produce.
+    """Render a dialogue and return it with the character spans of the text that the model must produce.
 
     Args:
-        template: With ``{% generation %}`` marks, or, as most language models' own, without.
-        messages: Plain data only, see ``plain_messages``.
+        template: Jinja template; the spans need ``{% generation %}`` marks, which most language models' own lack.
+        messages: The dialogue as plain data, see ``plain_messages``.
         special_tokens: Template variables such as bos_token and eos_token.
-        variables: Others, such as add_generation_prompt.
+        variables: Other template variables, such as add_generation_prompt.
+
+    Returns:
+        The text and its spans, none if the template has no marks.
 
     Raises:
-        ValueError: The template refuses the dialogue.
+        ValueError: The template rejects the dialogue.
     """
     is_marked = _GENERATION_MARK.search(template) is not None
     try:
@@ -180,11 +190,17 @@ def locate_answers(
 ) -> list[Span]:
     """Return the spans of the answers and their end tokens in a dialogue whose template does not mark them.
 
-    The dialogue is rendered once more with a stand-in for each answer: what surrounds the stand-ins tells
-    where the answers lie. The blank before an answer is not part of it here.
+    The dialogue is rendered a second time with a placeholder for each answer; the text around the placeholders gives
+    the positions of the answers. The space before an answer is not part of its span here.
+
+    Args:
+        template: Jinja template without ``{% generation %}`` marks.
+        messages: The dialogue as plain data, see ``plain_messages``.
+        special_tokens: Template variables such as bos_token and eos_token.
+        control_tokens: Pattern of the control tokens, to find the end token.
 
     Raises:
-        ValueError: The template writes an answer differently from how it was given.
+        ValueError: The template changes an answer.
     """
     stand_ins = [
         {**message, "content": _STAND_IN} if message["role"] == "assistant" else message for message in messages
@@ -219,10 +235,10 @@ def check_messages(messages: Sequence[Message], *, to_answer: bool = False) -> N
 
     Args:
         messages: The dialogue.
-        to_answer: It must end with a user's message.
+        to_answer: Whether it must end with a user message.
 
     Raises:
-        ValueError: Names the first turn (counted from 1) that breaks the order or cannot be written.
+        ValueError: A turn is out of order or has content that cannot be rendered; turns are counted from 1.
     """
     if not messages:
         raise ValueError("the dialogue is empty: it needs at least one user message")
@@ -233,7 +249,7 @@ def check_messages(messages: Sequence[Message], *, to_answer: bool = False) -> N
         if role == "system" and turn == 1:
             continue
         if role != expected:
-            raise ValueError(f"turn {turn} is from {role!r} where {expected!r} should speak: roles alternate")
+            raise ValueError(f"turn {turn} is from {role!r} and must be from {expected!r}: roles alternate")
         expected = "assistant" if role == "user" else "user"
     if messages[-1]["role"] == "system":
         raise ValueError("the dialogue has a system message only: it needs at least one user message")
@@ -246,27 +262,26 @@ def check_messages(messages: Sequence[Message], *, to_answer: bool = False) -> N
 
 def _check_content(turn: int, role: Any, content: Any) -> None:
     if role not in ROLES:
-        raise ValueError(f"turn {turn} has the unknown role {role!r}: one of {', '.join(ROLES)}")
+        raise ValueError(f"turn {turn} has the unknown role {role!r}: use one of {', '.join(ROLES)}")
     if isinstance(content, str):
         return
     if not isinstance(content, (list, tuple)):
-        raise ValueError(f"turn {turn} ({role}) has no content: a string or a list of parts, got {content!r}")
+        raise ValueError(f"turn {turn} ({role}) has the content {content!r}: use a string or a list of parts")
     for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in ("text", "image", "image_url"):
-            raise ValueError(f"turn {turn} ({role}) has a part of type {kind!r}: 'text' or 'image' only")
-        if kind == "text" and not isinstance(part.get("text"), str):
+        part_type = part.get("type") if isinstance(part, dict) else None
+        if part_type not in ("text", "image", "image_url"):
+            raise ValueError(f"turn {turn} ({role}) has a part of type {part_type!r}: use 'text' or 'image'")
+        if part_type == "text" and not isinstance(part.get("text"), str):
             raise ValueError(f"turn {turn} ({role}) has a text part without a string under 'text'")
-        if kind != "text" and role != "user":
-            raise ValueError(f"turn {turn} ({role}) holds an image: images belong in user turns")
+        if part_type != "text" and role != "user":
+            raise ValueError(f"turn {turn} ({role}) has an image: images belong in user turns")
 
 
 CONTROL_MARK = "\ufdd0"
-"""Stands inside a control token that somebody typed, so that it reads as text; no real text has it."""
-
+"""Character inserted into a control token that a user typed, so that it is tokenized as text; a noncharacter."""
 
 NOTHING = re.compile("(?!)")
-"""Matches nowhere: for texts that are only looked at."""
+"""Pattern that never matches, for texts that are not tokenized."""
 
 
 def control_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
@@ -276,10 +291,9 @@ def control_pattern(tokens: Sequence[str]) -> re.Pattern[str]:
 
 
 def plain_messages(messages: Sequence[Message], control_tokens: re.Pattern[str] = NOTHING) -> list[Message]:
-    """Return the dialogue as templates read it: no images' data, every control token in a text marked.
+    """Return the dialogue as templates read it: without image data, and with typed control tokens marked.
 
-    Neighboring texts are joined, because two harmless parts (``<im`` and ``age>``) would together make a
-    control token.
+    Adjacent text parts are joined, because two harmless ones (``<im`` and ``age>``) would form a control token.
     """
     return [{**message, "content": _plain_content(message["content"], control_tokens)} for message in messages]
 
@@ -288,8 +302,8 @@ def _plain_content(content: Any, control_tokens: re.Pattern[str]) -> Any:
     if isinstance(content, str):
         return disarm(content, control_tokens)
     parts: list[Message] = []
-    for kind, group in groupby(content, key=lambda part: part["type"] == "text"):
-        if kind:
+    for is_text, group in groupby(content, key=lambda part: part["type"] == "text"):
+        if is_text:
             text = "".join(part["text"] for part in group)
             parts.append({"type": "text", "text": disarm(text, control_tokens)})
         else:
@@ -298,8 +312,8 @@ def _plain_content(content: Any, control_tokens: re.Pattern[str]) -> Any:
 
 
 def disarm(text: str, control_tokens: re.Pattern[str]) -> str:
-    """Put ``CONTROL_MARK`` inside every control token of a text."""
+    """Insert ``CONTROL_MARK`` into every control token of a text."""
     text = text.replace(CONTROL_MARK, "")
-    while control_tokens.search(text):  # again, as one token may begin inside another
+    while control_tokens.search(text):  # repeatedly, as one token may begin inside another
         text = control_tokens.sub(lambda found: found[0][0] + CONTROL_MARK + found[0][1:], text)
     return text

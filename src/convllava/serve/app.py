@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
+from ..fetch import SERVER_FETCH, FetchPolicy
 from ..inference import Generator
 from .chat import Chat
 from .conversion import image_costs
@@ -23,7 +24,6 @@ from .errors import ApiError, on_any_error, on_api_error, on_http_error, validat
 from .gate import Gate
 from .limits import BodyReader, key_check
 from .metrics import Metrics
-from .remote import Fetcher
 from .schema import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -58,12 +58,12 @@ MEANINGS = {
 _SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 
-def create_app(generator: Generator, settings: Settings, fetch: Fetcher | None = None) -> FastAPI:
+def create_app(generator: Generator, settings: Settings, fetch_policy: FetchPolicy = SERVER_FETCH) -> FastAPI:
     """Return the application; `app.state.engine` runs the generator while it is up."""
     metrics = Metrics()
     engine = Engine(generator, settings, metrics)
     bodies = BodyReader(settings)
-    chat = Chat(engine, settings, bodies, fetch or Fetcher())
+    chat = Chat(engine, settings, bodies, fetch_policy)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

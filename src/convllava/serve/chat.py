@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from .. import inference
+from ..fetch import FetchPolicy, fetch
+from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
 from .completions import EventStream, Writer, stream
 from .conversion import (
@@ -23,10 +25,8 @@ from .conversion import (
     prepared,
 )
 from .engine import Engine, Ticket, too_late
-from .errors import ApiError, validation_error
-from .images import is_data_url
+from .errors import ApiError, as_api_errors, validation_error
 from .limits import BodyReader
-from .remote import Fetcher
 from .schema import ChatRequest
 from .settings import Settings
 
@@ -36,8 +36,8 @@ FETCHING_THREADS = 8
 class Chat:
     """Answers chat requests."""
 
-    def __init__(self, engine: Engine, settings: Settings, bodies: BodyReader, fetch: Fetcher) -> None:
-        self._engine, self._settings, self._bodies, self._fetch = engine, settings, bodies, fetch
+    def __init__(self, engine: Engine, settings: Settings, bodies: BodyReader, fetch_policy: FetchPolicy) -> None:
+        self._engine, self._settings, self._bodies, self._fetch_policy = engine, settings, bodies, fetch_policy
         self._fetching = ThreadPoolExecutor(FETCHING_THREADS, "fetch")
         self._stride = engine.generator.processor.image_processor.output_stride
 
@@ -97,7 +97,8 @@ class Chat:
         if is_data_url(source.url):
             return None
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetching, self._fetch, source.url, source.param)
+        with as_api_errors(source.param):
+            return await loop.run_in_executor(self._fetching, fetch, source.url, self._fetch_policy)
 
     def _prepared(
         self,

@@ -1,14 +1,15 @@
 """From a body to what the model is asked: messages, images, options."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from PIL import Image
 
 from ..analysis import context_of
+from ..images import SERVER_LIMITS, decode_data_url, is_data_url, open_image
 from ..inference import ContextOverflowError, Prompt, Request, prepare
-from .errors import ApiError
-from .images import bytes_of_data_url, decode_image, is_data_url
+from .errors import ApiError, as_api_errors
 from .schema import AssistantMessage, ChatRequest, ImageCost, ImageOptions, ImagePart, SystemMessage, UserMessage
 from .settings import Settings
 from .showing import text_before_last_image, with_chosen_size
@@ -72,11 +73,18 @@ def image_options(chat: ChatRequest, sources: Sequence[ImageSource]) -> dict[str
 
 
 def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], max_pixels: int) -> list[Image.Image]:
-    """Decode the images; `data` has those that had to be fetched."""
-    return [
-        decode_image(given or bytes_of_data_url(source.url, source.param), source.param, max_pixels)
-        for source, given in zip(sources, data, strict=True)
-    ]
+    """Return the images upright and in RGB; `data` has the bytes of those that had to be fetched.
+
+    Raises:
+        ApiError: An image is damaged, an animation, too large, or of a format that is not accepted.
+    """
+    limits = replace(SERVER_LIMITS, max_pixels=max_pixels)
+    images = []
+    for source, fetched in zip(sources, data, strict=True):
+        with as_api_errors(source.param):
+            encoded = decode_data_url(source.url) if fetched is None else fetched
+            images.append(open_image(encoded, limits=limits))
+    return images
 
 
 def prepared(

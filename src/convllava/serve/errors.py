@@ -1,6 +1,7 @@
 """Errors as OpenAI's clients expect them: a status and ``{"error": {message, type, param, code}}``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -8,6 +9,8 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+
+from ..images import ImageError
 
 LONGEST_MESSAGE = 500
 
@@ -50,6 +53,20 @@ class ApiError(Exception):
 def server_error(status: int, message: str, code: str, **options: Any) -> ApiError:
     """Return an error that is not the client's fault."""
     return ApiError(status, message, kind="server_error", code=code, **options)
+
+
+CODES = {"unreachable": "invalid_image_url", "data_url": "invalid_image_url", "base64": "invalid_base64"}
+"""OpenAI's error codes for kinds of image errors; any other is ``invalid_image``."""
+
+
+@contextmanager
+def as_api_errors(param: str) -> Iterator[None]:
+    """Raise an `ApiError` about ``param`` in place of an `ImageError`."""
+    try:
+        yield
+    except ImageError as error:
+        code = CODES.get(error.kind, "invalid_image")
+        raise ApiError(400, f"{param} {error.reason}", param=param, code=code) from error
 
 
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw
 
-from ..data.images import StoredImage, decode_image
+from ..data.images import StoredImage, open_stored
 from ..data.samples import Sample, SampleSource
 from .fonts import load_font
 
@@ -56,8 +56,7 @@ def _cell(sample: Sample) -> Image.Image:
 
 
 def _shrunk(image: StoredImage) -> Image.Image:
-    shrunk = image.copy() if isinstance(image, Image.Image) else decode_image(image)
-    shrunk = shrunk.convert("RGB")
+    shrunk = open_stored(image).copy()
     shrunk.thumbnail((_CELL_WIDTH, 4 * _CELL_WIDTH))
     return shrunk
 

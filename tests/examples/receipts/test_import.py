@@ -261,7 +261,7 @@ def test_truncated_and_rotated_images_are_named(sroie: Path, tmp_path: Path) -> 
     (sroie / "img" / "._002.jpg").write_text("left by another system")
     messages = [receipt.message for receipt in read_receipts(sroie)[1]]
     assert len(messages) == 2
-    assert "000.jpg is not an image that can be read (image file is truncated" in messages[0]
+    assert "000.jpg is damaged (image file is truncated" in messages[0]
     assert "001.jpg is rotated by its EXIF orientation" in messages[1]
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from ...images import DATA_SET_LIMITS, ImageError, open_stream, to_rgb, undecoded, upright_size
 from ..faults import Fault, place_of
-from ..images import EncodedImage, StoredImage, UnreadableImageError, reading, upright_size
+from ..images import EncodedImage, StoredImage, fault_of
 from ..records import answers
 from ..samples import Sample
 from .preview import Span, preview_spans
@@ -108,16 +109,17 @@ class Inspector:
     def _inspect_image(self, image: StoredImage, sample: Sample, inspection: Inspection) -> None:
         try:
             data = _bytes_of(image)
-            with warnings.catch_warnings(), reading(image), Image.open(BytesIO(data)) as opened:
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here in our own words
-                opened.load()
-                size = upright_size(opened)
-        except UnreadableImageError as error:
-            inspection.faults.append(sample.fault(error.kind, str(error)))
+                with undecoded(data, name=str(image), limits=DATA_SET_LIMITS) as opened:
+                    size, format = upright_size(image if isinstance(image, Image.Image) else opened), opened.format
+                    to_rgb(opened, str(image))
+        except ImageError as error:
+            inspection.faults.append(sample.fault(*fault_of(error)))
             return
         inspection.sizes.append(size)
         inspection.image_digests.append(_digest(data))
-        inspection.faults += (sample.fault(kind, text) for kind, text in self._warnings(image, size, opened.format))
+        inspection.faults += (sample.fault(kind, text) for kind, text in self._warnings(image, size, format))
 
     def _warnings(self, image: StoredImage, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
         height, width = size
@@ -171,8 +173,8 @@ def _bytes_of(image: StoredImage) -> bytes:
     if isinstance(image, EncodedImage):
         return image.data
     if isinstance(image, Path):
-        with reading(image):
-            return image.read_bytes()
+        with open_stream(image) as file:
+            return file.read()
     stream = BytesIO()
     image.save(stream, "PPM" if image.mode in ("L", "RGB") else "PNG")
     return stream.getvalue()

@@ -16,12 +16,12 @@ FOLDER = Path(__file__).parents[1] / "src" / "convllava" / "serve" / "static" / 
 PAGE = {"font_size": [28, 42], "noise": 0.25, "tasks": ["field"]}
 
 EXAMPLES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("receipt", "A receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
+    ("receipt", "A receipt", "document", {"sizes": [[320, 256]], "layouts": ["receipt"], **PAGE}),
     (
         "form",
         "A filled-in form",
         "document",
-        {"sizes": [[256, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]},
+        {"sizes": [[256, 384]], "layouts": ["form"], **PAGE, "font_size": [28, 32]},
     ),
     ("line", "A line of text", "line", {"sizes": [[64, 192]], "cap": [0.4, 0.75], "noise": 0.3}),
     ("where", "Colored shapes", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),

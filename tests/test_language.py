@@ -43,7 +43,7 @@ FRAGMENT = re.compile(
 """How a docstring begins that makes no sense without the name it belongs to."""
 
 GENERATED = re.compile(r"assets/nano/(?!README)|/fonts/|^LICENSE|held_out\.json|^tests/test_language\.py$")
-VOCABULARY = re.compile(r"^src/convllava/synthetic/(?:words|names|scene_questions|lines)\.py$")
+VOCABULARY = re.compile(r"^src/convllava/synthetic/(?:words|names|scene_questions|lines|receipts|correspondence)\.py$")
 """Words that are drawn and asked as data; the bundled model was trained on them."""
 
 FOLDERS = ("src", "tests", "benchmarks", "recipes", "examples", "docs")

@@ -129,7 +129,7 @@ def test_token_counts_are_those_of_training(folder: Path) -> None:
     assert source.longest == max(len(row["input_ids"]) for row in rows)
 
 
-def test_the_preview_is_what_is_learnt(folder: Path) -> None:
+def test_the_preview_shows_supervised_text(folder: Path) -> None:
     path = _write(folder, [_own("<image>\nWhat?", "this", "é!"), _own("No?", "x", image=None)])
     [(place, pieces)] = _check(path, previewed=1).sources[0].previews
     assert place.endswith("record 0 (id r0)")

@@ -1,4 +1,4 @@
-"""Configurations: what they derive, what they refuse, and the published sizes."""
+"""Configurations: derived values, rejected values, and the published sizes."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def test_stride_follows_from_the_stages(stages: int, stride: int) -> None:
         ({"depths": [1], "hidden_sizes": [8], "layer_scale_init_value": 0.0}, "layer_scale_init_value"),
     ],
 )
-def test_impossible_encoders_are_refused(values: dict[str, Any], message: str) -> None:
+def test_impossible_encoders_are_rejected(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvLlavaVisionConfig(**values)
 
@@ -47,7 +47,7 @@ def test_impossible_encoders_are_refused(values: dict[str, Any], message: str) -
         ({"image_token_id": 50}, "image_token_id 50 is outside the vocabulary of 50"),
     ],
 )
-def test_contradictions_are_refused(values: dict[str, Any], message: str) -> None:
+def test_contradictions_are_rejected(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvLlavaConfig(text_config={"vocab_size": 50, "hidden_size": 64, "num_attention_heads": 2}, **values)
 

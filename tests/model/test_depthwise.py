@@ -1,4 +1,4 @@
-"""The small-map backward pass against PyTorch's own, double precision aside."""
+"""The backward pass on small maps against PyTorch's own."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""The whole model: images of mixed shapes in a batch, interleaving, generation, saving, the Hugging Face roads."""
+"""The complete model: images of mixed shapes in a batch, interleaving, generation, saving, Hugging Face's classes."""
 
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,14 @@ def _image(shape: Shape, seed: int = 0) -> Image.Image:
     return Image.fromarray(noise.numpy())
 
 
-def _row(processor: ConvLlavaProcessor, question: str, answer: str, shapes: list[Shape]) -> dict[str, Any]:
+def _example(processor: ConvLlavaProcessor, question: str, answer: str, shapes: list[Shape]) -> dict[str, Any]:
     messages = [user_message(question, len(shapes)), assistant_message(answer)]
-    row = processor.encode(messages, [_image(shape, seed) for seed, shape in enumerate(shapes)])
-    labels = torch.where(row.pop("labels_mask"), row["input_ids"], -100)
-    return {**row, "labels": labels, "sample_id": question}
+    example = processor.encode(messages, [_image(shape, seed) for seed, shape in enumerate(shapes)])
+    labels = torch.where(example.pop("labels_mask"), example["input_ids"], -100)
+    return {**example, "labels": labels, "sample_id": question}
 
 
-ROWS: list[tuple[str, str, list[Shape]]] = [
+EXAMPLES: list[tuple[str, str, list[Shape]]] = [
     ("What?", "a long enough answer", [(64, 192)]),
     ("No image here.", "none", []),
     ("Two of them?", "yes", [(128, 64), (64, 64)]),
@@ -45,41 +45,41 @@ ROWS: list[tuple[str, str, list[Shape]]] = [
 ]
 
 
-def _batch(processor: ConvLlavaProcessor, rows: list[tuple[str, str, list[Shape]]]) -> dict[str, Tensor]:
-    batch = Collator(0)([_row(processor, *row) for row in rows])
+def _batch(processor: ConvLlavaProcessor, examples: list[tuple[str, str, list[Shape]]]) -> dict[str, Tensor]:
+    batch = Collator(0)([_example(processor, *example) for example in examples])
     batch.pop("sample_ids")
     return batch
 
 
 @torch.no_grad()
-def test_a_batch_of_mixed_rows_equals_its_rows() -> None:
+def test_a_batch_of_mixed_examples_equals_its_examples() -> None:
     model, processor = tiny_model()
-    together = model(**_batch(processor, ROWS)).logits
-    for index, row in enumerate(ROWS):
-        alone = model(**_batch(processor, [row])).logits[0]
+    together = model(**_batch(processor, EXAMPLES)).logits
+    for index, example in enumerate(EXAMPLES):
+        alone = model(**_batch(processor, [example])).logits[0]
         assert torch.allclose(together[index, : len(alone)], alone, atol=1e-4)
 
 
-def test_text_alone_costs_no_image_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_alone_does_not_run_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     model, processor = tiny_model()
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the encoder ran")
 
     monkeypatch.setattr(model.model.vision_tower, "forward", refuse)
-    assert torch.isfinite(model(**_batch(processor, [ROWS[1]])).loss)
+    assert torch.isfinite(model(**_batch(processor, [EXAMPLES[1]])).loss)
 
 
-def test_the_images_matter_and_in_order() -> None:
+def test_pixels_change_the_logits() -> None:
     model, processor = tiny_model()
-    batch = _batch(processor, [ROWS[2]])
+    batch = _batch(processor, [EXAMPLES[2]])
     swapped = {**batch, "pixel_values": batch["pixel_values"].flip(-1)}
     assert not torch.allclose(model(**batch).logits, model(**swapped).logits)
 
 
 def test_placeholders_and_images_must_agree() -> None:
     model, processor = tiny_model()
-    batch = _batch(processor, [ROWS[0]])
+    batch = _batch(processor, [EXAMPLES[0]])
     batch["input_ids"][0, batch["input_ids"][0].tolist().index(processor.image_token_id)] = 5
     with pytest.raises(ValueError, match="2 image tokens but the images have 3 visual tokens"):
         model(**batch)
@@ -87,16 +87,16 @@ def test_placeholders_and_images_must_agree() -> None:
 
 def test_loss_divides_by_the_given_count() -> None:
     model, processor = tiny_model()
-    batch = _batch(processor, ROWS)
-    own_count = int((batch["labels"][:, 1:] != -100).sum())
+    batch = _batch(processor, EXAMPLES)
+    num_supervised = int((batch["labels"][:, 1:] != -100).sum())
     loss = model(**batch).loss
-    assert torch.allclose(model(**batch, num_items_in_batch=2 * own_count).loss, loss / 2)
+    assert torch.allclose(model(**batch, num_items_in_batch=2 * num_supervised).loss, loss / 2)
 
 
 @torch.no_grad()
 def test_embeddings_in_place_of_ids() -> None:
     model, processor = tiny_model()
-    batch = _batch(processor, ROWS)
+    batch = _batch(processor, EXAMPLES)
     ids = batch.pop("input_ids")
     expected = model(input_ids=ids, **batch).logits
     embeds = model.get_input_embeddings()(ids)
@@ -134,7 +134,7 @@ def test_save_and_auto_classes_round_trip(tmp_path: Path) -> None:
     model, processor = tiny_model()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    batch = _batch(processor, ROWS)
+    batch = _batch(processor, EXAMPLES)
     expected = model(**batch).logits
     again = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     assert isinstance(again, ConvLlavaForConditionalGeneration)
@@ -165,7 +165,7 @@ def test_pipeline_answers(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_lora_saves_reloads_and_merges(tmp_path: Path) -> None:
     model, processor = tiny_model()
-    batch = _batch(processor, ROWS)
+    batch = _batch(processor, EXAMPLES)
     lora = LoraConfig(target_modules=r".*language_model.*\.(q_proj|v_proj)", modules_to_save=["multi_modal_projector"])
     adapted = get_peft_model(model, lora)
     for name, parameter in adapted.named_parameters():

@@ -1,4 +1,4 @@
-"""The nano tokenizer: nothing is lost, control tokens are single, offsets are exact."""
+"""The nano model's tokenizer: texts survive a round trip, control tokens are single tokens, offsets are exact."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_one_token_a_character_and_none_added(tokenizer: PreTrainedTokenizerFast
 
 
 def test_vocabulary_is_fixed(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Bundled weights depend on it: id 0 pads, and no character may ever move."""
+    """The bundled weights depend on it: id 0 is padding, and no character may change its id."""
     assert len(tokenizer) == len(SPECIAL_TOKENS) + 256 + len(CHARACTERS) == 427
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id")
     assert [getattr(tokenizer, name) for name in names] == [0, 1, 2, 3]
@@ -57,7 +57,7 @@ def test_any_text_survives_a_round_trip(tokenizer: PreTrainedTokenizerFast, text
 def test_offsets_cover_the_text(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     assert all(end > start for start, end in offsets)
-    assert sorted({place for start, end in offsets for place in range(start, end)}) == list(range(len(text)))
+    assert sorted({index for start, end in offsets for index in range(start, end)}) == list(range(len(text)))
     assert offsets == sorted(offsets)
 
 

@@ -1,4 +1,4 @@
-"""Prompt formats: what is written, what is marked as the model's own, what is refused."""
+"""Prompt formats: rendered texts, spans of the answers, rejected dialogues."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The vision encoder by itself: shapes, batches of shapes, growth, backbone, checkpointing, dtypes."""
+"""The vision encoder alone: shapes, batches of shapes, appended stages, backbone, checkpointing, dtypes."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def _tower(stages: int = 5, **values: object) -> ConvLlavaVisionModel:
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(64, 200), width=st.integers(64, 200))
 @torch.no_grad()
-def test_any_shape_gives_whole_cells(height: int, width: int) -> None:
+def test_any_shape_gives_one_position_per_stride(height: int, width: int) -> None:
     features = _tower()(torch.randn(1, 3, height, width)).last_hidden_state
     assert features.shape == (1, 32, height // 64, width // 64)
 
@@ -35,15 +35,15 @@ def test_padding_in_a_batch_changes_nothing() -> None:
     tower = _tower()
     shapes = [(64, 150), (130, 64), (64, 150), (97, 211)]
     images = [torch.randn(1, 3, *shape) for shape in shapes]
-    batch = torch.full((4, 3, 130, 211), 7.0)  # what lies in the padding must not matter
-    for row, image in zip(batch, images, strict=True):
-        row[:, : image.shape[2], : image.shape[3]] = image[0]
+    batch = torch.full((4, 3, 130, 211), 7.0)  # the padding must not matter
+    for padded, image in zip(batch, images, strict=True):
+        padded[:, : image.shape[2], : image.shape[3]] = image[0]
     packed = tower(batch, image_sizes=torch.tensor(shapes)).last_hidden_state
     alone = [tower(image).last_hidden_state.flatten(2).transpose(1, 2)[0] for image in images]
     assert torch.allclose(packed, torch.cat(alone), atol=1e-5)
 
 
-def test_less_than_a_cell_is_refused() -> None:
+def test_less_than_a_visual_token_is_rejected() -> None:
     with pytest.raises(ValueError, match="63x200 pixels is smaller than one visual token of 64x64"):
         _tower()(torch.randn(1, 3, 63, 200))
 
@@ -54,7 +54,7 @@ def test_kernel_size_keeps_the_shape(kernel_size: int) -> None:
 
 
 @torch.no_grad()
-def test_appended_stages_leave_the_trained_ones_alone() -> None:
+def test_appended_stages_do_not_change_the_trained_ones() -> None:
     tower = _tower(4)
     grown = append_stages(tower, [2], [48])
     assert append_stages(tower.config, [2], [48]).to_dict() == grown.config.to_dict()
@@ -66,7 +66,7 @@ def test_appended_stages_leave_the_trained_ones_alone() -> None:
     assert all(bool((scale == 0.5).all()) for scale in scales)
 
 
-def test_fresh_layer_scale_is_tiny_by_default() -> None:
+def test_initial_layer_scale_is_tiny_by_default() -> None:
     config = append_stages(ConvLlavaVisionConfig(depths=[1], hidden_sizes=[8]), [1], [8])
     scale = ConvLlavaVisionModel(config).encoder.stages[1].layers[0].layer_scale_parameter
     assert torch.allclose(scale, torch.tensor(1e-6))

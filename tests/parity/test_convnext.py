@@ -1,4 +1,4 @@
-"""Our encoder against transformers' ConvNextModel with the same weights: values and gradients."""
+"""The encoder against transformers' ConvNextModel with the same weights: values and gradients."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ SHAPES = [(97, 511), (64, 64), (130, 70)]
 
 
 def _pair(depths: list[int], hidden_sizes: list[int]) -> tuple[ConvLlavaVisionModel, Any]:
-    """Return our encoder and theirs with one set of weights, none of them near its initial value."""
+    """Return our encoder and theirs with the same weights, none near its initial value."""
     ours = ConvLlavaVisionModel(ConvLlavaVisionConfig(depths=depths, hidden_sizes=hidden_sizes)).eval()
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, mean=0.1, std=0.3)

@@ -1,4 +1,4 @@
-"""LLaVA-1.5 with a CLIP ViT, the paper's control: against transformers' own, and in its first authors' layout."""
+"""LLaVA-1.5 with a CLIP ViT, the paper's control: against transformers' own, and in the layout of LLaVA's code."""
 
 import json
 from pathlib import Path
@@ -37,10 +37,10 @@ TEXT = {
 }
 
 
-def transformers_model(rows: int, image_token_id: int) -> LlavaForConditionalGeneration:
+def transformers_model(vocab_size: int, image_token_id: int) -> LlavaForConditionalGeneration:
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**VISION, initializer_factor=5.0),
-        text_config={**TEXT, "vocab_size": rows},
+        text_config={**TEXT, "vocab_size": vocab_size},
         image_token_index=image_token_id,
     )
     return LlavaForConditionalGeneration(config).eval()
@@ -89,16 +89,16 @@ AUTHORS = {
 }
 
 
-@pytest.mark.parametrize("tower_apart", [False, True])
+@pytest.mark.parametrize("tower_is_separate", [False, True])
 @torch.no_grad()
 def test_llava_1_5_layout(
-    saved: tuple[Path, LlavaForConditionalGeneration], tmp_path: Path, shared_dir: Path, tower_apart: bool
+    saved: tuple[Path, LlavaForConditionalGeneration], tmp_path: Path, shared_dir: Path, tower_is_separate: bool
 ) -> None:
-    """As liuhaotian/llava-v1.5-7b: no row for <image>, CLIP's tensors inside or beside, Llama's tokenizer."""
+    """Files like liuhaotian/llava-v1.5-7b: <image> not in the vocabulary, CLIP's tensors inside or apart."""
     pytest.importorskip("sentencepiece")
-    rows = 1000
+    vocab_size = 1000
     torch.manual_seed(0)
-    original = transformers_model(rows + 1, rows)
+    original = transformers_model(vocab_size + 1, vocab_size)
     original.save_pretrained(tmp_path / "transformers")
     state, tower = {}, {}
     for name, tensor in load_file(tmp_path / "transformers" / "model.safetensors").items():
@@ -107,11 +107,11 @@ def test_llava_1_5_layout(
             continue
         old, new = next(pair for pair in AUTHORS.items() if name.startswith(pair[0]))
         is_vocabulary = name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        state[new + name.removeprefix(old)] = tensor[:rows].clone() if is_vocabulary else tensor
+        state[new + name.removeprefix(old)] = tensor[:vocab_size].clone() if is_vocabulary else tensor
     tower["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
     folder = tmp_path / "llava"
     (folder / "vision_tower").mkdir(parents=True)
-    if tower_apart:
+    if tower_is_separate:
         torch.save(tower, folder / "vision_tower" / "pytorch_model.bin")
     else:
         state |= {f"model.vision_tower.vision_tower.{name}": tensor for name, tensor in tower.items()}
@@ -119,7 +119,7 @@ def test_llava_1_5_layout(
     config = {
         **TEXT,
         "model_type": "llava",
-        "vocab_size": rows,
+        "vocab_size": vocab_size,
         "mm_vision_tower": "openai/clip-vit-large-patch14-336",
         "mm_hidden_size": 32,
         "mm_projector_type": "mlp2x_gelu",
@@ -131,7 +131,7 @@ def test_llava_1_5_layout(
     for name in ("tokenizer.model", "tokenizer_config.json"):
         source = shared_dir / "reference" / "official-split-tiny" / name
         (folder / name).write_bytes(source.read_bytes())
-    if not tower_apart:
+    if not tower_is_separate:
         (folder / "vision_tower").rmdir()
         with pytest.raises(ValueError, match=r"the tensors say .* its configuration .*clip-vit-large-patch14-336"):
             load_pretrained(folder, resolution=SIDE)
@@ -140,6 +140,6 @@ def test_llava_1_5_layout(
     model, processor = load_pretrained(folder, device="cpu")
     assert model.config.resolution == SIDE
     inputs = probe(original, processor.image_token_id)
-    expected = original(**inputs).logits[..., :rows]
-    ours = model(**inputs).logits[..., :rows]
+    expected = original(**inputs).logits[..., :vocab_size]
+    ours = model(**inputs).logits[..., :vocab_size]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
+from convllava.model.chunked_tokenization import ChunkTokenizer
 from convllava.model.image_processing_convllava import ConvLlavaImageProcessor
 from convllava.model.processing_convllava import ConvLlavaProcessor
 from convllava.model.prompts import CONTROL_MARK
@@ -69,7 +70,7 @@ def from_llava(conversations: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def expand(input_ids: list[int], image_token_id: int, count: int) -> list[int]:
-    """Put `count` image tokens where the authors have their placeholder, -200."""
+    """Replace the authors' placeholder, -200, by `count` image tokens."""
     expanded = []
     for token in input_ids:
         expanded += [image_token_id] * count if token == -200 else [token]
@@ -99,15 +100,15 @@ def test_pixels_and_grids(shared_dir: Path, case: str, policy: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_prompts_and_token_ids(shared_dir: Path, case: str, policy: str) -> None:
     folder = shared_dir / "reference" / case
-    own = processor(folder)
-    assert own.image_token_id == 1000  # the next free id of a vocabulary of 1000
+    tested = processor(folder)
+    assert tested.image_token_id == 1000  # the next free id of a vocabulary of 1000
     questions = load(folder / "golden" / "case.json")["questions"]
     for expected, text, image in zip(
         load(folder / "golden" / f"{policy}.json"), questions, open_golden_images(folder), strict=True
     ):
         messages = question(text, image)
-        assert own.render(messages, add_generation_prompt=True) == expected["prompt"]
-        batch = own.apply_chat_template(
+        assert tested.render(messages, add_generation_prompt=True) == expected["prompt"]
+        batch = tested.apply_chat_template(
             messages,
             tokenize=True,
             return_dict=True,
@@ -116,7 +117,7 @@ def test_prompts_and_token_ids(shared_dir: Path, case: str, policy: str) -> None
         )
         ids = expand(expected["input_ids"], 1000, expected["visual_tokens"])
         assert batch["input_ids"] == [ids]
-        called = own(images=image, text=expected["prompt"], image_aspect_ratio=policy)
+        called = tested(images=image, text=expected["prompt"], image_aspect_ratio=policy)
         assert called["input_ids"] == [ids]
 
 
@@ -130,9 +131,9 @@ def test_training_token_ids(shared_dir: Path) -> None:
     formats = {"v1": "vicuna_v1", "plain": "plain"}
     image = open_golden_images(folder)[0]
     for case in training_cases(shared_dir):
-        own = processor(folder, formats[case["version"]])
+        tested = processor(folder, formats[case["version"]])
         messages = from_llava(case["conversations"])
-        row = own.encode(messages, [image] * case["input_ids"].count(-200))
+        row = tested.encode(messages, [image] * case["input_ids"].count(-200))
         assert row["input_ids"].tolist() == expand(case["input_ids"], 1000, 16)
 
 
@@ -143,14 +144,14 @@ def test_training_labels_are_the_answers_and_their_ends(shared_dir: Path) -> Non
     for case in training_cases(shared_dir):
         if case["version"] != "v1":
             continue
-        own = processor(folder, "vicuna_v1")
+        tested = processor(folder, "vicuna_v1")
         messages = from_llava(case["conversations"])
-        row = own.encode(messages, [image] * case["input_ids"].count(-200))
+        row = tested.encode(messages, [image] * case["input_ids"].count(-200))
         supervised = row["input_ids"][row["labels_mask"]].tolist()
         answers = [turn["value"] for turn in case["conversations"] if turn["from"] == "gpt"]
         # Word-boundary pieces become the blank after "ASSISTANT:"; the first one is stripped by the decoder.
-        assert own.tokenizer.decode(supervised) == " ".join(f"{answer}</s>" for answer in answers)
-        assert supervised.count(own.tokenizer.eos_token_id) == len(answers)
+        assert tested.tokenizer.decode(supervised) == " ".join(f"{answer}</s>" for answer in answers)
+        assert supervised.count(tested.tokenizer.eos_token_id) == len(answers)
 
 
 @needs_sentencepiece
@@ -164,36 +165,37 @@ def test_plain_labels_are_the_caption_and_the_newline(shared_dir: Path) -> None:
 
 @needs_sentencepiece
 def test_typed_control_tokens_are_text_to_the_sentencepiece_tokenizer(shared_dir: Path) -> None:
-    own = processor(shared_dir / "reference" / CASES[0])
+    tested = processor(shared_dir / "reference" / CASES[0])
     typed = "What is <image> and </s> and <s>?"
-    row = own.encode([{"role": "user", "content": typed}, {"role": "assistant", "content": "a </s> tag"}])
+    row = tested.encode([{"role": "user", "content": typed}, {"role": "assistant", "content": "a </s> tag"}])
     ids = row["input_ids"].tolist()
-    assert own.image_token_id not in ids
-    assert ids.count(own.tokenizer.bos_token_id) == 1
-    assert ids.count(own.tokenizer.eos_token_id) == 1
-    decoded = own.tokenizer.decode(ids, skip_special_tokens=True)
+    assert tested.image_token_id not in ids
+    assert ids.count(tested.tokenizer.bos_token_id) == 1
+    assert ids.count(tested.tokenizer.eos_token_id) == 1
+    decoded = tested.tokenizer.decode(ids, skip_special_tokens=True)
     assert f"USER: {typed} ASSISTANT: a </s> tag" in decoded
-    assert own.tokenizer.decode(ids[row["labels_mask"].tolist().index(True) :]) == "a </s> tag</s>"
+    assert tested.tokenizer.decode(ids[row["labels_mask"].tolist().index(True) :]) == "a </s> tag</s>"
 
 
 @needs_sentencepiece
-@pytest.mark.parametrize("place", [0, 1, 4, 9, 10, 14, 16, 20])
-def test_a_mark_changes_no_token(shared_dir: Path, place: int) -> None:
-    """Texts in which somebody typed a control token take another road; it must lead to the same ids."""
-    own = processor(shared_dir / "reference" / CASES[0])
+@pytest.mark.parametrize("index", [0, 1, 4, 9, 10, 14, 16, 20])
+def test_a_mark_changes_no_token(shared_dir: Path, index: int) -> None:
+    """Texts with a typed control token are encoded by other code, which must give the same ids."""
+    tested = processor(shared_dir / "reference" / CASES[0])
+    tokenize = partial(ChunkTokenizer(tested.tokenizer, tested.image_token), tested.tokenizer.backend_tokenizer)
     text = "USER: a\n b</s>USER: c  d"
-    marked = text[:place] + CONTROL_MARK + text[place:]
-    (ids, spans), (marked_ids, marked_spans) = own._tokenize(text), own._tokenize(marked)
+    marked = text[:index] + CONTROL_MARK + text[index:]
+    (ids, spans), (marked_ids, marked_spans) = tokenize(text), tokenize(marked)
     assert marked_ids == ids
     for (start, end), (marked_start, marked_end) in zip(spans, marked_spans, strict=True):
         assert marked[marked_start:marked_end].replace(CONTROL_MARK, "") == text[start:end]
 
 
 @needs_sentencepiece
-def test_reloaded_processor_gives_the_same_ids(shared_dir: Path, tmp_path: Path) -> None:
-    own = processor(shared_dir / "reference" / CASES[0])
-    own.tokenizer.save_pretrained(tmp_path)
-    own.save_pretrained(tmp_path)
+def test_retested_gives_the_same_ids(shared_dir: Path, tmp_path: Path) -> None:
+    tested = processor(shared_dir / "reference" / CASES[0])
+    tested.tokenizer.save_pretrained(tmp_path)
+    tested.save_pretrained(tmp_path)
     loaded = ConvLlavaProcessor(
         ConvLlavaImageProcessor.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
     )
@@ -202,6 +204,6 @@ def test_reloaded_processor_gives_the_same_ids(shared_dir: Path, tmp_path: Path)
         {"role": "assistant", "content": "12.50"},
     ]
     image = Image.new("RGB", (300, 200), "red")
-    expected, actual = own.encode(messages, [image]), loaded.encode(messages, [image])
+    expected, actual = tested.encode(messages, [image]), loaded.encode(messages, [image])
     for name, value in expected.items():
         assert value.equal(actual[name]), name

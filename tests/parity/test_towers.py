@@ -1,4 +1,4 @@
-"""Encoders from elsewhere give the same feature maps here as there."""
+"""Encoders of timm and transformers give the same feature maps after loading here."""
 
 import json
 from collections.abc import Mapping

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from convllava.geometry import box_from_square, box_iou, find_boxes
 from convllava.synthetic import Example, SyntheticDataset
 from convllava.synthetic.fonts import faces
-from convllava.synthetic.paper_parts import Brief
-from convllava.synthetic.papers import PAPERS
+from convllava.synthetic.layout_rows import LayoutContext
+from convllava.synthetic.layouts import LAYOUTS
 from convllava.synthetic.typesetting import Cell, Fact, Page, Row, Type, typeset
 
 TYPE = Type(faces("train")[0], 16, 8)
@@ -79,7 +79,7 @@ def test_ink_stays_off_the_edges() -> None:
 
 def test_sums_of_a_receipt_add_up() -> None:
     checked = 0
-    for example in draw(80, papers=["receipt"], tasks=["transcribe"]):
+    for example in draw(80, layouts=["receipt"], tasks=["transcribe"]):
         values = {field.fact.phrase: number(field.text) for field in page_of(example).fields if number(field.text)}
         prices = sum(value for phrase, value in values.items() if phrase.startswith("the price of "))
         assert values.get("the subtotal", values["the total"]) == pytest.approx(prices)
@@ -95,11 +95,11 @@ def number(text: str) -> float:
     return float(match[1]) if match else 0.0
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", LAYOUTS)
 def test_each_paper_is_drawn_when_asked_for(paper: str) -> None:
     rng = random.Random(0)
-    assert all(PAPERS[paper](rng, Brief("train", rows)) for rows in range(3, 30))
-    pages = [page_of(example) for example in draw(15, papers=[paper])]
+    assert all(LAYOUTS[paper](rng, LayoutContext("train", rows)) for rows in range(3, 30))
+    pages = [page_of(example) for example in draw(15, layouts=[paper])]
     assert sum(page.fields[0].fact.phrase == "the number" and len(page.lines) == 1 for page in pages) <= 1
 
 

@@ -74,7 +74,7 @@ def test_destination_in_use_is_refused(tmp_path: Path) -> None:
     write_dataset(dataset, tmp_path / "empty")
     for occupied in (tmp_path / "empty", tmp_path / "empty" / "data.jsonl"):
         before = sorted(tmp_path.rglob("*"))
-        with pytest.raises(FileExistsError, match="exists and is not empty: give a new path"):
+        with pytest.raises(ValueError, match="exists already and is not an empty directory: give another name"):
             write_dataset(dataset, occupied)
         assert sorted(tmp_path.rglob("*")) == before
 
@@ -131,10 +131,10 @@ def test_sizes_and_settings_are_parsed() -> None:
     assert parse_size("32x192") == [32, 192]
     assert parse_setting("noise=0.2") == ("noise", 0.2)
     assert parse_setting('tasks=["count"]') == ("tasks", ["count"])
-    assert parse_setting("papers=[invoice,letter]") == ("papers", ["invoice", "letter"])
+    assert parse_setting("layouts=[invoice,letter]") == ("layouts", ["invoice", "letter"])
     with pytest.raises(ValueError, match="--size '32': give height and width"):
         parse_size("32")
     with pytest.raises(ValueError, match="--set 'noise': give KEY=VALUE"):
         parse_setting("noise")
     with pytest.raises(ValueError, match="the value is not valid YAML"):
-        parse_setting("papers=[invoice")
+        parse_setting("layouts=[invoice")

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from convllava.geometry import box_from_square, box_iou, find_boxes
 from convllava.synthetic import Example, SyntheticDataset
+from convllava.synthetic.objects import COLORS, SHAPES, Scene, SceneObject, combinations, lay_out
 from convllava.synthetic.paint import paint
 from convllava.synthetic.relations import by_size, extreme, holds, only_one
 from convllava.synthetic.scene_questions import SCENE_TASKS, describe
-from convllava.synthetic.things import COLORS, SHAPES, Scene, Thing, combinations, lay_out
 
-NOUNS = "things?|objects?|shapes?"
+NOUNS = "objects?|objects?|shapes?"
 
 
 def draw(kind: str, count: int, **options: Any) -> list[Example]:
@@ -32,13 +32,13 @@ def scene_of(example: Example) -> Scene:
     return scene
 
 
-def thing(color: str, shape: str, x: float, y: float, side: float = 20) -> Thing:
-    return Thing(color, shape, False, 0.0, (x, y, x + side, y + side))
+def item(color: str, shape: str, x: float, y: float, side: float = 20) -> SceneObject:
+    return SceneObject(color, shape, False, 0.0, (x, y, x + side, y + side))
 
 
-def matching(scene: Scene, words: str) -> list[Thing]:
-    """Things that ``red stars`` or ``large blue objects`` names, whatever its number."""
-    found = list(scene.things)
+def matching(scene: Scene, words: str) -> list[SceneObject]:
+    """Objects that ``red stars`` or ``large blue objects`` names, whatever its number."""
+    found = list(scene.objects)
     for word in words.split():
         shapes = [shape for shape, plural in SHAPES.items() if word in (shape, plural)]
         if word in COLORS:
@@ -96,7 +96,7 @@ def test_colors_and_shapes_are_unambiguous() -> None:
     for example in draw("scene", 200, tasks=["color", "shape"]):
         words = re.sub(r"^.* the |[?.]$", "", example.question).replace("has", "").split()
         if words[0] in ("largest", "smallest"):
-            ranked = sorted(scene_of(example).things, key=lambda t: t.side)
+            ranked = sorted(scene_of(example).objects, key=lambda t: t.side)
             found = ranked[-1 if words[0] == "largest" else 0]
         else:
             (found,) = matching(scene_of(example), " ".join(words))
@@ -107,17 +107,17 @@ def test_caption_names_everything_from_left_to_right() -> None:
     scene = Scene(
         (100, 200),
         (
-            thing("red", "circle", 5, 5),
-            thing("green", "star", 40, 50),
-            thing("orange", "square", 80, 5),
-            thing("green", "star", 120, 5),
+            item("red", "circle", 5, 5),
+            item("green", "star", 40, 50),
+            item("orange", "square", 80, 5),
+            item("green", "star", 120, 5),
         ),
     )
     assert describe(scene) == "a red circle, two green stars and an orange square"
-    assert describe(Scene((100, 200), scene.things[:1])) == "a red circle"
+    assert describe(Scene((100, 200), scene.objects[:1])) == "a red circle"
     for example in draw("scene", 50, tasks=["caption"]):
-        things = scene_of(example).things
-        assert all(t.color in example.answer and t.shape in example.answer for t in things)
+        objects = scene_of(example).objects
+        assert all(t.color in example.answer and t.shape in example.answer for t in objects)
 
 
 @pytest.mark.parametrize("task", SCENE_TASKS)
@@ -138,43 +138,43 @@ def test_things_neither_overlap_nor_leave_the_image(seed: int, height: int, widt
     rng = random.Random(seed)
     scene = lay_out(rng, (height, width), combinations("train", wider=True), most)
     image, painted = paint(rng, scene, noise=1.0)
-    assert image.size == (width, height) and 1 <= len(painted.things) <= most
-    for index, one in enumerate(painted.things):
+    assert image.size == (width, height) and 1 <= len(painted.objects) <= most
+    for index, one in enumerate(painted.objects):
         x0, y0, x1, y1 = one.box
         assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
         assert max(x1 - x0, y1 - y0) >= 20
-        assert all(box_iou(one.box, other.box) == 0 for other in painted.things[index + 1 :])
+        assert all(box_iou(one.box, other.box) == 0 for other in painted.objects[index + 1 :])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("degrees", [-8.0, 0.0, 8.0])
 def test_box_is_tight_around_the_pixels(shape: str, degrees: float) -> None:
-    scene = Scene((100, 120), (Thing("red", shape, True, degrees, (30, 20, 74, 64)),))
+    scene = Scene((100, 120), (SceneObject("red", shape, True, degrees, (30, 20, 74, 64)),))
     image, painted = paint(random.Random(0), scene, noise=0)
     pixels = np.asarray(image).astype(int)
     red = np.abs(pixels - pixels.min(axis=(0, 1))).sum(axis=2) < 200
     ys, xs = np.nonzero(red)
     seen = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-    assert np.abs(np.subtract(seen, painted.things[0].box)).max() <= 1
+    assert np.abs(np.subtract(seen, painted.objects[0].box)).max() <= 1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_area_is_about_what_is_painted(shape: str) -> None:
-    """Of largest and smallest things only clear cases are asked for, so about is enough."""
-    one = thing("red", shape, 20, 20, side=60)
+    """Of largest and smallest objects only clear cases are asked for, so about is enough."""
+    one = item("red", shape, 20, 20, side=60)
     image, _ = paint(random.Random(0), Scene((100, 100), (one,)), noise=0)
     ink = (np.asarray(image)[..., 1] < 128).sum()
     assert ink == pytest.approx(one.area, rel=0.1)
 
 
 def test_answered_box_holds_the_thing() -> None:
-    """The box in the answer maps back onto the thing, whose color is what most of its middle shows."""
+    """The box in the answer maps back onto the item, whose color is what most of its middle shows."""
     for example in draw("grounding", 150, noise=0):
         height, width = scene_of(example).size
         (fractions,) = find_boxes(example.answer)
         box = box_from_square(fractions, width, height)
         assert box_iou(box, example.facts["box"]) > 0.8
-        (target,) = [t for t in scene_of(example).things if t.box == example.facts["box"]]
+        (target,) = [t for t in scene_of(example).objects if t.box == example.facts["box"]]
         x0, y0, x1, y1 = (round(value) for value in target.box)
         inside = np.asarray(example.image)[y0:y1, x0:x1].reshape(-1, 3).astype(float)
         near = np.linalg.norm(inside - np.array(COLORS[target.color]), axis=1) < 40
@@ -191,8 +191,8 @@ def test_everything_comes_with_its_box_from_left_to_right() -> None:
         places.add(place)
         names = [" ".join(part.split()[:2]) for part in re.sub(r"\[.*?\]", "", answers[place]).split(", ")]
         boxes = [box_from_square(fractions, width, height) for fractions in find_boxes(answers[place])]
-        assert names == [thing.name for thing in scene.things], answers
-        assert all(box_iou(box, thing.box) > 0.8 for box, thing in zip(boxes, scene.things, strict=True))
+        assert names == [item.name for item in scene.objects], answers
+        assert all(box_iou(box, item.box) > 0.8 for box, item in zip(boxes, scene.objects, strict=True))
         assert all(len(find_boxes(answer)) == 1 for i, answer in enumerate(answers) if i != place)
     assert len(places) > 1, "asked for one box first, a model must not list all"
 
@@ -218,7 +218,7 @@ def test_training_lacks_some_pairs_that_held_out_scenes_show() -> None:
     for part in (0, 1):
         assert {pair[part] for pair in combinations("train")} == {pair[part] for pair in combinations("heldout")}
     seen = {
-        split: {(t.color, t.shape) for e in draw("scene", 150, split=split) for t in scene_of(e).things}
+        split: {(t.color, t.shape) for e in draw("scene", 150, split=split) for t in scene_of(e).objects}
         for split in ("train", "heldout")
     }
     assert not seen["train"] & missing and seen["heldout"] & missing
@@ -228,7 +228,7 @@ def test_training_lacks_some_pairs_that_held_out_scenes_show() -> None:
 def test_wider_scenes_show_more_colors_and_shapes_and_no_held_out_pair(kind: str) -> None:
     held_out = set(combinations("heldout")) - set(combinations("train"))
     assert set(combinations("train", wider=True)) == set(combinations("heldout", wider=True)) - held_out
-    pairs = {(t.color, t.shape) for e in draw(kind, 300, wider=True) for t in scene_of(e).things}
+    pairs = {(t.color, t.shape) for e in draw(kind, 300, wider=True) for t in scene_of(e).objects}
     assert not pairs & held_out
     assert {color for color, _ in pairs} == set(COLORS) and {shape for _, shape in pairs} == set(SHAPES)
 
@@ -241,25 +241,25 @@ def test_what_is_absent_may_be_of_the_wider_colors_and_shapes_too() -> None:
 
 
 def test_relation_is_undecided_between_clear_cases() -> None:
-    middle = thing("red", "circle", 50, 50)
-    assert holds(thing("red", "star", 10, 50), "left of", middle) is True
-    assert holds(thing("red", "star", 40, 50), "left of", middle) is None
-    assert holds(thing("red", "star", 60, 50), "left of", middle) is False
-    assert holds(thing("red", "star", 52, 90), "left of", middle) is None
-    assert holds(thing("red", "star", 50, 90), "below", middle) is True
-    assert holds(thing("red", "star", 50, 90), "above", middle) is False
+    middle = item("red", "circle", 50, 50)
+    assert holds(item("red", "star", 10, 50), "left of", middle) is True
+    assert holds(item("red", "star", 40, 50), "left of", middle) is None
+    assert holds(item("red", "star", 60, 50), "left of", middle) is False
+    assert holds(item("red", "star", 52, 90), "left of", middle) is None
+    assert holds(item("red", "star", 50, 90), "below", middle) is True
+    assert holds(item("red", "star", 50, 90), "above", middle) is False
 
 
 def test_neighbor_and_superlatives_need_a_clear_case() -> None:
-    left, middle, right = (thing("red", "circle", x, 50) for x in (0, 50, 100))
+    left, middle, right = (item("red", "circle", x, 50) for x in (0, 50, 100))
     assert only_one([left, middle, right], "left of", middle) is left
     assert only_one([left, middle, right], "right of", left) is None
     assert extreme([left, middle, right], "rightmost") is right
     assert extreme([left, middle, right], "topmost") is None
-    big = thing("blue", "circle", 0, 0, side=40)
+    big = item("blue", "circle", 0, 0, side=40)
     assert by_size([left, big], "largest") is big and by_size([left, big], "smallest") is left
     assert by_size([left, middle], "largest") is None
-    broad_star = thing("blue", "star", 0, 0, side=26)
+    broad_star = item("blue", "star", 0, 0, side=26)
     assert by_size([left, broad_star], "largest") is None, "broader, but of less area"
 
 
@@ -272,7 +272,7 @@ def test_colors_keep_their_distance_from_the_backdrop(seed: int) -> None:
     pixels = image.load()
     assert pixels is not None
     corner = pixels[1, 1]
-    for one in painted.things:
+    for one in painted.objects:
         if one.shape not in ("ring", "moon", "flag"):  # which have no ink in their middle
             x, y = (round(value) for value in one.center)
             assert math.dist(pixels[x, y], corner) > 40

@@ -12,7 +12,7 @@ from convllava.synthetic import SyntheticDataset
 from convllava.train.ctc_head import EncoderWithCtcHead
 from tests.tiny import tiny_model
 
-CELL_END = 15
+POSITION_END = 15
 """The token of a tab in the character vocabulary: six control tokens, then the bytes."""
 
 
@@ -23,7 +23,7 @@ def _batch(count: int) -> tuple[EncoderWithCtcHead, dict[str, Tensor]]:
     rows = EncodedDataset(lines, processor, max_length=200)
     batch = Collator(processor.tokenizer.pad_token_id)([rows[index] for index in range(count)])
     torch.manual_seed(0)
-    return EncoderWithCtcHead(model, CELL_END), {
+    return EncoderWithCtcHead(model, POSITION_END), {
         key: value for key, value in batch.items() if isinstance(value, Tensor)
     }
 
@@ -97,7 +97,7 @@ def test_cells_are_read_one_by_one() -> None:
     reader, _ = _batch(1)
     pixels, sizes = torch.randn(1, 3, 32, 64), torch.tensor([[32, 64]])
     first, second = [20, 30], [40]
-    labels = torch.tensor([[-100, *first, CELL_END, *second, reader.end]])
+    labels = torch.tensor([[-100, *first, POSITION_END, *second, reader.end]])
     together = reader(pixels, sizes, labels)["loss"] * labels.ne(-100).sum()
     log_probabilities, lengths = reader.read(reader._strips(pixels, sizes, [2]))
     assert lengths.tolist() == [8, 8]
@@ -110,6 +110,6 @@ def test_cells_are_read_one_by_one() -> None:
 
 def test_texts_of_other_cells_than_the_image_has_are_refused() -> None:
     reader, _ = _batch(1)
-    labels = torch.tensor([[20, CELL_END, 30, CELL_END, 40]])
+    labels = torch.tensor([[20, POSITION_END, 30, POSITION_END, 40]])
     with pytest.raises(ValueError, match="1x2 cells comes with the texts of 3 cells"):
         reader(torch.randn(1, 3, 32, 64), torch.tensor([[32, 64]]), labels)

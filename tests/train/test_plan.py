@@ -16,7 +16,7 @@ from convllava.data import catalog
 from convllava.model import vision_convllava
 from convllava.train import load_chain, load_recipe, plan, share_of_full_rate
 from convllava.train.plan import Plan
-from convllava.train.plan.flops import flows, sample_flops
+from convllava.train.plan.flops import gradient_flow, sample_flops
 from convllava.train.plan.memory import activation_bytes
 from convllava.train.recipe import Recipe
 from convllava.train.stages import set_trainable
@@ -130,7 +130,7 @@ def test_flops_are_those_that_torch_counts(stage: dict[str, object], monkeypatch
         "multi_modal_projector": model.model.multi_modal_projector,
         "language_model": model.model.language_model,
     }
-    flow = flows({name: _share(module) for name, module in modules.items()})
+    flow = gradient_flow({name: _share(module) for name, module in modules.items()})
     ours = sample_flops(model.config, flow, visual_tokens=visual, tokens=visual + text, checkpointing=False)
     assert sum(part.total for part in ours) == pytest.approx(counter.get_total_flops(), rel=0.04)
 
@@ -177,7 +177,7 @@ def test_activations_are_about_what_autograd_keeps() -> None:
         "multi_modal_projector",
         "language_model",
     ]
-    flow = flows(dict.fromkeys(everything, 1.0))
+    flow = gradient_flow(dict.fromkeys(everything, 1.0))
     estimate = activation_bytes(
         model.config, flow, visual_tokens=visual, tokens=visual + text, checkpointing=False, bytes_per_number=4
     )

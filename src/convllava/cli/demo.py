@@ -45,15 +45,15 @@ PAGE = {"tasks": ["field"], "font_size": [28, 42], "noise": 0.3}
 CASES = (
     Case("word", "line", {"sizes": [[64, 128]], **LINE}),
     Case("line", "line", {"sizes": [[64, 192]], **LINE}),
-    Case("receipt", "document", {"sizes": [[320, 256]], "papers": ["receipt"], **PAGE}),
-    Case("wide_form", "document", {"sizes": [[192, 384]], "papers": ["form"], **PAGE, "font_size": [28, 32]}),
-    Case("tall_list", "document", {"sizes": [[384, 256]], "papers": ["price_list"], **PAGE}),
+    Case("receipt", "document", {"sizes": [[320, 256]], "layouts": ["receipt"], **PAGE}),
+    Case("wide_form", "document", {"sizes": [[192, 384]], "layouts": ["form"], **PAGE, "font_size": [28, 32]}),
+    Case("tall_list", "document", {"sizes": [[384, 256]], "layouts": ["price_list"], **PAGE}),
     Case("count", "scene", {"sizes": [[128, 192]], "tasks": ["count"]}),
     Case("color", "scene", {"sizes": [[192, 128]], "tasks": ["color"]}),
     Case("existence", "scene", {"sizes": [[128, 128]], "tasks": ["existence"]}),
     Case("caption", "scene", {"sizes": [[128, 128]], "tasks": ["caption"], "most": 3}),
     Case("grounding", "grounding", {"sizes": [[128, 192]], "tasks": ["attribute"]}),
-    Case("larger_than_trained", "document", {"sizes": [[512, 384]], "papers": ["label"], **PAGE}),
+    Case("larger_than_trained", "document", {"sizes": [[512, 384]], "layouts": ["label"], **PAGE}),
 )
 """The kinds that are shown; case ``i`` is sample ``i`` of a held-out series, so none is chosen by its answer."""
 

@@ -1,9 +1,9 @@
-"""Images drawn by us, with questions, answers and boxes: text lines, documents and scenes of shapes."""
+"""Generated images with questions, answers and boxes: text lines, documents and scenes of shapes."""
 
-from .cells import CELL_END
 from .dataset import ENDLESS, KINDS, SyntheticDataset
 from .example import Example, Kind
 from .export import write_dataset
+from .positions import POSITION_END
 from .preview import preview_sheet
 
-__all__ = ["CELL_END", "ENDLESS", "KINDS", "Example", "Kind", "SyntheticDataset", "preview_sheet", "write_dataset"]
+__all__ = ["ENDLESS", "KINDS", "POSITION_END", "Example", "Kind", "SyntheticDataset", "preview_sheet", "write_dataset"]

@@ -1,4 +1,4 @@
-"""A data set that draws its samples when they are asked for."""
+"""A data set that draws its samples on access."""
 
 from dataclasses import fields
 from typing import Any
@@ -17,25 +17,25 @@ KINDS: dict[str, type[Any]] = {
     "scene": SceneKind,
     "grounding": GroundingKind,
 }
-"""Every kind by name; see ``Kind`` for what a new one must offer."""
+"""Every kind by name; see ``Kind`` for the interface."""
 
 CHECKED_SAMPLES = 256
-"""Samples that checks and statistics look at: they are drawn alike, and a recipe's source has millions."""
+"""Samples that checks and statistics read: all are drawn alike, and a recipe's source has millions."""
 
 ENDLESS = 10_000_000
-"""Samples of a source whose recipe sets no count: more than a run draws."""
+"""Samples of a source without a count in its recipe: more than a run draws."""
 
 
 class SyntheticDataset(RecordSource):
     """``count`` images of one kind, each with a question and its answer, or several.
 
-    Sample ``i`` depends on kind, seed, split, ``i`` and the options alone, so it is the same in every run, on
-    every machine, in whatever order samples are drawn. The two splits share no words and no type faces.
+    Sample ``i`` depends on kind, seed, split, ``i`` and the options alone, so it is the same in every run, on every
+    machine and for any order of access. The two splits share no words and no type faces.
 
     Args:
         kind: A key of ``KINDS``.
         count: Number of samples.
-        seed: Chooses the series of samples.
+        seed: Number of the series of samples.
         split: ``"train"`` or ``"heldout"``.
         **options: Fields of the kind's class; every kind has ``sizes``, a list of [height, width].
 
@@ -63,12 +63,12 @@ class SyntheticDataset(RecordSource):
         return Sample(f"synthetic/{self.kind}/{self.split}/{self.seed}/{index}", (example.image,), messages)
 
     def example(self, index: int) -> Example:
-        """Draw sample ``index`` with the facts behind it, not only what a model is shown."""
+        """Draw sample ``index`` with the facts that it was drawn from."""
         index = self._check_index(index)
         return self._generator.example(self._stream(index), self._size(index))
 
     def num_records(self) -> int:
-        """Return the number of samples that a check or statistics look at."""
+        """Return the number of samples that a check or statistics read."""
         return min(self.count, CHECKED_SAMPLES)
 
     def image_sizes(self, index: int) -> list[Size]:
@@ -76,7 +76,7 @@ class SyntheticDataset(RecordSource):
         return [self._size(self._check_index(index))]
 
     def text_length(self, index: int) -> int:
-        """Return 0: the text is known only once the image is drawn."""
+        """Return 0: only drawing the image would tell."""
         return 0
 
     def _size(self, index: int) -> Size:

@@ -1,17 +1,17 @@
-"""Small documents: what stands in a field, what stands on the page, and where."""
+"""Documents: questions about a field, about all text, or about the box of a field."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..geometry import box_to_square, format_box
-from .cells import check_cell, spell_cells
 from .effects import draw_inks, print_mask, wear
 from .example import Asked, Example
 from .fonts import faces
+from .layout_rows import CASES, LayoutContext
+from .layouts import LAYOUTS, NANO_LAYOUTS
 from .options import Range, Size, check_fraction, check_questions, check_range, check_sizes, check_tasks
-from .paper_parts import CASES, Brief
-from .papers import NANO_PAPERS, PAPERS
+from .positions import check_stride, spell_positions
 from .typesetting import Cell, Fact, Page, Row, Type, rows_that_fit, typeset
 
 _ATTEMPTS = 40
@@ -30,30 +30,37 @@ _LOCATE = ("Where is {}?", "Give the box of {}.", "Locate {}.", "Find {}.", "Whe
 
 @dataclass(frozen=True)
 class DocumentKind:
-    """One page and a question about it.
+    """One page and questions about it.
 
-    ``tasks`` are ``field`` (what a field says), ``transcribe`` (all lines, cells joined by a space) and
-    ``locate`` (the box of a field on the padded square); ``papers`` are keys of ``PAPERS``; ``font_size`` is
-    a range in pixels per em; ``noise`` runs from 0 (black on white) to 1; ``questions`` is how many are asked about a
-    page. With ``cell``, there is one, and the answer spells each cell of so many pixels (see ``cells``).
+    Attributes:
+        split: ``train`` or ``heldout``.
+        sizes: (height, width) of the image, one of which is drawn.
+        tasks: Kinds of questions: ``field`` (the text of a field), ``transcribe`` (all lines, cells joined by a space)
+            and ``locate`` (the box of a field on the padded square).
+        layouts: Keys of ``LAYOUTS``, one of which is drawn.
+        font_size: Range in pixels per em.
+        noise: Strength of all degradations, from 0 (black on white) to 1.
+        questions: Number of questions about a page.
+        stride: If above 0, there is one question, whose answer spells each position of so many pixels (see
+            ``positions``).
     """
 
     split: str
     sizes: tuple[Size, ...] = ((256, 256), (256, 320), (384, 256), (256, 512))
     tasks: tuple[str, ...] = ("field", "transcribe", "locate")
-    papers: tuple[str, ...] = NANO_PAPERS
+    layouts: tuple[str, ...] = NANO_LAYOUTS
     font_size: Range = (14, 28)
     noise: float = 0.5
     questions: int = 1
-    cell: int = 0
+    stride: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
         object.__setattr__(self, "tasks", check_tasks(self.tasks, DOCUMENT_TASKS))
-        object.__setattr__(self, "papers", check_tasks(self.papers, PAPERS, what="paper"))
+        object.__setattr__(self, "layouts", check_tasks(self.layouts, LAYOUTS, what="layout"))
         check_fraction("noise", self.noise)
         check_questions(self.questions)
-        check_cell(self.cell, self.sizes)
+        check_stride(self.stride, self.sizes)
         largest, what = (
             min(min(size) for size in self.sizes) // 6,
             "font_size (at most a sixth of the shortest side)",
@@ -66,21 +73,21 @@ class DocumentKind:
         page = self._page(rng, size)
         question, answer = ask(rng, page, size)
         image = wear(print_mask(page.mask, draw_inks(rng, self.noise)), rng, self.noise)
-        if self.cell:
-            return Example(image, question, spell_cells(page.marks, size, self.cell), {"page": page})
+        if self.stride:
+            return Example(image, question, spell_positions(page.marks, size, self.stride), {"page": page})
         askers = [DOCUMENT_TASKS[rng.choice(self.tasks)] for _ in range(self.questions - 1)]
         return Example(image, question, answer, {"page": page}, tuple(ask(rng, page, size) for ask in askers))
 
     def _page(self, rng: random.Random, size: Size) -> Page:
-        """Write papers, in smaller and smaller type, until one fits."""
-        paper = PAPERS[rng.choice(self.papers)]
+        """Write pages in smaller and smaller type until one fits."""
+        layout = LAYOUTS[rng.choice(self.layouts)]
         face = rng.choice([face for face in faces(self.split) if not face.bold])
         low, high = self.font_size
         for _ in range(_ATTEMPTS):
             font_size = rng.uniform(low, high)
             high = max(low, 0.95 * high)
             type_ = Type(face, round(font_size), _margin(rng, font_size), rng.uniform(0.3, 0.5))
-            rows = paper(rng, Brief(self.split, rows_that_fit(type_, size[0]), rng.choice(CASES)))
+            rows = layout(rng, LayoutContext(self.split, rows_that_fit(type_, size[0]), rng.choice(CASES)))
             page = typeset(rows, size, type_, drop=rng.random() ** 2)
             if page is not None and page.fields:
                 return page
@@ -88,7 +95,7 @@ class DocumentKind:
 
 
 def ask_field(rng: random.Random, page: Page, size: Size) -> Asked:
-    """Ask what one of the fields says."""
+    """Ask for the text of a field."""
     field = rng.choice(page.fields)
     generic = rng.choice(_ASK).format(field.fact.phrase)
     question = rng.choice(field.fact.questions) if field.fact.questions and rng.random() < 0.5 else generic
@@ -101,7 +108,7 @@ def ask_transcript(rng: random.Random, page: Page, size: Size) -> Asked:
 
 
 def ask_box(rng: random.Random, page: Page, size: Size) -> Asked:
-    """Ask where one of the fields stands."""
+    """Ask for the box of a field."""
     height, width = size
     field = rng.choice(page.fields)
     return rng.choice(_LOCATE).format(field.fact.phrase), format_box(box_to_square(field.box, width, height))
@@ -112,7 +119,7 @@ DOCUMENT_TASKS: dict[str, Callable[[random.Random, Page, Size], Asked]] = {
     "transcribe": ask_transcript,
     "locate": ask_box,
 }
-"""Every task by the name that the option ``tasks`` uses."""
+"""Every task by its name in the option ``tasks``."""
 
 
 def _margin(rng: random.Random, font_size: float) -> int:
@@ -120,7 +127,7 @@ def _margin(rng: random.Random, font_size: float) -> int:
 
 
 def _number_plate(rng: random.Random, size: Size, type_: Type) -> Page:
-    """Set a number so short that it always fits."""
+    """Return a page with a number so short that it always fits."""
     row = Row((Cell(str(rng.randint(10, 999)), Fact("the number", ("Which number is it?",))),), "center")
     page = typeset([row], size, type_, drop=0.5)
     assert page is not None, f"three digits fit {size} at {type_.font_size} pixels"

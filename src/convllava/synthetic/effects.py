@@ -1,4 +1,4 @@
-"""What a page, a printer and a camera do to ink: colors, blur, noise, a slight turn, JPEG."""
+"""Degradations of printed and photographed pages: colors, blur, noise, rotation, JPEG."""
 
 import random
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ class Inks(NamedTuple):
 
 
 def draw_inks(rng: random.Random, noise: float) -> Inks:
-    """Draw paper and ink: mostly dark on light, at times colored, faint or inverse.
+    """Draw the colors of paper and ink: mostly dark on light, at times colored, faint or inverse.
 
     At noise 0 it is always black on white.
     """
     if rng.random() >= 0.3 + 0.7 * noise or noise == 0:
         return Inks(WHITE, BLACK)
-    light = _near_grey(rng, rng.randint(190, 255), tint=30)
+    light = _near_gray(rng, rng.randint(190, 255), tint=30)
     # The eye needs a step in brightness, not in hue: at least 90 of 255 even in the faintest print.
     darkest = max(0, min(light) - 90)
-    dark = _near_grey(rng, int(darkest * rng.random() ** 2), tint=60)
+    dark = _near_gray(rng, int(darkest * rng.random() ** 2), tint=60)
     return Inks(dark, light) if rng.random() < 0.2 * noise else Inks(light, dark)
 
 
@@ -43,7 +43,7 @@ def print_mask(mask: Image.Image, inks: Inks) -> Image.Image:
 
 
 def wear(image: Image.Image, rng: random.Random, noise: float) -> Image.Image:
-    """Blur, speckle and compress an RGB image, each only at times; ``noise`` (0..1) says how often."""
+    """Blur, speckle and compress an RGB image, each with a probability that grows with ``noise`` (0..1)."""
     if noise == 0:
         return image
     if rng.random() < 0.4 * noise:
@@ -89,6 +89,6 @@ def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _near_grey(rng: random.Random, level: int, tint: int) -> Color:
+def _near_gray(rng: random.Random, level: int, tint: int) -> Color:
     red, green, blue = (max(0, min(255, level + rng.randint(-tint, tint) // 2)) for _ in range(3))
     return red, green, blue

@@ -1,4 +1,4 @@
-"""What every kind of synthetic data makes, and how it makes it."""
+"""The interface of the kinds of synthetic data."""
 
 import random
 from collections.abc import Mapping
@@ -15,9 +15,14 @@ Asked = tuple[str, str]
 
 @dataclass(frozen=True)
 class Example:
-    """An image with a question about it; ``facts`` keeps what was drawn, for tests.
+    """An image with a question about it.
 
-    ``more`` holds further questions with their answers, in the order in which they are asked.
+    Attributes:
+        image: The image in RGB.
+        question: The first question.
+        answer: Its answer.
+        facts: The data that the image was drawn from, for tests.
+        more: Further questions with their answers, in order.
     """
 
     image: Image.Image
@@ -34,5 +39,5 @@ class Kind(Protocol):
     def sizes(self) -> tuple[Size, ...]: ...
 
     def example(self, rng: random.Random, size: Size) -> Example:
-        """Draw one image of ``size`` (height, width) with its question, from the random stream alone."""
+        """Draw one image of ``size`` (height, width) with its questions; ``rng`` is the only source of randomness."""
         ...

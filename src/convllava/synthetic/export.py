@@ -1,15 +1,15 @@
-"""Writing a data set to disk in the LLaVA format: images and ``data.jsonl``."""
+"""Export of a data set in the LLaVA format: images and ``data.jsonl``."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..constants import IMAGE_TOKEN
 from ..data.images import EncodedImage, StoredImage
 from ..data.samples import Message, Sample, SampleSource
+from ..support import atomic_directory
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
@@ -25,32 +25,25 @@ def write_dataset(
          "conversations": [{"from": "human", "value": "<image>\\nRead the text."},
                            {"from": "gpt", "value": "Total: 12.50"}]}
 
-    ``image`` is a list where a sample has several, and absent where it has none. All is written beside the
-    destination and moved there at the end, so that an interrupted run leaves nothing that looks finished.
+    ``image`` is a list where a sample has several, and absent where it has none. An interrupted export leaves nothing
+    behind.
 
     Args:
-        dataset: What to write.
+        dataset: The data set.
         directory: A path that does not exist yet, or an empty directory.
-        progress: Called after each sample with the number written and the number in all.
+        progress: Called after each sample with the number written and the total.
 
     Raises:
-        FileExistsError: The destination is a file or a directory that is not empty.
+        ValueError: The destination is a file or a directory that is not empty.
     """
     target = Path(directory)
-    _check_free(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
-        draft = Path(scratch) / "dataset"
+    with atomic_directory(target) as draft:
         _write_all(dataset, draft, progress)
-        _check_free(target)
-        if target.exists():
-            target.rmdir()
-        draft.rename(target)
     return target
 
 
 def llava_record(sample: Sample, images: list[str]) -> dict[str, Any]:
-    """Return a sample as a record of the LLaVA format; ``images`` are the paths it shall name."""
+    """Return a sample as a record of the LLaVA format with the given image paths."""
     record: dict[str, Any] = {"id": sample.sample_id}
     if images:
         record["image"] = images[0] if len(images) == 1 else images
@@ -58,11 +51,6 @@ def llava_record(sample: Sample, images: list[str]) -> dict[str, Any]:
         {"from": _SPEAKERS[message["role"]], "value": _value(message)} for message in sample.messages
     ]
     return record
-
-
-def _check_free(target: Path) -> None:
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise FileExistsError(f"{target} exists and is not empty: give a new path, or remove it first")
 
 
 def _write_all(dataset: SampleSource, draft: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -86,7 +74,7 @@ def _write_sample(sample: Sample, index: int, draft: Path) -> dict[str, Any]:
 
 
 def _write_image(image: StoredImage, draft: Path, name: str) -> str:
-    """Save a drawing as PNG, or copy a file as it is; return the path within the data set."""
+    """Save a drawing as PNG, or copy a file unchanged; return the path within the data set."""
     if isinstance(image, EncodedImage):
         (draft / f"{name}{image.suffix}").write_bytes(image.data)
         return f"{name}{image.suffix}"

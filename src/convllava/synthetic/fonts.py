@@ -1,4 +1,4 @@
-"""The bundled type faces: samples are drawn with these alone, so that they look the same everywhere."""
+"""The bundled type faces; samples use no others, so that they are the same on every machine."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,12 +10,17 @@ from PIL import ImageFont
 FONT_DIRECTORY = Path(__file__).parent / "fonts"
 
 CHARACTERS = "".join(map(chr, range(0x20, 0x7F))) + "£€"
-"""All that can be written: every face has a glyph for each."""
+"""The characters of all texts: every face has a glyph for each."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """One font file, ``name`` without its ending; ``split`` says which samples may be set in it."""
+    """One font file.
+
+    Attributes:
+        name: File name without its ending.
+        split: Split of the samples that use it.
+    """
 
     name: str
     split: str
@@ -126,7 +131,7 @@ _HELDOUT = (
 )
 
 FACES = (*(Face(name, "train") for name in _TRAIN), *(Face(name, "heldout") for name in _HELDOUT))
-"""Of each split in a fixed order: a sample draws from it by number."""
+"""The faces of both splits in a fixed order: a sample draws a face by its index."""
 
 
 @lru_cache
@@ -137,16 +142,19 @@ def faces(split: str) -> tuple[Face, ...]:
 
 @lru_cache
 def bold_sibling(face: Face) -> Face:
-    """Return the bold cut of a face, or the face itself where none is bundled."""
+    """Return the bold cut of a face, or the face itself if none is bundled."""
     family = face.name.rpartition("-")[0]
     return next((other for other in FACES if other.name == f"{family}-bold"), face)
 
 
 @lru_cache(maxsize=1024)
 def load_font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    """Open a bundled face at a size in pixels per em; raises ``OSError`` if the file is missing.
+    """Return a bundled face at a size in pixels per em.
 
-    The basic layout engine needs no shaping library, so a line is as wide on one machine as on another.
+    The basic layout engine needs no shaping library, so a line has the same width on every machine.
+
+    Raises:
+        OSError: The file is missing.
     """
     return ImageFont.truetype(BytesIO(_font_bytes(name)), size, layout_engine=ImageFont.Layout.BASIC)
 

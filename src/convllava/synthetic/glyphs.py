@@ -1,8 +1,8 @@
-"""Drawing text from ready-made letters.
+"""Drawing text from cached glyphs.
 
-Rendering outlines is what costs most in drawing text. A training run wants hundreds of images a second from
-the cores it trains on, so every letter is rendered once per face and size, and text is made up of these. The
-bundled faces advance by whole pixels and have no kerning, so this gives what the font engine would.
+Rendering outlines is the most expensive part of drawing text, and a training run needs hundreds of images a second
+from the cores it trains on. Every glyph is therefore rendered once per face and size, and text is composed of these.
+The bundled faces advance by whole pixels and have no kerning, so the result equals that of the font engine.
 """
 
 from functools import lru_cache
@@ -16,7 +16,7 @@ PixelBox = tuple[int, int, int, int]
 
 
 class _Glyph(NamedTuple):
-    """A letter's ink (mode L; None for a space), its box seen from the pen, and how far the pen moves on."""
+    """A character's ink (mode L; None for a space), its box relative to the pen, and the advance of the pen."""
 
     ink: Image.Image | None
     box: PixelBox
@@ -24,7 +24,7 @@ class _Glyph(NamedTuple):
 
 
 class _Glyphs(dict[str, _Glyph]):
-    """The letters of a face at a size, rendered when first needed."""
+    """The glyphs of a face at a size, rendered on first use."""
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Glyphs(dict[str, _Glyph]):
 
 
 def text_width(name: str, size: int, text: str) -> int:
-    """Return how far a line of text advances in a face at a size, in pixels."""
+    """Return the advance of a line of text in pixels."""
     glyphs = _glyphs(name, size)
     return sum(glyphs[character].advance for character in text)
 
@@ -58,7 +58,7 @@ def ink_box(name: str, size: int, text: str, origin: tuple[int, int] = (0, 0)) -
 
 
 def middles(name: str, size: int, text: str, x: float) -> list[float]:
-    """Return where along the line each character of a text has its middle, in pixels, when the line begins at x."""
+    """Return the x coordinate of each character's center in pixels, for a line that begins at ``x``."""
     found = []
     glyphs = _glyphs(name, size)
     for character in text:

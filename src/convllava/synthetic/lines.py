@@ -1,4 +1,4 @@
-"""Single lines of text, or a few of them: the first thing a model learns to read."""
+"""Images of one or a few lines of text."""
 
 import math
 import random
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .cells import Mark, check_cell, spell_cells
 from .effects import draw_inks, print_mask, turn, wear
 from .example import Example
 from .fonts import faces
 from .glyphs import PixelBox, draw_text, ink_box, middles, text_width
 from .options import Range, Size, check_fraction, check_name, check_range, check_sizes
+from .positions import Mark, check_stride, spell_positions
 from .text import Writer, any_text
 
 _QUESTIONS = (
@@ -26,15 +26,15 @@ _QUESTIONS = (
 )
 
 _CHARACTERS = string.ascii_letters * 2 + string.digits * 3 + string.punctuation
-"""Letters and digits more often than marks."""
+"""Characters to draw from, letters and digits more often than punctuation."""
 
 _MARGIN = 2
 """Pixels kept free at every edge."""
 
 _MAX_DEGREES = 1.5
 
-_MOST_MISSES = 8
-"""Pieces found too wide before a line is left as it is."""
+_MAX_MISSES = 8
+"""Pieces that are too wide before a line is complete."""
 
 
 class _Row(NamedTuple):
@@ -47,12 +47,17 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class LineKind:
-    """Images filled by ``rows`` lines of words, amounts, dates, codes and the like.
+    """Images filled by lines of words, amounts, dates, codes and similar texts.
 
-    ``cap`` is the range of the font size as a fraction of a row's height; ``noise`` runs from 0 (black on
-    white) to 1 (colored, faint, blurred, speckled, slightly turned). ``content`` is ``fields``, or
-    ``characters``: letters, digits and marks in any order, from which the shapes of single characters are
-    learned fastest. With ``cell``, the answer spells each cell of so many pixels (see ``cells``).
+    Attributes:
+        split: ``train`` or ``heldout``.
+        sizes: (height, width) of the image, one of which is drawn.
+        cap: Range of the font size as a fraction of a line's height.
+        rows: Number of lines.
+        noise: Strength of all degradations, from 0 (black on white) to 1 (colored, faint, blurred, speckled, rotated).
+        content: ``fields``, or ``characters``: letters, digits and punctuation in random order, from which the shapes
+            of single characters are learned fastest.
+        stride: If above 0, the answer spells each position of so many pixels (see ``positions``).
     """
 
     split: str
@@ -61,13 +66,13 @@ class LineKind:
     rows: int = 1
     noise: float = 0.5
     content: str = "fields"
-    cell: int = 0
+    stride: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=16))
         object.__setattr__(self, "cap", check_range("cap", self.cap, 0.1, 1.0))
         check_fraction("noise", self.noise)
-        check_cell(self.cell, self.sizes)
+        check_stride(self.stride, self.sizes)
         check_name("content", self.content, _CONTENTS)
         if not isinstance(self.rows, int) or self.rows < 1:
             raise ValueError(f"rows must be a whole number of at least 1, got {self.rows!r}")
@@ -88,7 +93,7 @@ class LineKind:
         if rng.random() < self.noise:
             mask = turn(mask, _safe_angle(rng, mask))
         image = wear(print_mask(mask, draw_inks(rng, self.noise)), rng, self.noise)
-        text = spell_cells(marks, size, self.cell) if self.cell else "\n".join(row.text for row in rows)
+        text = spell_positions(marks, size, self.stride) if self.stride else "\n".join(row.text for row in rows)
         return Example(image, rng.choice(_QUESTIONS), text)
 
     def _row(self, rng: random.Random, face: str, font_size: int, height: int, width: int) -> _Row:
@@ -104,7 +109,7 @@ class LineKind:
     def _text(self, rng: random.Random, face: str, font_size: int, target: float, room: float) -> str:
         """Add pieces until the text is ``target`` pixels wide; it never gets wider than ``room``."""
         text, width, misses = "", 0, 0
-        while width < target and misses < _MOST_MISSES:
+        while width < target and misses < _MAX_MISSES:
             longer = f"{text}{_CONTENTS[self.content](rng, self.split)}".strip()
             longer_width = text_width(face, font_size, longer)
             if longer != text and longer_width <= room:
@@ -123,11 +128,11 @@ def _character(rng: random.Random, split: str) -> str:
 
 
 _CONTENTS: dict[str, Writer] = {"fields": _field, "characters": _character}
-"""What a line is put together from, piece by piece."""
+"""Writer of one piece of a line, for each ``content``."""
 
 
 def _draw(rng: random.Random, rows: list[_Row], size: Size) -> tuple[Image.Image, list[list[Mark]]]:
-    """Return the drawing and where each row's characters stand."""
+    """Return the drawing and the marks of each line's characters."""
     height, width = size
     mask = Image.new("L", (width, height))
     row_height = height // len(rows)
@@ -145,7 +150,7 @@ def _draw(rng: random.Random, rows: list[_Row], size: Size) -> tuple[Image.Image
 
 
 def _safe_angle(rng: random.Random, mask: Image.Image) -> float:
-    """Draw an angle in degrees that turns no ink out of the image."""
+    """Draw an angle in degrees that rotates no ink out of the image."""
     box = mask.getbbox()
     assert box is not None, "a row always has ink"
     slack = min(box[1], mask.height - box[3])

@@ -1,4 +1,4 @@
-"""What papers are about: goods, people, shops, places; each name belongs to one split."""
+"""Names of goods, people, shops and places for documents; each belongs to one split."""
 
 import random
 from functools import lru_cache
@@ -60,7 +60,7 @@ def goods(split: str) -> tuple[str, ...]:
 
 
 def article_name(rng: random.Random, split: str) -> str:
-    """Name something that is sold, lower case: listed goods, or an invented brand."""
+    """Draw the name of an article in lower case: listed goods, or an invented brand."""
     kind = rng.random()
     if kind < 0.6:
         return rng.choice(goods(split))
@@ -70,7 +70,7 @@ def article_name(rng: random.Random, split: str) -> str:
 
 
 def person(rng: random.Random, split: str) -> str:
-    """Name somebody, at times with an initial."""
+    """Draw the name of a person, at times with an initial."""
     first, last = rng.choice(_listed(_FIRST_NAMES, split)), rng.choice(_listed(_LAST_NAMES, split))
     if rng.random() < 0.2:
         last = invented_word(rng, split).capitalize()
@@ -78,7 +78,7 @@ def person(rng: random.Random, split: str) -> str:
 
 
 def shop(rng: random.Random, split: str) -> str:
-    """Name a business."""
+    """Draw the name of a business."""
     suffix = rng.choice(_listed(_SHOPS, split))
     owner = rng.choice(_listed(_LAST_NAMES, split))
     word = any_word(rng, split).capitalize()
@@ -86,12 +86,12 @@ def shop(rng: random.Random, split: str) -> str:
 
 
 def town(rng: random.Random, split: str) -> str:
-    """Name an invented town."""
+    """Draw the name of an invented town."""
     return invented_word(rng, split).capitalize()
 
 
 def street(rng: random.Random, split: str) -> str:
-    """Give a street and house number."""
+    """Draw a street and house number."""
     name = f"{any_word(rng, split).capitalize()} {rng.choice(_listed(_STREETS, split))}"
     return f"{rng.randint(1, 199)} {name}"
 

@@ -1,14 +1,15 @@
-"""Checks of the options that a recipe or a command line hands to a generator."""
+"""Checks of the options of a generator, which come from a recipe or the command line."""
 
 from collections.abc import Collection, Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
+
+from ..support import did_you_mean
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 Range = tuple[float, float]
-"""The least and the greatest value."""
+"""The smallest and the largest value."""
 
 
 def check_name(what: str, name: object, known: Iterable[str]) -> None:
@@ -16,22 +17,21 @@ def check_name(what: str, name: object, known: Iterable[str]) -> None:
     names = list(known)
     if name in names:
         return
-    near = get_close_matches(str(name), names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown {what} {name!r}: {hint}known: {', '.join(names)}")
+    hint = did_you_mean(name, names, cutoff=0.4) or ";"
+    raise ValueError(f"unknown {what} {name!r}{hint} known: {', '.join(names)}")
 
 
 def check_sizes(sizes: Sequence[Sequence[int]], smallest: int) -> tuple[Size, ...]:
-    """Return the sizes as tuples; ``ValueError`` unless each is [height, width] of enough pixels."""
+    """Return the sizes as tuples; raise ``ValueError`` unless each is [height, width] of enough pixels."""
     if not sizes:
         raise ValueError("sizes is empty: give at least one [height, width]")
     return tuple(_check_size(size, smallest) for size in sizes)
 
 
 def check_range(what: str, value: Sequence[float], lowest: float, highest: float) -> Range:
-    """Return a (least, greatest) pair; ``ValueError`` unless both lie in order within the limits."""
+    """Return a (smallest, largest) pair; raise ``ValueError`` unless both are in order and within the limits."""
     if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(v, int | float) for v in value):
-        raise ValueError(f"{what} must be a pair [least, greatest], got {value!r}")
+        raise ValueError(f"{what} must be a pair [smallest, largest], got {value!r}")
     low, high = value
     if not lowest <= low <= high <= highest:
         raise ValueError(f"{what} must rise within {lowest}..{highest}, got {low}..{high}")

@@ -1,4 +1,4 @@
-"""Painting a scene: each shape drawn large, then shrunk onto the backdrop, so that edges are smooth."""
+"""Painting of scenes: each shape is drawn large and scaled down, so that edges are smooth."""
 
 import math
 import random
@@ -8,38 +8,38 @@ from dataclasses import replace
 from PIL import Image, ImageDraw
 
 from .effects import WHITE, Color, wear
-from .things import COLORS, Scene, Thing
+from .objects import COLORS, Scene, SceneObject
 
 _SCALE = 4
-"""How many times larger than the image a shape is drawn."""
+"""Factor by which a shape is drawn larger than in the image."""
 
 _LEAST_CONTRAST = 110
-"""Distance in RGB that every thing keeps from the backdrop."""
+"""Minimum distance in RGB between an object and the backdrop."""
 
 _HALF_COVERED = [0] * 128 + [255] * 128
-"""Table from coverage to ink: a pixel belongs to a thing that covers at least half of it."""
+"""Table from coverage to ink: a pixel belongs to an object that covers at least half of it."""
 
 Point = tuple[float, float]
 
 
 def paint(rng: random.Random, scene: Scene, noise: float) -> tuple[Image.Image, Scene]:
-    """Return the image (RGB) and the scene with each box drawn tight around the thing's pixels."""
-    colors = [_jitter(rng, COLORS[thing.color], noise) for thing in scene.things]
+    """Return the image (RGB) and the scene with each box tight around the object's pixels."""
+    colors = [_jitter(rng, COLORS[item.color], noise) for item in scene.objects]
     image = _backdrop(rng, scene, colors, noise)
-    things = [_paint_thing(image, thing, color) for thing, color in zip(scene.things, colors, strict=True)]
-    return wear(image, rng, noise), replace(scene, things=tuple(things))
+    objects = [_paint_object(image, item, color) for item, color in zip(scene.objects, colors, strict=True)]
+    return wear(image, rng, noise), replace(scene, objects=tuple(objects))
 
 
-def _paint_thing(image: Image.Image, thing: Thing, color: Color) -> Thing:
-    side = round(thing.side)
+def _paint_object(image: Image.Image, item: SceneObject, color: Color) -> SceneObject:
+    side = round(item.side)
     mask = Image.new("L", (side * _SCALE, side * _SCALE))
-    _OUTLINES[thing.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(thing.degrees))
+    _OUTLINES[item.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(item.degrees))
     mask = mask.reduce(_SCALE)
-    x, y = round(thing.box[0]), round(thing.box[1])
+    x, y = round(item.box[0]), round(item.box[1])
     image.paste(color, (x, y), mask)
     ink = mask.point(_HALF_COVERED).getbbox()
-    assert ink is not None, f"a {thing.shape} always has ink"
-    return replace(thing, box=(x + ink[0], y + ink[1], x + ink[2], y + ink[3]))
+    assert ink is not None, f"a {item.shape} always has ink"
+    return replace(item, box=(x + ink[0], y + ink[1], x + ink[2], y + ink[3]))
 
 
 def _backdrop(rng: random.Random, scene: Scene, colors: list[Color], noise: float) -> Image.Image:
@@ -69,11 +69,11 @@ def _jitter(rng: random.Random, color: Color, strength: float) -> Color:
 
 
 def _polygon(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
-    """Return a painter of a polygon given on the square from -1 to 1, y downwards."""
+    """Return a function that paints a polygon given on the square from -1 to 1, y downwards."""
 
     def draw(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
         cos, sin = math.cos(angle), math.sin(angle)
-        # Turned, the corners must still be on the canvas.
+        # The corners must be on the canvas after the rotation.
         reach = max(max(abs(x * cos - y * sin), abs(x * sin + y * cos)) for x, y in points)
         scale = side / 2 / max(1.0, reach)
         turned = [(x * cos - y * sin, x * sin + y * cos) for x, y in points]
@@ -114,7 +114,7 @@ def _drop_points() -> list[Point]:
 
 
 def _leaf_points() -> list[Point]:
-    """Return a lens that lies on the diagonal."""
+    """Return a lens along the diagonal."""
     along = [step / 12 - 1 for step in range(25)]
     lens = [(x, 0.5 * (1 - x * x)) for x in along] + [(-x, -0.5 * (1 - x * x)) for x in along]
     return [(x - y, x + y) for x, y in lens]
@@ -131,7 +131,7 @@ def _bowl_points() -> list[Point]:
 
 
 def _mirrored(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
-    """Return a painter of a polygon of which the right half is given, from top to bottom."""
+    """Return a function that paints a symmetric polygon given by its right half from top to bottom."""
     return _polygon(*points, *((-x, y) for x, y in reversed(points)))
 
 

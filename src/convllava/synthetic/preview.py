@@ -1,4 +1,4 @@
-"""A contact sheet: images of a data set with question and answer beneath."""
+"""A contact sheet: images of a data set with questions and answers below."""
 
 from PIL import Image, ImageDraw
 
@@ -11,7 +11,7 @@ _FONT_SIZE = 11
 _LINE_HEIGHT = 14
 _MARGIN = 8
 _CELL_WIDTH = 280
-_MOST_LINES = 12
+_MAX_LINES = 12
 _BACKGROUND = (250, 250, 250)
 _QUESTION_COLOR = (90, 90, 90)
 _ANSWER_COLOR = (0, 0, 0)
@@ -41,7 +41,7 @@ def preview_sheet(dataset: SampleSource, count: int, columns: int = 4) -> Image.
 def _cell(sample: Sample) -> Image.Image:
     images = [_shrunk(image) for image in sample.images]
     lines = [(line, _color(message["role"])) for message in sample.messages for line in _wrapped(_text(message))]
-    lines = lines[:_MOST_LINES]
+    lines = lines[:_MAX_LINES]
     height = sum(image.height for image in images) + _LINE_HEIGHT * len(lines) + 4
     cell = Image.new("RGB", (_CELL_WIDTH, height), _BACKGROUND)
     y = 0
@@ -68,7 +68,7 @@ def _text(message: dict[str, object]) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Break text into lines that fit a cell, between words where there are any."""
+    """Break text between words into lines that fit a cell of the sheet."""
     font = load_font(_FONT, _FONT_SIZE)
     lines = []
     for line in text.split("\n"):

@@ -1,13 +1,13 @@
-"""Receipts: a head, articles with prices, and sums that add up."""
+"""Layout of receipts: a head, articles with prices, and correct sums."""
 
 import random
 
 from . import names, text
-from .paper_parts import (
+from .layout_rows import (
     PHONE,
     SELLER,
     TOTAL,
-    Brief,
+    LayoutContext,
     Money,
     article_row,
     articles,
@@ -26,33 +26,33 @@ _PAID = Fact("the amount paid", ("How much was paid?",))
 _CHANGE = Fact("the change", ("How much change was given?",))
 
 
-def receipt(rng: random.Random, brief: Brief) -> list[Row]:
-    """Write a shop's receipt; the less room there is, the fewer of its optional rows."""
+def receipt(rng: random.Random, context: LayoutContext) -> list[Row]:
+    """Write a shop's receipt; the fewer rows fit, the fewer optional ones it has."""
     money = money_writer(rng)
-    head = [title_row(rng, names.shop(rng, brief.split), SELLER), *_head(rng, brief)]
-    costs = prices(rng, brief.rows - len(head) - 5)
-    sold = [article_row(brief, name, money(price)) for name, price in articles(rng, brief, costs)]
-    sums = _sums(rng, brief, sum(costs), money)
-    return [*head, divider(rng), *sold, divider(rng), *sums, *_foot(rng, brief)]
+    head = [title_row(rng, names.shop(rng, context.split), SELLER), *_head(rng, context)]
+    costs = prices(rng, context.rows - len(head) - 5)
+    sold = [article_row(context, name, money(price)) for name, price in articles(rng, context, costs)]
+    sums = _sums(rng, context, sum(costs), money)
+    return [*head, divider(rng), *sold, divider(rng), *sums, *_foot(rng, context)]
 
 
-def _head(rng: random.Random, brief: Brief) -> list[Row]:
+def _head(rng: random.Random, context: LayoutContext) -> list[Row]:
     align = rng.choice(("left", "center"))
-    street = Cell(names.street(rng, brief.split), _ADDRESS)
-    phone = Cell(text.phone(rng, brief.split), PHONE)
-    number = Cell(text.code(rng, brief.split), _NUMBER)
+    street = Cell(names.street(rng, context.split), _ADDRESS)
+    phone = Cell(text.phone(rng, context.split), PHONE)
+    number = Cell(text.code(rng, context.split), _NUMBER)
     rows = [
         Row((street,), align),
         Row((Cell(rng.choice(("Tel", "Tel:", "Phone:"))), phone), align),
         Row((Cell(rng.choice(("Receipt", "No", "Receipt:"))), number), align),
     ]
-    extra = rng.sample(rows, rng.randint(0, min(3, max(0, brief.rows - 7))))
-    return [*extra, _dated(rng, brief, align)]
+    extra = rng.sample(rows, rng.randint(0, min(3, max(0, context.rows - 7))))
+    return [*extra, _dated(rng, context, align)]
 
 
-def _dated(rng: random.Random, brief: Brief, align: str) -> Row:
-    date = Cell(text.date(rng, brief.split), _DATE)
-    time = Cell(text.time(rng, brief.split), _TIME)
+def _dated(rng: random.Random, context: LayoutContext, align: str) -> Row:
+    date = Cell(text.date(rng, context.split), _DATE)
+    time = Cell(text.time(rng, context.split), _TIME)
     return rng.choice(
         (
             Row((date,), align),
@@ -62,22 +62,22 @@ def _dated(rng: random.Random, brief: Brief, align: str) -> Row:
     )
 
 
-def _foot(rng: random.Random, brief: Brief) -> list[Row]:
-    if brief.rows < 9 or rng.random() < 0.5:
+def _foot(rng: random.Random, context: LayoutContext) -> list[Row]:
+    if context.rows < 9 or rng.random() < 0.5:
         return []
     thanks = rng.choice(("Thank you!", "Thank you", "See you soon", "Come again", "Have a nice day"))
     return [Row((Cell(thanks),), "center")]
 
 
-def _sums(rng: random.Random, brief: Brief, total: int, money: Money) -> list[Row]:
+def _sums(rng: random.Random, context: LayoutContext, total: int, money: Money) -> list[Row]:
     rows = []
-    if brief.rows >= 9 and rng.random() < 0.5:
+    if context.rows >= 9 and rng.random() < 0.5:
         tax = round(total * rng.choice((5, 7, 8, 10, 20)) / 100)
         rows += _tax_rows(rng, total, tax, money)
         total += tax
     label = rng.choice(("Total", "TOTAL", "Total:", "Amount due", "Grand total"))
     rows.append(_sum_row(label, money(total), TOTAL, bold=True))
-    if brief.rows >= 10 and rng.random() < 0.4:
+    if context.rows >= 10 and rng.random() < 0.4:
         rows += _cash_rows(rng, total, money)
     return rows
 

@@ -1,48 +1,48 @@
-"""Expressions that fit one thing of a scene and no other."""
+"""Referring expressions: each fits exactly one object of a scene."""
 
 import random
 from collections.abc import Callable
 
+from .objects import Scene, SceneObject
 from .relations import DIRECTIONS, EXTREMES, by_size, extreme, holds, unique
-from .things import Scene, Thing
 
-Referred = tuple[str, Thing]
-"""An expression, with its article, and what it means."""
+Referred = tuple[str, SceneObject]
+"""An expression with its article, and the object that it refers to."""
 
 Referrer = Callable[[random.Random, Scene], Referred | None]
 
 
 def by_attribute(rng: random.Random, scene: Scene) -> Referred | None:
-    """Refer by color, shape, or both, with the size where that alone tells two apart."""
+    """Refer by color, shape or both, and by size where only the size differs."""
     noun = rng.choice(("thing", "object", "shape"))
-    found = [(f"the {thing.shape}", thing) for thing in unique(scene.things, lambda t: t.shape)]
-    found += [(f"the {thing.color} {noun}", thing) for thing in unique(scene.things, lambda t: t.color)]
-    pairs = unique(scene.things, lambda t: t.name)
-    found += [(f"the {thing.name}", thing) for thing in pairs]
-    sized = unique(scene.things, lambda t: (t.name, t.large))
-    found += [(f"the {_size_word(thing)} {thing.name}", thing) for thing in sized if thing not in pairs]
+    found = [(f"the {item.shape}", item) for item in unique(scene.objects, lambda t: t.shape)]
+    found += [(f"the {item.color} {noun}", item) for item in unique(scene.objects, lambda t: t.color)]
+    pairs = unique(scene.objects, lambda t: t.name)
+    found += [(f"the {item.name}", item) for item in pairs]
+    sized = unique(scene.objects, lambda t: (t.name, t.large))
+    found += [(f"the {_size_word(item)} {item.name}", item) for item in sized if item not in pairs]
     return rng.choice(found) if found else None
 
 
 def by_superlative(rng: random.Random, scene: Scene) -> Referred | None:
-    """Refer to the largest, smallest, leftmost (...) of all things, or of those of one shape."""
-    shape = rng.choice(scene.things).shape if rng.random() < 0.5 else None
-    things = [thing for thing in scene.things if shape in (thing.shape, None)]
+    """Refer to the largest, smallest, leftmost (...) of all objects, or of those of one shape."""
+    shape = rng.choice(scene.objects).shape if rng.random() < 0.5 else None
+    objects = [item for item in scene.objects if shape in (item.shape, None)]
     noun = shape or rng.choice(("thing", "object", "shape"))
     which = rng.choice((*EXTREMES, "largest", "smallest"))
-    thing = extreme(things, which) if which in EXTREMES else by_size(things, which)
-    return (f"the {which} {noun}", thing) if thing is not None else None
+    item = extreme(objects, which) if which in EXTREMES else by_size(objects, which)
+    return (f"the {which} {noun}", item) if item is not None else None
 
 
 def by_relation(rng: random.Random, scene: Scene) -> Referred | None:
-    """Refer to the one thing of its shape, color or both that stands left of (...) a landmark."""
-    landmarks = unique(scene.things, lambda t: t.name)
-    if not landmarks or len(scene.things) < 2:
+    """Refer to the only object of its shape, color or both that is left of (...) a landmark."""
+    landmarks = unique(scene.objects, lambda t: t.name)
+    if not landmarks or len(scene.objects) < 2:
         return None
     landmark, relation = rng.choice(landmarks), rng.choice(tuple(DIRECTIONS))
-    target = rng.choice([thing for thing in scene.things if thing is not landmark])
+    target = rng.choice([item for item in scene.objects if item is not landmark])
     name, rivals = _called(rng, target, scene)
-    answers = {thing: holds(thing, relation, landmark) for thing in rivals if thing is not landmark}
+    answers = {item: holds(item, relation, landmark) for item in rivals if item is not landmark}
     clear = None not in answers.values() and [t for t, answer in answers.items() if answer] == [target]
     return (f"the {name} {relation} the {landmark.name}", target) if clear else None
 
@@ -52,17 +52,17 @@ REFERRERS: dict[str, Referrer] = {
     "superlative": by_superlative,
     "relation": by_relation,
 }
-"""Every way to refer, by the name that the option ``tasks`` uses."""
+"""Every kind of expression by its name in the option ``tasks``."""
 
 
-def _called(rng: random.Random, target: Thing, scene: Scene) -> tuple[str, list[Thing]]:
-    """Return a name of the target and all things that it fits."""
+def _called(rng: random.Random, target: SceneObject, scene: Scene) -> tuple[str, list[SceneObject]]:
+    """Return a name of the target and all objects that the name fits."""
     if rng.random() < 0.6:
-        return target.shape, [thing for thing in scene.things if thing.shape == target.shape]
+        return target.shape, [item for item in scene.objects if item.shape == target.shape]
     if rng.random() < 0.5:
-        return target.name, [thing for thing in scene.things if thing.name == target.name]
-    return f"{target.color} thing", [thing for thing in scene.things if thing.color == target.color]
+        return target.name, [item for item in scene.objects if item.name == target.name]
+    return f"{target.color} thing", [item for item in scene.objects if item.color == target.color]
 
 
-def _size_word(thing: Thing) -> str:
-    return "large" if thing.large else "small"
+def _size_word(item: SceneObject) -> str:
+    return "large" if item.large else "small"

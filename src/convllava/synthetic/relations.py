@@ -1,8 +1,8 @@
-"""Where things stand to one another, told only where nobody would argue."""
+"""Spatial relations between objects, decided only where they are unambiguous."""
 
 from collections.abc import Callable, Sequence
 
-from .things import Thing
+from .objects import SceneObject
 
 DIRECTIONS: dict[str, tuple[int, int]] = {
     "left of": (0, -1),
@@ -20,45 +20,45 @@ EXTREMES: dict[str, tuple[int, int]] = {
 }
 
 _CLEAR_STEP = 8
-"""Pixels by which a superlative holds, or a relation fails, at least."""
+"""Minimum distance in pixels for a superlative to hold or a relation to fail."""
 
 _CLEAR_RATIO = 1.25
-"""How many times larger the largest thing is than the next."""
+"""Minimum ratio between the largest object and the next."""
 
 
-def holds(thing: Thing, relation: str, other: Thing) -> bool | None:
-    """Say whether ``thing`` is left of (...) ``other``; None if one could argue.
+def holds(item: SceneObject, relation: str, other: SceneObject) -> bool | None:
+    """Return whether ``item`` is left of (...) ``other``; None if that is ambiguous.
 
-    It holds when the boxes share no part of that axis, and fails when the centers clearly stand otherwise.
+    It holds when the boxes do not overlap along that axis, and fails when the centers are clearly in the other order.
     """
     axis, sign = DIRECTIONS[relation]
-    near, far = (thing.box[axis + 2], other.box[axis]) if sign < 0 else (other.box[axis + 2], thing.box[axis])
+    near, far = (item.box[axis + 2], other.box[axis]) if sign < 0 else (other.box[axis + 2], item.box[axis])
     if near <= far:
         return True
-    if sign * (thing.center[axis] - other.center[axis]) <= -_CLEAR_STEP:
+    if sign * (item.center[axis] - other.center[axis]) <= -_CLEAR_STEP:
         return False
     return None
 
 
-def only_one(things: Sequence[Thing], relation: str, other: Thing) -> Thing | None:
-    """Return the one thing that stands in the relation to ``other``; None unless it is clearly just one."""
-    answers = {thing: holds(thing, relation, other) for thing in things if thing is not other}
-    found = [thing for thing, answer in answers.items() if answer]
+def only_one(objects: Sequence[SceneObject], relation: str, other: SceneObject) -> SceneObject | None:
+    """Return the only object in the relation to ``other``; None if there are several, none, or ambiguous ones."""
+    answers = {item: holds(item, relation, other) for item in objects if item is not other}
+    found = [item for item, answer in answers.items() if answer]
     return found[0] if len(found) == 1 and None not in answers.values() else None
 
 
-def extreme(things: Sequence[Thing], which: str) -> Thing | None:
-    """Return the leftmost (...) thing if it is so by a clear step."""
+def extreme(objects: Sequence[SceneObject], which: str) -> SceneObject | None:
+    """Return the leftmost (...) object; None if its distance to the next is too small."""
     axis, sign = EXTREMES[which]
-    ranked = sorted(things, key=lambda thing: sign * thing.center[axis], reverse=True)
+    ranked = sorted(objects, key=lambda item: sign * item.center[axis], reverse=True)
     if len(ranked) < 2 or abs(ranked[0].center[axis] - ranked[1].center[axis]) < _CLEAR_STEP:
         return None
     return ranked[0]
 
 
-def by_size(things: Sequence[Thing], which: str) -> Thing | None:
-    """Return the ``largest`` or ``smallest`` thing if it is so by a clear ratio, in side and also in area."""
-    ranked = sorted(things, key=lambda thing: thing.side, reverse=which == "largest")
+def by_size(objects: Sequence[SceneObject], which: str) -> SceneObject | None:
+    """Return the ``largest`` or ``smallest`` object; None if its side or area is too close to another's."""
+    ranked = sorted(objects, key=lambda item: item.side, reverse=which == "largest")
     if len(ranked) < 2:
         return None
     first, others = ranked[0], ranked[1:]
@@ -69,7 +69,7 @@ def by_size(things: Sequence[Thing], which: str) -> Thing | None:
     return first if clear else None
 
 
-def unique(things: Sequence[Thing], key: Callable[[Thing], object]) -> list[Thing]:
-    """Return the things that share their key with no other."""
-    keys = [key(thing) for thing in things]
-    return [thing for thing, value in zip(things, keys, strict=True) if keys.count(value) == 1]
+def unique(objects: Sequence[SceneObject], key: Callable[[SceneObject], object]) -> list[SceneObject]:
+    """Return the objects whose key no other object has."""
+    keys = [key(item) for item in objects]
+    return [item for item, value in zip(objects, keys, strict=True) if keys.count(value) == 1]

@@ -1,8 +1,8 @@
-"""Questions about a scene whose answer nobody would dispute.
+"""Questions about a scene with an unambiguous answer.
 
 A question maker gets the random stream, the scene, the pairs of color and shape that scenes are made of and, for
-questions of yes or no, the answer that is wanted: it is drawn before the scene, so that both answers come equally
-often. It returns None if the scene does not offer such a question; the caller then lays out another.
+yes-no questions, the required answer: it is drawn before the scene, so that both answers are equally frequent. It
+returns None if the scene does not allow such a question; the caller then lays out another.
 """
 
 import random
@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from .example import Asked
+from .objects import COLORS, SHAPES, Pair, Scene, SceneObject
 from .relations import DIRECTIONS, by_size, holds, only_one, unique
-from .things import COLORS, SHAPES, Pair, Scene, Thing
 
 Asker = Callable[[random.Random, Scene, Sequence[Pair], bool], Asked | None]
-"""(random stream, scene, pairs that scenes are made of, whether "yes" is wanted) -> question and answer, or None."""
+"""(random stream, scene, pairs that scenes are made of, whether "yes" is required) -> question and answer, or None."""
 
 _NUMBERS = (
     "no",
@@ -32,13 +32,13 @@ _NUMBERS = (
     "twelve",
 )
 
-MOST_THINGS = len(_NUMBERS) - 1
-"""As many as a caption has number words for."""
+MAX_OBJECTS = len(_NUMBERS) - 1
+"""Maximum objects of a scene: captions have number words up to twelve."""
 
 
 def describe(scene: Scene) -> str:
-    """Name everything from left to right, twins together: ``a red circle and two green stars``."""
-    groups = Counter((thing.color, thing.shape) for thing in scene.things)
+    """Return a caption of all objects from left to right, equal ones together: ``a red circle and two green stars``."""
+    groups = Counter((item.color, item.shape) for item in scene.objects)
     parts = [_counted(count, color, shape) for (color, shape), count in groups.items()]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -55,9 +55,9 @@ def ask_caption(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bo
 
 
 def ask_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask how many things there are of a shape, of a color, of both, or in all; at times there are none."""
+    """Ask how many objects there are of a shape, of a color, of both, or in all; at times there are none."""
     color, shape = _name_to_count(rng, scene, pairs)
-    matches = [t for t in scene.things if color in (t.color, None) and shape in (t.shape, None)]
+    matches = [t for t in scene.objects if color in (t.color, None) and shape in (t.shape, None)]
     noun = SHAPES[shape] if shape else rng.choice(("things", "objects", "shapes"))
     name = f"{color} {noun}" if color else noun
     wordings = (
@@ -70,39 +70,39 @@ def ask_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool
 
 
 def ask_color(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask the color of the only thing of its shape, or of the largest or smallest."""
-    chosen = _singled_out(rng, scene.things, [(t, t.shape) for t in unique(scene.things, lambda t: t.shape)])
+    """Ask for the color of the only object of its shape, or of the largest or smallest."""
+    chosen = _singled_out(rng, scene.objects, [(t, t.shape) for t in unique(scene.objects, lambda t: t.shape)])
     if chosen is None:
         return None
-    thing, name = chosen
+    item, name = chosen
     wordings = (
         "What colour is the {}?",
         "What color is the {}?",
         "Which colour has the {}?",
         "Tell the colour of the {}.",
     )
-    return rng.choice(wordings).format(name), thing.color
+    return rng.choice(wordings).format(name), item.color
 
 
 def ask_shape(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask the shape of the only thing of its color, or of the largest or smallest."""
-    named = [(t, f"{t.color} {_thing(rng)}") for t in unique(scene.things, lambda t: t.color)]
-    chosen = _singled_out(rng, scene.things, named)
+    """Ask for the shape of the only object of its color, or of the largest or smallest."""
+    named = [(t, f"{t.color} {_noun(rng)}") for t in unique(scene.objects, lambda t: t.color)]
+    chosen = _singled_out(rng, scene.objects, named)
     if chosen is None:
         return None
-    thing, name = chosen
+    item, name = chosen
     wordings = (
         "What shape is the {}?",
         "What shape has the {}?",
         "Which shape is the {}?",
         "Tell the shape of the {}.",
     )
-    return rng.choice(wordings).format(name), thing.shape
+    return rng.choice(wordings).format(name), item.shape
 
 
 def ask_existence(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask whether something is there; half of the absent ones are of a color and a shape that both are."""
-    present = {(t.color, t.shape) for t in scene.things}
+    """Ask whether an object exists; for half of the absent ones, color and shape each occur in the scene."""
+    present = {(t.color, t.shape) for t in scene.objects}
     kind = rng.choice(("pair", "pair", "color", "shape"))
     if kind == "pair":
         fitting = [pair for pair in pairs if (pair in present) == yes]
@@ -114,7 +114,7 @@ def ask_existence(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: 
         names = [name for name in every if name in known and (name in seen) == yes]
         if not names:
             return None
-        name = rng.choice(names) if kind == "shape" else f"{rng.choice(names)} {_thing(rng)}"
+        name = rng.choice(names) if kind == "shape" else f"{rng.choice(names)} {_noun(rng)}"
     article = "an" if name[0] in "aeiou" else "a"
     wordings = (
         "Is there {} {}?",
@@ -126,28 +126,28 @@ def ask_existence(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: 
 
 
 def ask_relation(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask whether one thing stands left of (...) another."""
-    named = unique(scene.things, lambda t: t.name)
+    """Ask whether one object is left of (...) another."""
+    named = unique(scene.objects, lambda t: t.name)
     if len(named) < 2:
         return None
-    thing, other = rng.sample(named, 2)
-    fitting = [relation for relation in DIRECTIONS if holds(thing, relation, other) is yes]
+    item, other = rng.sample(named, 2)
+    fitting = [relation for relation in DIRECTIONS if holds(item, relation, other) is yes]
     if not fitting:
         return None
     relation = rng.choice(fitting)
     to = "to the " if relation in ("left of", "right of") and rng.random() < 0.5 else ""
     wordings = ("Is the {} {}{} the {}?", "Is the {} {}{} the {}?", "Does the {} stand {}{} the {}?")
-    return rng.choice(wordings).format(thing.name, to, relation, other.name), _yes_no(yes)
+    return rng.choice(wordings).format(item.name, to, relation, other.name), _yes_no(yes)
 
 
 def ask_neighbor(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask what the one thing left of (...) another is."""
-    named = unique(scene.things, lambda t: t.name)
+    """Ask for the only object left of (...) another."""
+    named = unique(scene.objects, lambda t: t.name)
     if not named:
         return None
     other, relation = rng.choice(named), rng.choice(tuple(DIRECTIONS))
-    thing = only_one(scene.things, relation, other)
-    if thing is None:
+    item = only_one(scene.objects, relation, other)
+    if item is None:
         return None
     wordings = (
         "What is {} the {}?",
@@ -156,19 +156,19 @@ def ask_neighbor(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: b
         "Which shape is {} the {}?",
     )
     wording = rng.choice(wordings)
-    answer = thing.shape if wording.startswith("Which shape") else thing.name
+    answer = item.shape if wording.startswith("Which shape") else item.name
     return wording.format(relation, other.name), answer
 
 
 def ask_size(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask for the largest or the smallest thing."""
+    """Ask for the largest or the smallest object."""
     which = rng.choice(("largest", "smallest"))
-    thing = by_size(scene.things, which)
-    if thing is None:
+    item = by_size(scene.objects, which)
+    if item is None:
         return None
     word = rng.choice((which, {"largest": "biggest", "smallest": "smallest"}[which]))
     wordings = ("What is the {} {}?", "Which is the {} {}?", "Name the {} {}.")
-    return rng.choice(wordings).format(word, _thing(rng)), thing.name
+    return rng.choice(wordings).format(word, _noun(rng)), item.name
 
 
 SCENE_TASKS: dict[str, Asker] = {
@@ -181,7 +181,7 @@ SCENE_TASKS: dict[str, Asker] = {
     "neighbor": ask_neighbor,
     "size": ask_size,
 }
-"""Every task by the name that the option ``tasks`` uses."""
+"""Every task by its name in the option ``tasks``."""
 
 
 def _counted(count: int, color: str, shape: str) -> str:
@@ -191,17 +191,17 @@ def _counted(count: int, color: str, shape: str) -> str:
 
 
 def _name_to_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair]) -> tuple[str | None, str | None]:
-    seen = rng.choice(scene.things)
+    seen = rng.choice(scene.objects)
     color, shape = (seen.color, seen.shape) if rng.random() < 0.85 else rng.choice(pairs)
     return rng.choice(((None, shape), (color, None), (color, shape), (None, None)))
 
 
 def _singled_out(
-    rng: random.Random, things: Sequence[Thing], named: list[tuple[Thing, str]]
-) -> tuple[Thing, str] | None:
-    """Choose a thing with a name that fits it alone, from those given and the superlatives."""
-    sized = {which: by_size(things, which) for which in ("largest", "smallest")}
-    named = named + [(thing, f"{which} {_thing(rng)}") for which, thing in sized.items() if thing is not None]
+    rng: random.Random, objects: Sequence[SceneObject], named: list[tuple[SceneObject, str]]
+) -> tuple[SceneObject, str] | None:
+    """Choose an object with a name that fits no other, from ``named`` and the superlatives."""
+    sized = {which: by_size(objects, which) for which in ("largest", "smallest")}
+    named = named + [(item, f"{which} {_noun(rng)}") for which, item in sized.items() if item is not None]
     return rng.choice(named) if named else None
 
 
@@ -209,7 +209,7 @@ def _half_seen(pair: Pair, present: set[Pair]) -> bool:
     return any(pair[0] == color for color, _ in present) and any(pair[1] == shape for _, shape in present)
 
 
-def _thing(rng: random.Random) -> str:
+def _noun(rng: random.Random) -> str:
     return rng.choice(("thing", "object", "shape"))
 
 

@@ -1,4 +1,4 @@
-"""Scenes of colored shapes, with questions about them or boxes of what is referred to."""
+"""Scenes of colored shapes, with questions about them or about the boxes of objects."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..geometry import Box, box_to_square, format_box
-from .cells import check_cell, spell_cells
 from .example import Asked, Example
+from .objects import Pair, Scene, combinations, lay_out, marks
 from .options import Size, check_fraction, check_questions, check_sizes, check_tasks
 from .paint import paint
+from .positions import check_stride, spell_positions
 from .referring import REFERRERS, Referred
-from .scene_questions import MOST_THINGS, SCENE_TASKS
-from .things import Pair, Scene, combinations, lay_out, marks
+from .scene_questions import MAX_OBJECTS, SCENE_TASKS
 
 _SIZES: tuple[Size, ...] = ((128, 128), (128, 192), (192, 128))
 
 _SMALLEST_SIDE = 80
-"""Pixels a side in which a large thing and a small one find room."""
+"""Minimum side in pixels, in which a large and a small object fit."""
 
 _ATTEMPTS = 500
-"""Scenes laid out in search of one that offers a question; one in ten does, even for the rarest."""
+"""Maximum scenes laid out for a question; one in ten allows even the rarest."""
 
 _TASKS_FOR_TWO = {"relation", "neighbor", "size", "superlative"}
 
@@ -33,12 +33,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SceneKind:
-    """Up to ``most`` shapes and a question: what, how many, which color, where to one another.
+    """Up to ``most`` shapes and questions about their number, colors, shapes and relations.
 
-    ``tasks`` chooses among the questions, ``questions`` is how many are asked at most about an image; ``noise`` runs
-    from 0 (plain colors on white) to 1; ``wider`` adds colors and shapes that the benchmarks lack. With ``cell``,
-    there is one question, and the answer spells the things of each cell of so many pixels, with their boxes (see
-    ``cells`` and ``things.marks``).
+    Attributes:
+        split: ``train`` or ``heldout``.
+        sizes: (height, width) of the image, one of which is drawn.
+        tasks: Keys of ``SCENE_TASKS``.
+        most: Maximum number of shapes.
+        noise: Strength of all degradations, from 0 (plain colors on white) to 1.
+        wider: Whether to add colors and shapes that the benchmarks do not use.
+        questions: Maximum number of questions about an image.
+        stride: If above 0, there is one question, whose answer spells the objects of each position of so many pixels,
+            with their boxes (see ``positions`` and ``objects.marks``).
     """
 
     split: str
@@ -48,7 +54,7 @@ class SceneKind:
     noise: float = 0.5
     wider: bool = False
     questions: int = 1
-    cell: int = 0
+    stride: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_sizes(self.sizes, smallest=_SMALLEST_SIDE))
@@ -56,7 +62,7 @@ class SceneKind:
         _check_most(self.most, self.tasks)
         check_fraction("noise", self.noise)
         check_questions(self.questions)
-        check_cell(self.cell, self.sizes)
+        check_stride(self.stride, self.sizes)
 
     def example(self, rng: random.Random, size: Size) -> Example:
         """Draw a scene of ``size`` (height, width) and ask about it."""
@@ -67,12 +73,12 @@ class SceneKind:
         )
         more = self._more(rng, scene, pairs)
         image, scene = paint(rng, scene, self.noise)
-        if self.cell:
-            return Example(image, question, spell_cells(marks(scene), size, self.cell), {"scene": scene})
+        if self.stride:
+            return Example(image, question, spell_positions(marks(scene), size, self.stride), {"scene": scene})
         return Example(image, question, answer, {"scene": scene}, more)
 
     def _more(self, rng: random.Random, scene: Scene, pairs: Sequence[Pair]) -> tuple[Asked, ...]:
-        """Ask again; where this scene does not offer a question there is one fewer."""
+        """Return further questions; one that the scene does not allow is left out."""
         askers = [SCENE_TASKS[rng.choice(self.tasks)] for _ in range(self.questions - 1)]
         asked = [ask(rng, scene, pairs, rng.random() < 0.5) for ask in askers]
         return tuple(pair for pair in asked if pair is not None)
@@ -80,11 +86,18 @@ class SceneKind:
 
 @dataclass(frozen=True)
 class GroundingKind:
-    """Up to ``most`` shapes and the question where one is; the answer is its box on the padded square.
+    """Up to ``most`` shapes and questions for the box of one of them, on the padded square.
 
-    ``tasks`` chooses how it is referred to: by ``attribute``, ``superlative`` or ``relation``; ``questions`` is how
-    many are asked at most about an image; ``wider`` as for scenes. With ``everything``, all things are asked for at
-    some point, from left to right: many boxes are learned at the price of one image.
+    Attributes:
+        split: ``train`` or ``heldout``.
+        sizes: (height, width) of the image, one of which is drawn.
+        tasks: Kinds of referring expressions: ``attribute``, ``superlative`` or ``relation``.
+        most: Maximum number of shapes.
+        noise: Strength of all degradations, from 0 (plain colors on white) to 1.
+        wider: Whether to add colors and shapes that the benchmarks do not use.
+        questions: Maximum number of questions about an image.
+        everything: Whether one more question asks for the boxes of all objects, from left to right; one image then
+            teaches many boxes.
     """
 
     split: str
@@ -104,24 +117,24 @@ class GroundingKind:
         check_questions(self.questions)
 
     def example(self, rng: random.Random, size: Size) -> Example:
-        """Draw a scene of ``size`` (height, width) and refer to one thing in it."""
+        """Draw a scene of ``size`` (height, width) and ask for the boxes of objects."""
         refer = REFERRERS[rng.choice(self.tasks)]
         pairs = combinations(self.split, self.wider)
         scene, (name, target) = _until(lambda: lay_out(rng, size, pairs, self.most), lambda scene: refer(rng, scene))
         referred = [(name, target), *self._more(rng, scene)]
         image, painted = paint(rng, scene, self.noise)
-        boxes = [painted.things[scene.things.index(target)].box for _, target in referred]
+        boxes = [painted.objects[scene.objects.index(target)].box for _, target in referred]
         asked = [
             (rng.choice(_LOCATE).format(name), _answer(box, size))
             for (name, _), box in zip(referred, boxes, strict=True)
         ]
         if self.everything:
-            # anywhere: were it always first, a model would learn that a dialogue about boxes begins with all of them
+            # At a random place: always first, it would teach that a dialogue about boxes begins with all of them.
             asked.insert(rng.randint(0, len(asked)), (rng.choice(_LOCATE_ALL), _answer_all(painted)))
         return Example(image, *asked[0], {"scene": painted, "box": boxes[0]}, tuple(asked[1:]))
 
     def _more(self, rng: random.Random, scene: Scene) -> list[Referred]:
-        """Refer to more; where this scene does not offer a way there is one fewer."""
+        """Return further expressions; one that the scene does not allow is left out."""
         referrers = [REFERRERS[rng.choice(self.tasks)] for _ in range(self.questions - 1)]
         referred = [refer(rng, scene) for refer in referrers]
         return [pair for pair in referred if pair is not None]
@@ -133,24 +146,24 @@ def _answer(box: Box, size: Size) -> str:
 
 
 def _answer_all(scene: Scene) -> str:
-    """Write every thing with its box: ``red circle [0.12, 0.34, 0.56, 0.78], green star [...]``."""
-    return ", ".join(f"{thing.name} {_answer(thing.box, scene.size)}" for thing in scene.things)
+    """Return every object with its box: ``red circle [0.12, 0.34, 0.56, 0.78], green star [...]``."""
+    return ", ".join(f"{item.name} {_answer(item.box, scene.size)}" for item in scene.objects)
 
 
 def _until(make: Callable[[], Scene], ask: Callable[[Scene], T | None]) -> tuple[Scene, T]:
-    """Lay out scenes until one offers the question; another question instead would tilt the answers."""
+    """Lay out scenes until one allows the question; a different question instead would bias the answers."""
     for _ in range(_ATTEMPTS):
         scene = make()
         asked = ask(scene)
         if asked is not None:
             return scene, asked
     height, width = scene.size
-    raise ValueError(f"none of {_ATTEMPTS} scenes of {height}x{width} offers the question: give larger sizes")
+    raise ValueError(f"none of {_ATTEMPTS} scenes of {height}x{width} allows the question: give larger sizes")
 
 
 def _check_most(most: int, tasks: tuple[str, ...]) -> None:
     alone = _TASKS_FOR_TWO.intersection(tasks)
     if most == 1 and alone:
-        raise ValueError(f"task {min(alone)!r} needs two things, but most is 1")
-    if not isinstance(most, int) or not 1 <= most <= MOST_THINGS:
-        raise ValueError(f"most must be a whole number from 1 to {MOST_THINGS}, got {most!r}")
+        raise ValueError(f"task {min(alone)!r} needs two objects, but most is 1")
+    if not isinstance(most, int) or not 1 <= most <= MAX_OBJECTS:
+        raise ValueError(f"most must be a whole number from 1 to {MAX_OBJECTS}, got {most!r}")

@@ -25,15 +25,15 @@ def stream(*parts: object) -> random.Random:
 
 
 def split_of(word: str) -> str:
-    """Return the split that may use a word, whatever its case."""
+    """Return the split that a word belongs to; case does not matter."""
     return "heldout" if stable_hash("split", word.lower()) % _HELDOUT_SHARE == 0 else "train"
 
 
 def only(split: str, words: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the words that belong to a split, in their order."""
+    """Return the words that belong to a split, in order."""
     return tuple(word for word in words if split_of(word) == split)
 
 
 def shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
-    """Return the items in random order, leaving the argument alone."""
+    """Return the items in random order; the argument is unchanged."""
     return rng.sample(items, len(items))

@@ -1,4 +1,4 @@
-"""Pieces of writing as they stand on papers: amounts, dates, codes, addresses, labeled values."""
+"""Short texts of documents: amounts, dates, codes, addresses, labeled values."""
 
 import random
 import string
@@ -52,7 +52,7 @@ def words(rng: random.Random, split: str) -> str:
 
 
 def quoted(rng: random.Random, split: str) -> str:
-    """Write words within or beside a rarer printed character."""
+    """Write words within or next to a rarer printed character."""
     pattern = rng.choice(_QUOTES)
     return pattern.format(*(any_word(rng, split) for _ in range(pattern.count("{}"))))
 
@@ -166,11 +166,11 @@ WRITERS: dict[Writer, int] = {
     web_address: 1,
     labeled: 8,
 }
-"""Kinds of writing and how often each is drawn."""
+"""Writers of short texts with their relative frequencies."""
 
 _KINDS, _WEIGHTS = tuple(WRITERS), tuple(WRITERS.values())
 
 
 def any_text(rng: random.Random, split: str) -> str:
-    """Write one field of a kind drawn from ``WRITERS``."""
+    """Write a text of a kind drawn from ``WRITERS``."""
     return rng.choices(_KINDS, _WEIGHTS)[0](rng, split)

@@ -1,4 +1,4 @@
-"""Rows of cells set in type: where each goes, whether all fit, and the drawing."""
+"""Typesetting of table rows: the place of each cell, whether all fit, and the drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,26 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from ..geometry import Box
-from .cells import Mark
 from .fonts import Face, bold_sibling
 from .glyphs import draw_text, ink_box, middles, text_width
 from .options import Size
+from .positions import Mark
 
 _LEADING = 1.35
 """Height of a row in font sizes."""
 
 _CELL_GAP = 0.7
-"""Least distance between two cells that are spread, in font sizes."""
+"""Minimum distance between two spread cells, in font sizes."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something a reader may ask for: a noun phrase for it, and further ways to ask."""
+    """A fact that questions ask for.
+
+    Attributes:
+        phrase: A noun phrase for it, such as "the total".
+        questions: Questions without that phrase.
+    """
 
     phrase: str
     questions: tuple[str, ...] = ()
@@ -30,7 +35,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Cell:
-    """Text in one piece; with a fact, it is the answer to a question."""
+    """Text of a table cell; with a fact, it is the answer to a question."""
 
     text: str
     fact: Fact | None = None
@@ -53,7 +58,7 @@ class Row:
 
     @property
     def text(self) -> str:
-        """The cells as a transcript gives them."""
+        """The cells joined by a space, as in a transcript."""
         return " ".join(cell.text for cell in self.cells)
 
 
@@ -68,8 +73,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Page:
-    """A finished page: the drawing (mode L, 255 = ink), its lines in order, what can be asked for, and where the
-    characters of each line stand."""
+    """A typeset page.
+
+    Attributes:
+        mask: The drawing (mode L, 255 = ink).
+        lines: The text of each line, in order.
+        fields: The fields that questions ask for.
+        marks: The characters of each line with their centers.
+    """
 
     mask: Image.Image
     lines: tuple[str, ...]
@@ -78,7 +89,7 @@ class Page:
 
 
 class Type(NamedTuple):
-    """How a page is set: face, font size in pixels per em, margin in pixels, tab stop as a fraction."""
+    """Type of a page: face, font size in pixels per em, margin in pixels, tab stop as a fraction of the width."""
 
     face: Face
     font_size: int
@@ -87,14 +98,14 @@ class Type(NamedTuple):
 
 
 def rows_that_fit(type_: Type, height: int) -> int:
-    """Return how many plain rows a page of that height holds."""
+    """Return the number of plain rows that fit a page of that height."""
     return int((height - 2 * type_.margin) / (_LEADING * type_.font_size))
 
 
 def typeset(rows: Sequence[Row], size: Size, type_: Type, drop: float = 0.0) -> Page | None:
-    """Set the rows on a page of ``size`` (height, width); None if they do not fit.
+    """Return the rows set on a page of ``size`` (height, width); None if they do not fit.
 
-    ``drop`` says how far down the free space the first row begins, from 0 (at the top margin) to 1.
+    ``drop`` is the share of the free space above the first row, from 0 (at the top margin) to 1.
     """
     height, width = size
     free = height - 2 * type_.margin - sum(_row_height(row, type_) for row in rows)

@@ -1,4 +1,4 @@
-"""Words to write: a list of everyday English, and invented words in any number.
+"""Words for drawn text: a list of everyday English, and any number of invented words.
 
 Every word, listed or invented, belongs to one split by its hash: held-out text shares no word with training.
 """

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..constants import IGNORE_INDEX
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
-from ..synthetic import CELL_END
+from ..synthetic import POSITION_END
 
 PIXELS_PER_STEP = 128
 """Image area per predicted character or blank: 8 predictions per position of 32 x 32 pixels, 32 per 64 x 64."""
@@ -30,16 +30,16 @@ class EncoderWithCtcHead(nn.Module):
 
     Args:
         model: Model whose vision tower is trained, shared and not copied.
-        cell_end: Id of the token between the texts of two cells, in samples that spell cells one by one.
+        position_end: Id of the token between the texts of two cells, in samples that spell cells one by one.
     """
 
-    def __init__(self, model: ConvLlavaForConditionalGeneration, cell_end: int) -> None:
+    def __init__(self, model: ConvLlavaForConditionalGeneration, position_end: int) -> None:
         super().__init__()
         config = model.config
         self.vision_tower = model.model.vision_tower
         self.output_stride = config.output_stride
         self.blank, self.end = config.text_config.pad_token_id, config.text_config.eos_token_id
-        self.cell_end = cell_end
+        self.position_end = position_end
         self.steps_per_cell = config.output_stride**2 // PIXELS_PER_STEP
         width = config.vision_config.hidden_sizes[-1]
         self.steps = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.steps_per_cell * _STEP_WIDTH), nn.GELU())
@@ -54,12 +54,12 @@ class EncoderWithCtcHead(nn.Module):
         Raises:
             ValueError: The tokenizer does not write a tab, the separator of cells, as one token.
         """
-        cell_end = processor.tokenizer.encode(CELL_END, add_special_tokens=False)
-        if len(cell_end) != 1:
+        position_end = processor.tokenizer.encode(POSITION_END, add_special_tokens=False)
+        if len(position_end) != 1:
             raise ValueError(
-                f"training_stage encoder needs a tokenizer with one token for a tab, this one has {len(cell_end)}"
+                f"training_stage encoder needs a tokenizer with one token for a tab, this one has {len(position_end)}"
             )
-        return cls(model, cell_end[0])
+        return cls(model, position_end[0])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save encoder and head as one safetensors file."""
@@ -83,7 +83,7 @@ class EncoderWithCtcHead(nn.Module):
             pixel_values: (N, 3, H, W), one image for each of the N samples.
             image_sizes: (N, 2), (height, width) in pixels.
             labels: (N, T), -100 where nothing is supervised: the text of a line, or one text for each cell,
-                row by row, separated by ``cell_end``.
+                row by row, separated by ``position_end``.
             num_items_in_batch: Supervised tokens of the global batch; those of this batch by default.
         """
         texts = [self._split(sample) for sample in labels.tolist()]
@@ -119,7 +119,7 @@ class EncoderWithCtcHead(nn.Module):
         """Return the supervised text of a sample, split into cells."""
         cells: list[list[int]] = [[]]
         for label in labels:
-            if label == self.cell_end:
+            if label == self.position_end:
                 cells.append([])
             elif label not in (IGNORE_INDEX, self.end):
                 cells[-1].append(label)

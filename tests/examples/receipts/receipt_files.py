@@ -10,7 +10,7 @@ KEYS = {"the name of the shop": "company", "the date": "date", "the street": "ad
 
 def draw_receipts(count: int) -> list[Example]:
     """Return drawn receipts; the boxes of their fields are among their facts."""
-    dataset = SyntheticDataset("document", count=count, papers=["receipt"], sizes=[[384, 256]], noise=0.2)
+    dataset = SyntheticDataset("document", count=count, layouts=["receipt"], sizes=[[384, 256]], noise=0.2)
     return [dataset.example(index) for index in range(count)]
 
 

@@ -165,7 +165,7 @@ def test_the_fastest_chunk_size_is_taken() -> None:
             time.sleep(0.005)
 
     layer = _tower().encoder.stages[0].layers[0]
-    assert cpu._fastest([(SlowToStart, 4), (SlowToStart, 16)], layer, 16) == (SlowToStart, 16)
+    assert cpu.fastest_products([(SlowToStart, 4), (SlowToStart, 16)], layer, 16) == (SlowToStart, 16)
 
 
 class CountingBackend:

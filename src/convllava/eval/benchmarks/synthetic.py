@@ -168,7 +168,7 @@ _DOCUMENTS: dict[str, Any] = {
 _PAGES: dict[str, Any] = {
     **_DOCUMENTS,
     "sizes": [[512, 512], [512, 768], [768, 512], [512, 1024], [1024, 512]],
-    "papers": ["receipt", "price_list", "table", "invoice", "letter"],
+    "layouts": ["receipt", "price_list", "table", "invoice", "letter"],
 }
 _TRANSCRIPTS: dict[str, Any] = {**_PAGES, "tasks": ["transcribe"]}
 

@@ -242,7 +242,7 @@ class CpuEncoder:
                 builders = [_named(builders, name)]
             chunk_sizes = chunk_sizes_to_try(positions, 4 * width * self.dtype.itemsize)
             timed = min(positions, TIMED_CHUNKS * chunk_sizes[0])
-            builder, chunk_size = _fastest(list(product(builders, chunk_sizes)), stage.layers[0], timed)
+            builder, chunk_size = fastest_products(list(product(builders, chunk_sizes)), stage.layers[0], timed)
             self.products.append(builder.name)
             self._chunk_sizes.append(chunk_size)
             self._products.append([builder(layer, chunk_size) for layer in stage.layers])
@@ -321,7 +321,9 @@ def _named(available: Sequence[Any], name: str) -> Any:
     raise ValueError(f"products {name!r} are not available here: choose one of {names}")
 
 
-def _fastest(candidates: Sequence[tuple[Any, int]], layer: ConvLlavaVisionLayer, positions: int) -> tuple[Any, int]:
+def fastest_products(
+    candidates: Sequence[tuple[Any, int]], layer: ConvLlavaVisionLayer, positions: int
+) -> tuple[Any, int]:
     """Time the pointwise half of one block at ``positions``; return the fastest products and chunk size."""
     if len(candidates) == 1:
         return candidates[0]

@@ -1,4 +1,4 @@
-"""A scene as data: colored shapes laid out without overlap, before anything is painted."""
+"""A scene as data: colored shapes without overlap, before painting."""
 
 import random
 import string
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..geometry import Box, box_to_square
-from .cells import Mark
 from .effects import Color
 from .options import Size
+from .positions import Mark
 from .seeding import split_of
 
 _BASIC_COLORS: dict[str, Color] = {
@@ -73,7 +73,7 @@ SHAPES = _BASIC_SHAPES | _MORE_SHAPES
 """Every shape with its plural."""
 
 _WIDER = {*_MORE_COLORS, *_MORE_SHAPES}
-"""Names that come only where they are asked for: no held-out benchmark has them."""
+"""Colors and shapes that only the option ``wider`` uses: no held-out benchmark has them."""
 
 _COVERAGE = {
     "circle": 0.79,
@@ -102,10 +102,10 @@ _COVERAGE = {
 """Share of its box's square that each shape fills."""
 
 _GAP = 4
-"""Pixels at least between two things, and between a thing and the edge."""
+"""Minimum pixels between two objects, and between an object and the edge."""
 
 _SMALLEST = 24
-"""Side in pixels below which a shape can hardly be told."""
+"""Side in pixels below which shapes are hard to distinguish."""
 
 _ATTEMPTS = 20
 
@@ -117,8 +117,16 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Thing:
-    """One colored shape, turned by some degrees; ``box`` is where it may leave ink, in whole pixels."""
+class SceneObject:
+    """One colored shape.
+
+    Attributes:
+        color: A key of ``COLORS``.
+        shape: A key of ``SHAPES``.
+        large: Whether it was drawn from the range of large sides.
+        degrees: Rotation.
+        box: The box that its ink stays within, in whole pixels.
+    """
 
     color: str
     shape: str
@@ -128,7 +136,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """What one calls it, such as ``red circle``."""
+        """Color and shape, such as ``red circle``."""
         return f"{self.color} {self.shape}"
 
     @property
@@ -138,7 +146,7 @@ class Thing:
 
     @property
     def area(self) -> float:
-        """About how many pixels it covers."""
+        """Approximate number of pixels that it covers."""
         return _COVERAGE[self.shape] * self.side**2
 
     @property
@@ -149,18 +157,18 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things from left to right on an image of ``size`` (height, width)."""
+    """Objects from left to right on an image of ``size`` (height, width)."""
 
     size: Size
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
 
 
 @lru_cache
 def combinations(split: str, wider: bool = False) -> tuple[Pair, ...]:
-    """Return the pairs of a split: training lacks some, held-out scenes show all of them.
+    """Return the pairs of a split: training lacks some, held-out scenes use all of them.
 
-    Where training lacks a pair, a model must put together what it knows of the color and of the shape. With
-    ``wider`` there are more colors and more shapes, and all pairs with one of these, so each is met in more company.
+    For a pair that training lacks, a model must combine its knowledge of the color and of the shape. With ``wider``
+    there are more colors and shapes, and all pairs with one of these, so each occurs in more combinations.
     """
     pairs = [(color, shape) for color in COLORS for shape in SHAPES]
     basic = [pair for pair in pairs if not _WIDER & {*pair} and (split == "heldout" or _is_trained(pair))]
@@ -172,34 +180,33 @@ def _is_trained(pair: Pair) -> bool:
 
 
 def lay_out(rng: random.Random, size: Size, pairs: Sequence[Pair], most: int) -> Scene:
-    """Place 1 to ``most`` things of these pairs; one that finds no room is left out."""
+    """Place 1 to ``most`` objects of these pairs; an object without room is left out."""
     count = rng.randint(1, most)
-    # Drawing from few pairs gives twins, which counting and relations need.
+    # Few pairs give several equal objects, which counting and relations need.
     few = rng.sample(pairs, rng.randint(1, count))
-    things: list[Thing] = []
+    objects: list[SceneObject] = []
     for _ in range(count):
-        thing = _place(rng, size, rng.choice(few), things)
-        if thing is not None:
-            things.append(thing)
-    return Scene(size, tuple(sorted(things, key=lambda thing: thing.center)))
+        item = _place(rng, size, rng.choice(few), objects)
+        if item is not None:
+            objects.append(item)
+    return Scene(size, tuple(sorted(objects, key=lambda item: item.center)))
 
 
 def marks(scene: Scene) -> list[list[Mark]]:
-    """Return each thing as a row of its own: four letters and its name.
+    """Return one line for each object: four letters and its name, such as "FKPO red circle".
 
-    The letters are its box (x0, y0, x1, y1) on the padded square, as answers give it, but in steps of one 52nd from
-    ``A`` to ``z``: "FKPO red circle".
+    The letters encode its box (x0, y0, x1, y1) on the padded square in steps of one 52nd from ``A`` to ``z``.
     """
     height, width = scene.size
-    rows = []
-    for thing in scene.things:
-        box = box_to_square(thing.box, width, height)
+    lines = []
+    for item in scene.objects:
+        box = box_to_square(item.box, width, height)
         letters = "".join(_LETTERS[min(max(int(value * len(_LETTERS)), 0), len(_LETTERS) - 1)] for value in box)
-        rows.append([Mark(f"{letters} {thing.name}", *thing.center)])
-    return rows
+        lines.append([Mark(f"{letters} {item.name}", *item.center)])
+    return lines
 
 
-def _place(rng: random.Random, size: Size, pair: Pair, others: list[Thing]) -> Thing | None:
+def _place(rng: random.Random, size: Size, pair: Pair, others: list[SceneObject]) -> SceneObject | None:
     height, width = size
     large = rng.random() < 0.4
     side = _side(rng, min(size), large)
@@ -208,7 +215,7 @@ def _place(rng: random.Random, size: Size, pair: Pair, others: list[Thing]) -> T
         x, y = _GAP + int(rng.random() * columns), _GAP + int(rng.random() * rows)
         box = (x, y, x + side, y + side)
         if not any(_near(box, other.box) for other in others):
-            return Thing(*pair, large, rng.uniform(-8, 8), box)
+            return SceneObject(*pair, large, rng.uniform(-8, 8), box)
     return None
 
 

@@ -1,18 +1,18 @@
-"""Price lists, tables, forms, labels and signs: rows with the facts they hold (others have a file of their own).
+"""Layouts of documents: price lists, tables, forms, labels and signs, and the table of all layouts.
 
-Words of a paper's own language (Total, Date, Name, Open) serve both splits; all that varies belongs to one.
+Words of the layout (Total, Date, Name, Open) are in both splits; all variable text belongs to one.
 """
 
 import random
 
 from . import names, text
 from .correspondence import business_card, invoice, letter
-from .paper_parts import (
+from .layout_rows import (
     PHONE,
     SELLER,
     TOTAL,
-    Brief,
-    Paper,
+    Layout,
+    LayoutContext,
     article_row,
     articles,
     divider,
@@ -33,24 +33,24 @@ _HOURS = Fact("the opening hours", ("When is it open?", "From when to when is it
 _DISCOUNT = Fact("the discount", ("By how much are prices cut?", "How large is the discount?"))
 
 
-def price_list(rng: random.Random, brief: Brief) -> list[Row]:
+def price_list(rng: random.Random, context: LayoutContext) -> list[Row]:
     """Write a menu or a price list: a title and articles with prices."""
     money = money_writer(rng)
-    heading = rng.choice(("Menu", "Price list", "Today", "Prices", names.shop(rng, brief.split)))
-    sold = articles(rng, brief, prices(rng, brief.rows - 2))
-    rows = [article_row(brief, name, money(price)) for name, price in sold]
+    heading = rng.choice(("Menu", "Price list", "Today", "Prices", names.shop(rng, context.split)))
+    sold = articles(rng, context, prices(rng, context.rows - 2))
+    rows = [article_row(context, name, money(price)) for name, price in sold]
     return [title_row(rng, heading, _TITLE), divider(rng), *rows]
 
 
-def table(rng: random.Random, brief: Brief) -> list[Row]:
+def table(rng: random.Random, context: LayoutContext) -> list[Row]:
     """Write a table of articles, quantities and prices beneath a heading."""
     columns = rng.choice((("Item", "Qty", "Price"), ("Article", "Pcs", "Cost"), ("Name", "No", "EUR")))
-    costs = prices(rng, brief.rows - 4)
-    rows = [_table_row(rng, brief, name, price) for name, price in articles(rng, brief, costs)]
+    costs = prices(rng, context.rows - 4)
+    rows = [_table_row(rng, context, name, price) for name, price in articles(rng, context, costs)]
     head = Row(tuple(Cell(column) for column in columns), "spread", bold=True)
     foot = Row((Cell("Total"), Cell(f"{sum(costs) / 100:.2f}", TOTAL)), "spread", bold=True)
     return [
-        title_row(rng, names.shop(rng, brief.split), SELLER),
+        title_row(rng, names.shop(rng, context.split), SELLER),
         head,
         Row(rule=True),
         *rows,
@@ -59,34 +59,34 @@ def table(rng: random.Random, brief: Brief) -> list[Row]:
     ]
 
 
-def form(rng: random.Random, brief: Brief) -> list[Row]:
+def form(rng: random.Random, context: LayoutContext) -> list[Row]:
     """Write a filled-in form: labels and values."""
     heading = rng.choice(("Form", "Registration", "Application", "Contact", "Member card", "Order", "Visitor"))
     align, mark = rng.choice((("left", ":"), ("left", ":"), ("tab", ""), ("tab", ":"), ("spread", "")))
-    chosen = rng.sample(list(_FORM_VALUES), how_many(rng, min(len(_FORM_VALUES), brief.rows - 2)))
-    rows = [_labeled_row(label, mark, _FORM_VALUES[label](rng, brief.split), align) for label in chosen]
+    chosen = rng.sample(list(_FORM_VALUES), how_many(rng, min(len(_FORM_VALUES), context.rows - 2)))
+    rows = [_labeled_row(label, mark, _FORM_VALUES[label](rng, context.split), align) for label in chosen]
     return [title_row(rng, heading, _TITLE), divider(rng), *rows]
 
 
-def label(rng: random.Random, brief: Brief) -> list[Row]:
+def label(rng: random.Random, context: LayoutContext) -> list[Row]:
     """Write the label of a product or a parcel."""
     if rng.random() < 0.5:
-        return [title_row(rng, "Parcel", None), *_some_values(rng, brief, _PARCEL_VALUES)]
-    name = brief.case(names.article_name(rng, brief.split))
-    return [title_row(rng, name, _PRODUCT), *_some_values(rng, brief, _PRODUCT_VALUES)]
+        return [title_row(rng, "Parcel", None), *_some_values(rng, context, _PARCEL_VALUES)]
+    name = context.case(names.article_name(rng, context.split))
+    return [title_row(rng, name, _PRODUCT), *_some_values(rng, context, _PRODUCT_VALUES)]
 
 
-def sign(rng: random.Random, brief: Brief) -> list[Row]:
+def sign(rng: random.Random, context: LayoutContext) -> list[Row]:
     """Write a sign: a headline in large letters, at times hours, a telephone or a discount."""
-    words = " ".join(any_word(rng, brief.split) for _ in range(rng.choice((1, 1, 2))))
+    words = " ".join(any_word(rng, context.split) for _ in range(rng.choice((1, 1, 2))))
     scale = rng.choice((1.4, 1.7, 2.0))
-    headline = Row((Cell(brief.case(words), _HEADLINE),), "center", scale=scale, bold=True)
+    headline = Row((Cell(context.case(words), _HEADLINE),), "center", scale=scale, bold=True)
     extras = (_opening_row, _sale_row, _phone_row, _saying_row)
-    chosen = rng.sample(extras, rng.randint(1, min(3, max(1, brief.rows - 3))))
-    return [headline, *(extra(rng, brief) for extra in chosen)]
+    chosen = rng.sample(extras, rng.randint(1, min(3, max(1, context.rows - 3))))
+    return [headline, *(extra(rng, context) for extra in chosen)]
 
 
-PAPERS: dict[str, Paper] = {
+LAYOUTS: dict[str, Layout] = {
     "receipt": receipt,
     "price_list": price_list,
     "table": table,
@@ -97,17 +97,16 @@ PAPERS: dict[str, Paper] = {
     "letter": letter,
     "business_card": business_card,
 }
-"""Every paper by name."""
+"""Every layout by name."""
 
-NANO_PAPERS = ("receipt", "price_list", "table", "form", "label", "sign")
-"""What documents are made of unless others are asked for: the bundled model's training data and its benchmarks, whose
-samples must stay what they are."""
+NANO_LAYOUTS = ("receipt", "price_list", "table", "form", "label", "sign")
+"""Default layouts: those of the bundled model's training data and benchmarks, whose samples must not change."""
 
 
-def _table_row(rng: random.Random, brief: Brief, name: str, price: int) -> Row:
+def _table_row(rng: random.Random, context: LayoutContext, name: str, price: int) -> Row:
     asked = Fact(f"the quantity of the {name}", (f"How many of the {name} are listed?",))
     cells = (
-        Cell(brief.case(name)),
+        Cell(context.case(name)),
         Cell(str(rng.randint(1, 60)), asked),
         Cell(f"{price / 100:.2f}", price_of(name)),
     )
@@ -119,27 +118,27 @@ def _labeled_row(label: str, mark: str, value: str, align: str) -> Row:
     return Row((Cell(label + mark), Cell(value, Fact(phrase, tuple(questions)))), align)
 
 
-def _some_values(rng: random.Random, brief: Brief, values: dict[str, text.Writer]) -> list[Row]:
-    chosen = set(rng.sample(list(values), how_many(rng, min(len(values), brief.rows - 2))))
-    return [_labeled_row(name, ":", values[name](rng, brief.split), "left") for name in values if name in chosen]
+def _some_values(rng: random.Random, context: LayoutContext, values: dict[str, text.Writer]) -> list[Row]:
+    chosen = set(rng.sample(list(values), how_many(rng, min(len(values), context.rows - 2))))
+    return [_labeled_row(name, ":", values[name](rng, context.split), "left") for name in values if name in chosen]
 
 
-def _opening_row(rng: random.Random, brief: Brief) -> Row:
+def _opening_row(rng: random.Random, context: LayoutContext) -> Row:
     opens = f"{rng.randint(6, 11)}:{rng.choice(('00', '30'))}"
     closes = f"{rng.randint(14, 22)}:{rng.choice(('00', '30'))}"
     return Row((Cell("Open"), Cell(f"{opens} - {closes}", _HOURS)), "center")
 
 
-def _sale_row(rng: random.Random, brief: Brief) -> Row:
+def _sale_row(rng: random.Random, context: LayoutContext) -> Row:
     return Row((Cell("Sale"), Cell(f"-{5 * rng.randint(1, 16)}%", _DISCOUNT)), "center")
 
 
-def _phone_row(rng: random.Random, brief: Brief) -> Row:
-    return Row((Cell("Call"), Cell(text.phone(rng, brief.split), PHONE)), "center")
+def _phone_row(rng: random.Random, context: LayoutContext) -> Row:
+    return Row((Cell("Call"), Cell(text.phone(rng, context.split), PHONE)), "center")
 
 
-def _saying_row(rng: random.Random, brief: Brief) -> Row:
-    return Row((Cell(" ".join(any_word(rng, brief.split) for _ in range(rng.choice((1, 2))))),), "center")
+def _saying_row(rng: random.Random, context: LayoutContext) -> Row:
+    return Row((Cell(" ".join(any_word(rng, context.split) for _ in range(rng.choice((1, 2))))),), "center")
 
 
 def _years(rng: random.Random, split: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
+from lmms_eval.api.model import lmms
 
 from ...inference import Generator, Request, load_pretrained
 from ..answering import AUTO_BATCH_SIZE, answer_all

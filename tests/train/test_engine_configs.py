@@ -11,7 +11,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from convllava.train import load_recipe
+from convllava.train import Recipe, load_recipe
+from convllava.train.engine import deepspeed_config
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
@@ -75,6 +76,27 @@ def test_engine_and_configuration_belong_together(tmp_path: Path) -> None:
             load_recipe(recipe, [lone])
     with pytest.raises(ValueError, match="sample_answers needs the whole model in each process"):
         load_recipe(recipe, ["engine=fsdp2", "sample_answers={every: 5}"])
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_the_recipe_fills_what_deepspeed_leaves_open(
+    repository: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch sizes, clipping and precision; bucket sizes follow when the model is known."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    values = {"training_stage": "instruct", "init_from": "nano", "data": [{"path": "data.json"}], "learning_rate": 1}
+    values |= {"epochs": 1, "output_dir": "run", "engine": "deepspeed", "deepspeed_config": "x.json"}
+    values |= {"global_batch_size": 32, "per_device_batch_size": 2, "max_grad_norm": 0.5, "precision": "bfloat16"}
+    recipe = Recipe.model_validate(values)
+    config = json.loads((repository / "recipes" / "engine" / f"{name}.json").read_text())
+    filled = deepspeed_config(config, recipe)
+    batch = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
+    assert [filled[key] for key in batch] == [2, 4, 32]
+    assert (filled["gradient_clipping"], filled["bf16"]["enabled"]) == (0.5, True)
+    assert "auto" not in [value for key, value in filled.items() if key != "zero_optimization"]
+    with pytest.raises(ValueError, match=r"x\.json sets optimizer, which the recipe decides"):
+        deepspeed_config({**config, "optimizer": {"type": "Adam"}}, recipe)
+    assert config["train_batch_size"] == "auto", "the file's values are kept"
 
 
 def test_accelerate_leaves_the_choice_to_the_recipe(repository: Path) -> None:

@@ -105,8 +105,9 @@ def explained_failure(output_dir: Path, what: str) -> Iterator[None]:
 
 def save_random_state(folder: Path, rank: int) -> None:
     """Save the states of this process's random number generators."""
-    name, keys, *position = np.random.get_state()
-    state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *position), "torch": torch.get_rng_state()}
+    name, keys, *position = np.random.get_state(legacy=True)
+    numpy_state = (name, np.asarray(keys).tolist(), *position)  # lists and numbers, which load without pickle
+    state = {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     torch.save(state, folder / f"random_state_{rank}.pt")

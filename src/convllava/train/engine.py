@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..compat import set_gradient_sync
+from ..model import ConvLlavaForConditionalGeneration
 from .data_loading import process_count, split_batch
 from .lora import load_adapter_weights
 from .recipe import Recipe
@@ -137,7 +138,7 @@ class Engine:
             ValueError: The checkpoint belongs to another model.
         """
         if self.recipe.lora is not None:
-            load_adapter_weights(module, folder)  # type: ignore[arg-type]
+            load_adapter_weights(module, folder)
             return
         loaded: set[str] = set()
         for file in sorted(folder.glob("*.safetensors")):  # one shard at a time: the model is in memory already
@@ -197,7 +198,8 @@ class DeepSpeedEngine(Engine):
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Hand module and optimizer to DeepSpeed; bucket sizes set to "auto" follow the language model's width."""
-        width = module.config.text_config.hidden_size  # type: ignore[union-attr]
+        assert isinstance(module, ConvLlavaForConditionalGeneration), "the recipe has checked it"
+        width: int = module.config.text_config.hidden_size
         zero = self.accelerator.state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {})
         sizes = {
             "reduce_bucket_size": width * width,
@@ -280,7 +282,7 @@ def deepspeed_config(config: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         if key in config:
             raise ValueError(f"{recipe.deepspeed_config} sets {key}, which the recipe decides: remove it there")
     per_device, accumulation = split_batch(recipe, process_count())
-    values = {
+    values: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": per_device,
         "gradient_accumulation_steps": accumulation,
         "train_batch_size": recipe.global_batch_size,

@@ -1,4 +1,4 @@
-"""The lmms-eval adapter: its interface against stand-ins, and, where lmms-eval is installed, a real run."""
+"""The lmms-eval adapter: its interface against a stub, and a real run where lmms-eval is installed."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ PROMPT = "What is it?"
 
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The adapter's module, over a stand-in with the interface of lmms-eval 0.7.3."""
+    """The adapter's module, over a stub with the interface of lmms-eval 0.7.3."""
 
     class lmms:
         is_simple = True

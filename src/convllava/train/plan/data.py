@@ -1,4 +1,4 @@
-"""How many samples of what length a recipe will see: measured where data and processor are here, else estimated."""
+"""Number and length of a recipe's samples: measured if data and processor are on this machine, else estimated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,13 @@ from ..data_loading import open_entry, open_mixture
 from ..recipe import DataEntry, Recipe
 
 PROBED_SAMPLES = 32
-CHARACTERS_A_TOKEN = 4.0
-"""Of English under Llama's tokenizer, roughly."""
+"""Number of samples that are encoded to measure their length."""
+
+CHARACTERS_PER_TOKEN = 4.0
+"""Approximate length of a token of English with Llama's tokenizer."""
+
 FRAME_TOKENS = 45
-"""System message and role names of the vicuna_v1 format around one exchange."""
+"""Tokens of the system message and the role names of the vicuna_v1 format around one exchange."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,12 @@ class PlannedData:
     """One source of a recipe's mixture, or all of them together.
 
     Attributes:
-        name: Of the source.
-        samples: That the run draws.
-        visual_tokens, text_tokens, supervised_tokens: Of a sample, means.
-        is_measured: Lengths come from the data itself and not from what is known about it.
+        name: Name of the source.
+        samples: Number of samples that the run draws.
+        visual_tokens: Mean number of visual tokens of a sample.
+        text_tokens: Mean number of text tokens of a sample.
+        supervised_tokens: Mean number of supervised tokens of a sample.
+        is_measured: Whether lengths were measured on samples, not estimated from the data set's card or its texts.
     """
 
     name: str
@@ -39,22 +44,22 @@ class PlannedData:
 
     @property
     def tokens(self) -> float:
-        """Of a row, mean."""
+        """Mean number of tokens of a sample."""
         return self.visual_tokens + self.text_tokens
 
 
 def plan_data(recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProcessor | None) -> list[PlannedData]:
-    """Work out what the recipe's data amounts to.
+    """Work out number and length of the samples.
 
     Args:
-        recipe: Whose data.
-        config: Of the model it trains.
-        processor: None where the starting checkpoint is not here.
+        recipe: The recipe.
+        config: Configuration of the model.
+        processor: Its processor; None if the starting checkpoint is not on this machine.
 
     Raises:
-        ValueError: Data that is here cannot be used, or is not here and not known by name either.
+        ValueError: Data cannot be used, or is neither on this machine nor known by name.
     """
-    if processor is not None and all(_is_here(entry) for entry in recipe.data):
+    if processor is not None and all(_is_local(entry) for entry in recipe.data):
         return [_measured(open_mixture(recipe), processor, recipe)]
     lengths = [_lengths(entry, recipe, config, processor) for entry in recipe.data]
     counts = _draws(recipe, [found.samples for found in lengths])
@@ -66,15 +71,15 @@ def plan_data(recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProce
     ]
 
 
-def _is_here(entry: DataEntry) -> bool:
+def _is_local(entry: DataEntry) -> bool:
     known = _card_of(entry)
     if known is None:
-        return True  # by path, or made here: whatever is wrong with it is an error
+        return True  # by path, or generated: problems are errors
     try:
         root = find_root(known.name, entry.data_root)
     except ValueError:
         return False
-    return (root / known.annotations).is_file()  # from there on, anything missing is an error too
+    return (root / known.annotations).is_file()  # if it is there, other missing files are errors
 
 
 def _card_of(entry: DataEntry) -> Card | None:
@@ -97,9 +102,9 @@ def _measured(mixture: Mixture, processor: ConvLlavaProcessor, recipe: Recipe) -
 def _lengths(
     entry: DataEntry, recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProcessor | None
 ) -> PlannedData:
-    """Return one source with the number of samples it holds."""
+    """Return one source with the number of its samples."""
     known, name = _card_of(entry), str(entry.name or entry.path)
-    if known is not None and not _is_here(entry):
+    if known is not None and not _is_local(entry):
         return _known(known, config)
     source = open_entry(entry, on_bad_sample=recipe.on_bad_sample)
     if processor is not None:
@@ -121,30 +126,32 @@ def _probe(name: str, source: SampleSource, processor: ConvLlavaProcessor, recip
 
 
 def _by_characters(name: str, source: SampleSource, samples: Sequence[Sample], config: ConvLlavaConfig) -> PlannedData:
-    """Estimate from the texts alone, where there is no tokenizer yet; half of them are taken to be answers."""
+    """Estimate from the length of the texts without a tokenizer; half of them are taken to be answers."""
     characters = sum(source.text_length(index) for index in range(len(samples))) / len(samples)
     images = sum(len(sample.images) for sample in samples) / len(samples)
-    text = characters / CHARACTERS_A_TOKEN
-    return PlannedData(name, len(source), images * _cells(config), FRAME_TOKENS + text, text / 2, is_measured=False)
+    text = characters / CHARACTERS_PER_TOKEN
+    return PlannedData(
+        name, len(source), images * _square_tokens(config), FRAME_TOKENS + text, text / 2, is_measured=False
+    )
 
 
 def _known(known: Card, config: ConvLlavaConfig) -> PlannedData:
-    """Estimate a data set that is not here from its card."""
-    answered = known.answered / CHARACTERS_A_TOKEN
+    """Estimate a data set that is not on this machine from its card."""
+    answered = known.answered / CHARACTERS_PER_TOKEN
     return PlannedData(
         known.name,
         known.samples,
-        _cells(config) * (1 - known.text_only / known.samples),
-        FRAME_TOKENS + known.asked / CHARACTERS_A_TOKEN + answered,
+        _square_tokens(config) * (1 - known.text_only / known.samples),
+        FRAME_TOKENS + known.asked / CHARACTERS_PER_TOKEN + answered,
         answered + 1,  # and the end token
         is_measured=False,
     )
 
 
-def _cells(config: ConvLlavaConfig) -> int:
-    """Visual tokens of a square image at the recipe's resolution."""
+def _square_tokens(config: ConvLlavaConfig) -> int:
+    """Return the visual tokens of a square image at the recipe's resolution."""
     if config.resolution is None:
         raise ValueError(
-            "images in their own sizes can only be counted where data and checkpoint are here; give image.resolution"
+            "images in their own sizes are counted only with data and checkpoint on this machine: set image.resolution"
         )
     return (config.resolution // config.output_stride) ** 2

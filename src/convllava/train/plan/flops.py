@@ -1,9 +1,9 @@
-"""What training costs in FLOPs: forward, backward and what activation checkpointing computes twice.
+"""FLOPs of training: forward, backward, and what activation checkpointing computes twice.
 
-Counted as in ``analysis`` (1 multiply-accumulate = 2 FLOPs), with the head on every position, as the loss needs it. A
-trained linear layer costs its forward twice more on the way back: once for its weights, once for its input. A frozen
-one that lies behind something trained passes the gradient on, so it costs its forward once more; one in front of
-everything trained costs nothing on the way back and is computed without a graph.
+Counted as in ``analysis`` (1 multiply-accumulate = 2 FLOPs), with the head at every position, as the loss needs it. In
+the backward pass a trained linear layer costs its forward pass twice more: for its weights and for its input. A frozen
+layer behind a trained one passes the gradient on and costs its forward pass once more; a frozen layer in front of all
+trained ones costs nothing and is computed without a graph.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,8 +14,8 @@ from ...analysis.model_cost import geometry_of, projector_cost
 from ...analysis.vision import encoder_cost
 from ...model import ConvLlavaConfig
 
-REFERENCE_CELLS = 16
-"""Side of the image, in cells, on which an encoder without a fixed resolution is counted: its cost is linear."""
+REFERENCE_SIDE = 16
+"""Side, in visual tokens, of the image that an encoder without a fixed resolution is counted on: its cost is linear."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class PartFlops:
 
     @property
     def total(self) -> float:
-        """All together."""
+        """Sum of the three."""
         return self.forward + self.backward + self.recomputed
 
     def times(self, samples: float) -> "PartFlops":
-        """Return the FLOPs of that many samples."""
+        """Return the FLOPs of a number of samples."""
         return replace(
             self,
             forward=self.forward * samples,
@@ -42,7 +42,7 @@ class PartFlops:
         )
 
     def plus(self, other: "PartFlops") -> "PartFlops":
-        """Return both together."""
+        """Return the sum of both."""
         return replace(
             self,
             forward=self.forward + other.forward,
@@ -52,45 +52,46 @@ class PartFlops:
 
 
 @dataclass(frozen=True)
-class Flow:
-    """How much of a part is trained, and how much of it the gradient passes; shares of its parameters."""
+class GradientFlow:
+    """Shares of a part's parameters that are trained, and that the gradient passes in the backward pass."""
 
     trained: float
     passed: float
 
 
-def flows(trained: Mapping[str, float]) -> dict[str, Flow]:
-    """Follow the gradient through parts in the order in which they run.
+def gradient_flow(trained: Mapping[str, float]) -> dict[str, GradientFlow]:
+    """Follow the gradient through the parts of a model.
 
     Args:
-        trained: Share of each part's parameters that is trained.
+        trained: Share of each part's parameters that is trained; parts in the order of the forward pass.
     """
-    found: dict[str, Flow] = {}
-    behind_something_trained = False
+    found: dict[str, GradientFlow] = {}
+    behind_trained = False
     for part, share in trained.items():
-        found[part] = Flow(share, 1.0 if behind_something_trained else share)
-        behind_something_trained |= share > 0
+        found[part] = GradientFlow(share, 1.0 if behind_trained else share)
+        behind_trained |= share > 0
     return found
 
 
 def sample_flops(
     config: ConvLlavaConfig,
-    flow: Mapping[str, Flow],
+    flow: Mapping[str, GradientFlow],
     *,
     visual_tokens: float,
     tokens: float,
     checkpointing: bool,
     language: bool = True,
 ) -> list[PartFlops]:
-    """Count one sample.
+    """Count the FLOPs of one sample.
 
     Args:
-        config: Of the model.
-        flow: By part: "vision_tower ..." as ``analysis`` names its parts, "multi_modal_projector", "language_model".
-        visual_tokens: Of its images.
-        tokens: Of the whole row, visual ones included.
+        config: Configuration of the model.
+        flow: Gradient flow by part: "vision_tower ..." as ``analysis`` names its parts, "multi_modal_projector" and
+            "language_model".
+        visual_tokens: Visual tokens of the sample.
+        tokens: All tokens of the sample, visual ones included.
         checkpointing: Whether activations of parts with a graph are computed twice.
-        language: Whether the projector and the language model take part.
+        language: Whether projector and language model are used.
     """
     parts = list(_vision(config, flow, visual_tokens, checkpointing))
     if language:
@@ -102,26 +103,26 @@ def sample_flops(
 
 
 def reference_image(config: ConvLlavaConfig) -> tuple[int, int]:
-    """Return the side of an image to count on, in pixels, and its visual tokens."""
-    side = config.resolution or REFERENCE_CELLS * config.output_stride
+    """Return the side in pixels of the image that is counted, and its visual tokens."""
+    side = config.resolution or REFERENCE_SIDE * config.output_stride
     return side, (side // config.output_stride) ** 2
 
 
 def vision_parts(config: ConvLlavaConfig) -> list[Cost]:
-    """Count the reference image, part by part, under the names of the plan."""
+    """Count the reference image, part by part, under the names of the plan's modules."""
     side, _ = reference_image(config)
     return [replace(cost, name=f"vision_tower {cost.name}") for cost in encoder_cost(config.vision_config, side, side)]
 
 
 def _vision(
-    config: ConvLlavaConfig, flow: Mapping[str, Flow], visual_tokens: float, checkpointing: bool
+    config: ConvLlavaConfig, flow: Mapping[str, GradientFlow], visual_tokens: float, checkpointing: bool
 ) -> Iterator[PartFlops]:
     _, tokens = reference_image(config)
     for cost in vision_parts(config):
         yield _linear(cost.name, cost.macs * visual_tokens / tokens, flow[cost.name], checkpointing)
 
 
-def _language(config: ConvLlavaConfig, flow: Flow, tokens: float, checkpointing: bool) -> list[PartFlops]:
+def _language(config: ConvLlavaConfig, flow: GradientFlow, tokens: float, checkpointing: bool) -> list[PartFlops]:
     geometry = geometry_of(config)
     attention = 2.0 * attention_macs(1, 1, geometry.attention_width) * tokens**2
     return [
@@ -133,6 +134,6 @@ def _language(config: ConvLlavaConfig, flow: Flow, tokens: float, checkpointing:
     ]
 
 
-def _linear(part: str, macs: float, flow: Flow, checkpointing: bool) -> PartFlops:
+def _linear(part: str, macs: float, flow: GradientFlow, checkpointing: bool) -> PartFlops:
     forward = 2.0 * macs
     return PartFlops(part, forward, forward * (flow.trained + flow.passed), forward * flow.passed * checkpointing)

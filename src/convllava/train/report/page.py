@@ -1,4 +1,4 @@
-"""The page of a run's report: one file with its style, its curves drawn in it; opens from disk, loads nothing."""
+"""Template of a run's report: one file with style and curves inside, which loads nothing else."""
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -45,7 +45,7 @@ TEMPLATE = """<!doctype html>
 {% endfor %}
 </div>
 {% if mixture %}
-<h2>Drawn from</h2>
+<h2>Mixture</h2>
 <table>
   <tr><th>source</th><th>samples</th><th>share</th><th></th></tr>
   {% for source, count, share in mixture %}
@@ -56,7 +56,7 @@ TEMPLATE = """<!doctype html>
 </table>
 {% endif %}
 {% if rounds %}
-<h2>Answers while learning</h2>
+<h2>Answers during training</h2>
 {% for item in rounds %}
 <article>
   <p><b>{{ item.question }}</b>

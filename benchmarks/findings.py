@@ -22,8 +22,9 @@ from convllava.eval import Scoring
 from convllava.eval.benchmarks.synthetic import SYNTHETIC, SyntheticBenchmark
 from convllava.eval.outcome import bootstrap_interval, ratio
 from convllava.eval.predictions import PredictionFile, prediction_of
-from convllava.eval.protocol import ImageOptions, RunOptions
+from convllava.eval.protocol import RunOptions
 from convllava.eval.sweep import Point, as_markdown, point_of, setting_name, write_sweep
+from convllava.image_options import ImageOptions
 from convllava.support import write_text
 
 Size = list[int]

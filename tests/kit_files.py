@@ -1,4 +1,4 @@
-"""Small benchmark files in the shapes that users have."""
+"""Small benchmark files in the formats of VLMEvalKit; sizes are (height, width)."""
 
 import base64
 import csv
@@ -31,7 +31,7 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def yes_no_rows(count: int) -> list[dict[str, Any]]:
-    """MME-like rows: two questions an image, images of two shapes."""
+    """Return rows like those of MME: two questions an image, images of two shapes."""
     rows = []
     for number in range(count):
         size = ((64, 96), (96, 64))[number // 2 % 2]

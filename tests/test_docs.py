@@ -46,8 +46,6 @@ PENDING = [
     "README.md",
     "docs/checkpoints.md",
     "docs/data.md",
-    "docs/evaluation.md",
-    "docs/paper.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/train.md",

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig
 
-from convllava.analysis import Policy, allows_auto, choose, policies, tokens_in_context, tokens_in_time
+from convllava.analysis import Policy, allows_auto, choose_size, policies, tokens_in_context, tokens_in_time
 from convllava.analysis.budget import context_of
 from convllava.analysis.calibration import Calibration
 from convllava.analysis.compare import Budget, Comparison
+from convllava.image_options import ImageOptions
 from convllava.model import ConvLlavaConfig, nano, preset
 
 SIDES = st.integers(20, 5000)
@@ -27,41 +28,41 @@ def calibration(**values: Any) -> Calibration:
 class TestChoose:
     @pytest.mark.parametrize(("size", "aspect"), [((1000, 1100), None), ((1000, 1240), None), ((1000, 1250), "native")])
     def test_square_near_one_to_one_and_native_for_elongated(self, size: tuple[int, int], aspect: str | None) -> None:
-        choice = choose([size], RELEASED)
-        assert choice.options.get("image_aspect_ratio") == aspect
+        choice = choose_size([size], RELEASED)
+        assert choice.options.image_aspect_ratio == aspect
         assert choice.shapes == (((768, 768) if aspect is None else (768, 960)),)
         assert "Table 7" in choice.reason
 
     def test_native_has_the_trained_resolution_as_short_side(self) -> None:
-        choice = choose([(2000, 800)], RELEASED)
-        assert choice.options == {"image_aspect_ratio": "native"} and choice.shapes == ((1920, 768),)
+        choice = choose_size([(2000, 800)], RELEASED)
+        assert choice.options == ImageOptions("native") and choice.shapes == ((1920, 768),)
         assert choice.visual_tokens == 30 * 12 and not choice.shrunk
 
     def test_one_elongated_image_of_several_decides(self) -> None:
-        choice = choose([(500, 500), (300, 900)], RELEASED)
-        assert choice.options == {"image_aspect_ratio": "native"} and len(choice.shapes) == 2
+        choice = choose_size([(500, 500), (300, 900)], RELEASED)
+        assert choice.options == ImageOptions("native") and len(choice.shapes) == 2
 
     def test_a_model_trained_on_any_shape_changes_nothing(self) -> None:
-        choice = choose([(640, 130)], NANO)
-        assert choice.options == {} and choice.shapes == ((640, 128),) and choice.visual_tokens == 20
+        choice = choose_size([(640, 130)], NANO)
+        assert choice.options == ImageOptions() and choice.shapes == ((640, 128),) and choice.visual_tokens == 20
 
     def test_a_wished_aspect_ratio_is_kept(self) -> None:
-        assert choose([(2000, 500)], RELEASED, image_aspect_ratio="pad").shapes == ((768, 768),)
-        assert choose([(500, 500)], RELEASED, image_aspect_ratio="native").options["image_aspect_ratio"] == "native"
-        assert choose([(130, 500)], NANO, image_aspect_ratio="pad").shapes == ((512, 512),)
+        assert choose_size([(2000, 500)], RELEASED, ImageOptions("pad")).shapes == ((768, 768),)
+        assert choose_size([(500, 500)], RELEASED, ImageOptions("native")).options.image_aspect_ratio == "native"
+        assert choose_size([(130, 500)], NANO, ImageOptions("pad")).shapes == ((512, 512),)
 
     def test_an_encoder_of_one_shape_is_left_alone(self) -> None:
         vision_config = CLIPVisionConfig(image_size=336, patch_size=14)
         config = ConvLlavaConfig(vision_config=vision_config, text_config=NANO.text_config, resolution=336)
-        assert choose([(100, 900)], config).shapes == ((336, 336),)
+        assert choose_size([(100, 900)], config).shapes == ((336, 336),)
 
     @given(SIDES, SIDES, st.integers(1, 900), st.sampled_from([NANO, RELEASED]))
     def test_a_budget_is_kept_and_only_shrinks(
         self, height: int, width: int, most: int, config: ConvLlavaConfig
     ) -> None:
-        within = choose([(height, width)], config, max_visual_tokens=most)
+        within = choose_size([(height, width)], config, token_limit=most)
         try:
-            free = choose([(height, width)], config)
+            free = choose_size([(height, width)], config)
         except ValueError as error:  # so thin that it would become an enormous image
             assert "set max_visual_tokens" in str(error) and within.shrunk and within.visual_tokens <= most
             return
@@ -72,7 +73,7 @@ class TestChoose:
 
     @given(st.integers(600, 3000), st.integers(600, 3000), st.integers(60, 400))
     def test_a_shrunk_image_uses_its_budget_and_keeps_its_shape(self, height: int, width: int, most: int) -> None:
-        choice = choose([(height, width)], NANO, max_visual_tokens=most)
+        choice = choose_size([(height, width)], NANO, token_limit=most)
         if choice.shrunk:
             ((rows, columns),) = [(h // 64, w // 64) for h, w in choice.shapes]
             # one row or column more at this shape would be too much
@@ -81,7 +82,7 @@ class TestChoose:
 
     def test_no_image(self) -> None:
         with pytest.raises(ValueError, match="no image"):
-            choose([], NANO)
+            choose_size([], NANO)
 
 
 def test_only_models_of_any_size_choose_by_themselves() -> None:

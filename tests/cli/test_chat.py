@@ -12,6 +12,7 @@ from convllava import inference
 from convllava.cli.chat import Dialogue, questions
 from convllava.cli.main import main
 from convllava.cli.options import printable
+from convllava.image_options import ImageOptions
 
 
 class Terminal(io.StringIO):
@@ -129,7 +130,7 @@ def test_lines_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_new_images_go_with_the_next_question_only() -> None:
-    dialogue = Dialogue(["a"], ["image a"], {})
+    dialogue = Dialogue(["a"], ["image a"], ImageOptions(), None)
     first = dialogue.with_question("What?")
     assert [part["type"] for part in first[0]["content"]] == ["image", "text"]
     dialogue.answered(first, "This.")

@@ -12,7 +12,9 @@ from tiny import tiny_model
 from convllava.analysis import save_calibration
 from convllava.analysis.calibration import Calibration, calibration_key
 from convllava.cli.main import main
-from convllava.cli.showing import Wish, decide
+from convllava.cli.options import SizingArguments
+from convllava.cli.sizing import choose_options, shrunk_remark
+from convllava.image_options import ImageOptions
 from convllava.inference import load_pretrained
 from convllava.model import nano, preset
 
@@ -119,19 +121,21 @@ def test_chat_leaves_room_for_what_will_be_said(
 
 
 def test_a_released_model_keeps_its_setting_unless_asked() -> None:
-    assert not Wish().wants_auto(preset("convllava-7b-1536"))
-    assert Wish(resolution="auto").wants_auto(preset("convllava-7b-1536"))
-    assert Wish().wants_auto(nano())
-    assert not Wish(image_aspect_ratio="pad").wants_auto(nano())
-    assert not Wish(resolution="512").wants_auto(nano())
+    assert not SizingArguments().chooses_size(preset("convllava-7b-1536"))
+    assert SizingArguments(resolution="auto").chooses_size(preset("convllava-7b-1536"))
+    assert SizingArguments().chooses_size(nano())
+    assert not SizingArguments(image_aspect_ratio="pad").chooses_size(nano())
+    assert not SizingArguments(resolution="512").chooses_size(nano())
 
 
 def test_a_model_of_padded_squares_asked_for_auto() -> None:
     model, processor = tiny_model()
     model.config.image_aspect_ratio, model.config.resolution = "pad", 256
     images = [Image.new("RGB", (200, 900))]
-    showing = decide(Wish(resolution="auto"), (model, processor), images, QUESTION, reserved=9, model_name="m")
-    assert showing.options == {"image_aspect_ratio": "native"} and showing.remark == ""
-    assert showing.choice is not None and showing.choice.shapes == ((1152, 256),)
-    untouched = decide(Wish(), (model, processor), images, QUESTION, reserved=9, model_name="m")
-    assert untouched.options == {} and untouched.report() is None
+    loaded = (model, processor)
+    auto = SizingArguments(resolution="auto")
+    options, choice = choose_options(auto, loaded, images, QUESTION, reserved=9, model_name="m")
+    assert options == ImageOptions("native") and shrunk_remark(choice) == ""
+    assert choice is not None and choice.shapes == ((1152, 256),)
+    untouched = choose_options(SizingArguments(), loaded, images, QUESTION, reserved=9, model_name="m")
+    assert untouched == (ImageOptions(), None)

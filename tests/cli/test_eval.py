@@ -1,4 +1,4 @@
-"""``convllava eval``: from a run to scores, tables, comparisons and a report; bad input in one line."""
+"""``convllava eval``: a run, scores, tables, comparisons and a report; one-line messages."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from convllava.cli.main import main
 
 @pytest.fixture(scope="module")
 def scores(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of MME on eight questions, padded to 128 pixels."""
+    """A run of MME on eight questions with images padded to 128 pixels."""
     folder = tmp_path_factory.mktemp("scores")
     write_tsv(folder / "MME.tsv", yes_no_rows(8))
     words = ["--benchmark", "MME", "--data", str(folder), "--out", str(folder / "out"), "--batch-size", "3"]

@@ -92,4 +92,4 @@ def test_a_run_that_its_budget_ended_says_so(
     recipe = repository / "recipes" / "nano" / "0_encoder.yaml"
     size = ["max_steps=2", "global_batch_size=2", f"output_dir={tmp_path / 'run'}"]
     assert main(["train", str(recipe), *size, limit]) == 0
-    assert ("ended it at step 1 of 2; --resume goes on" in capsys.readouterr().out) == told
+    assert ("ended the run at step 1 of 2; continue with --resume" in capsys.readouterr().out) == told

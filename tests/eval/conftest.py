@@ -1,4 +1,4 @@
-"""What the tests of evaluation share: a tiny generator and predictions without a model."""
+"""Fixtures of the evaluation tests: a tiny generator, and predictions without a model."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def generator() -> Any:
-    """A tiny random model, four answers at a time."""
+    """A tiny random model with a batch size of four."""
     from tiny import tiny_model
 
     from convllava.inference import Generator
@@ -22,7 +22,7 @@ def generator() -> Any:
 
 @pytest.fixture
 def write_predictions() -> Write:
-    """Return a function that writes predictions and their protocol, as a run would have."""
+    """Return a function that writes the files of a run: predictions and their protocol."""
 
     def write(
         folder: Path,

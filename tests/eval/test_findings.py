@@ -1,4 +1,4 @@
-"""benchmarks/findings.py: settings that compare what they say they compare, and a short run on a tiny model."""
+"""benchmarks/findings.py: the cost of its settings, and a short run on a tiny model."""
 
 import importlib.util
 import sys

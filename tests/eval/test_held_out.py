@@ -1,4 +1,4 @@
-"""The held-out samples are the ones on record: a generator that draws others must say so."""
+"""The held-out samples are the recorded ones."""
 
 import json
 from dataclasses import replace
@@ -13,22 +13,22 @@ from convllava.synthetic import SyntheticDataset
 
 SOME = (0, 1, 2, 137, 250, 383, 499)
 
-WAY_OUT = "the generator changed: if that is meant, write the record anew with `python benchmarks/held_out.py --write`"
+WAY_OUT = "the generator changed: if intended, write the record again with `python benchmarks/held_out.py --write`"
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_some_samples_are_those_on_record(name: str) -> None:
+def test_some_samples_are_the_recorded_ones(name: str) -> None:
     assert held_out.differences(name, SYNTHETIC[name].dataset(), SOME) == [], WAY_OUT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_all_samples_are_those_on_record(name: str) -> None:
+def test_all_samples_are_the_recorded_ones(name: str) -> None:
     assert held_out.differences(name, SYNTHETIC[name].dataset(), range(NUM_HELD_OUT)) == [], WAY_OUT
 
 
-def test_no_two_samples_are_alike() -> None:
-    """A digest that overlooked texts or pixels would repeat itself."""
+def test_digests_are_unique() -> None:
+    """A digest that did not depend on texts and pixels would occur twice."""
     for name in SYNTHETIC:
         known = held_out.recorded(name)
         assert len(known) == NUM_HELD_OUT
@@ -36,7 +36,7 @@ def test_no_two_samples_are_alike() -> None:
         assert len({pixels for _, pixels in known}) == NUM_HELD_OUT
 
 
-def test_one_pixel_or_one_letter_counts() -> None:
+def test_a_digest_depends_on_every_pixel_and_letter() -> None:
     sample = SyntheticDataset("line", count=1)[0]
     texts, pixels = held_out.digest_of(sample)
     image: Any = sample.images[0].copy()
@@ -50,7 +50,7 @@ def test_one_pixel_or_one_letter_counts() -> None:
     assert changed[1] == pixels
 
 
-def test_a_run_on_other_samples_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_other_samples_has_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads(held_out.RECORD.read_text())
     first, rest = content["samples"]["synthetic-lines"].split(" ", 1)
     content["samples"]["synthetic-lines"] = f"{first[:-1]}{'0' if first[-1] != '0' else '1'} {rest}"

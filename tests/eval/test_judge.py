@@ -1,4 +1,4 @@
-"""Judges: what they are asked, how their replies are read, what is remembered, and what an endpoint may do."""
+"""Judges: their prompts, the parsing and caching of replies, and faults of an endpoint."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ Reply = tuple[str, dict[str, int]]
 
 
 class Scripted:
-    """An endpoint that says what it is told to, and remembers what it was asked."""
+    """An endpoint with prepared replies that records its prompts."""
 
     def __init__(self, replies: Sequence[str]) -> None:
         self.replies = list(replies)
@@ -45,7 +45,7 @@ def test_the_last_line_of_the_prompt(shared_dir: Path) -> None:
         assert endpoint.asked[0][0].endswith("\n\n" + case["expected"]["tail_line"]), case["id"]
 
 
-def test_a_number_that_is_none_does_not_count() -> None:
+def test_nan_is_not_a_number_of_points() -> None:
     assert read_points(["nan", "0.3"]) == 0.3
     assert read_points([]) == 0
 
@@ -83,7 +83,7 @@ def test_yes_or_no() -> None:
     assert find_benchmark("pope").outcome([judged], Scoring()).value == 100
 
 
-def test_replies_are_remembered_even_in_a_damaged_cache(tmp_path: Path) -> None:
+def test_replies_are_cached_even_in_a_damaged_file(tmp_path: Path) -> None:
     cache = tmp_path / "judge.jsonl"
     first = Judge(Scripted(["0.5"]), "m", cache)
     assert first.points("q", "a", "p") == 0.5
@@ -96,7 +96,7 @@ def test_replies_are_remembered_even_in_a_damaged_cache(tmp_path: Path) -> None:
         Judge(Scripted([]), "other", cache).points("q", "a", "p")
 
 
-def test_prompts_of_ones_own(tmp_path: Path) -> None:
+def test_prompts_can_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "points.txt").write_text("{question}/{answer}/{prediction}")
     endpoint = Scripted(["1"])
     Judge(endpoint, "m", prompts=tmp_path).points("{prediction}?", "x<OR>y", "z")
@@ -145,7 +145,7 @@ def endpoint_of(server: Server, waits: list[float]) -> Endpoint:
     return Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "gpt-x", "secret", wait=waits.append)
 
 
-def test_an_endpoint_is_tried_again_with_longer_waits(server: Server) -> None:
+def test_a_busy_endpoint_is_retried_with_longer_waits(server: Server) -> None:
     waits: list[float] = []
     server.statuses = [429, 500]
     assert endpoint_of(server, waits)("hello", 0.5) == ("0.8", {"prompt_tokens": 7, "completion_tokens": 2})
@@ -155,7 +155,7 @@ def test_an_endpoint_is_tried_again_with_longer_waits(server: Server) -> None:
     assert "secret" not in repr(endpoint_of(server, waits))
 
 
-def test_a_refusal_is_not_tried_again(server: Server) -> None:
+def test_a_rejected_request_is_not_retried(server: Server) -> None:
     waits: list[float] = []
     server.statuses = [401]
     with pytest.raises(ValueError, match=r"does not answer \(HTTP 401\): check the URL, the model name 'gpt-x'"):
@@ -163,7 +163,7 @@ def test_a_refusal_is_not_tried_again(server: Server) -> None:
     assert waits == []
 
 
-def test_something_else_at_the_url(server: Server) -> None:
+def test_a_url_without_a_chat_endpoint_is_an_error(server: Server) -> None:
     server.reply = b"<html>"
     with pytest.raises(ValueError, match="is not that of a chat endpoint"):
         endpoint_of(server, [])("hello", 0)

@@ -1,4 +1,4 @@
-"""What must hold for every input, and cases worked out by hand."""
+"""Properties of the metrics for any input, and cases computed by hand."""
 
 import math
 from typing import Any
@@ -40,27 +40,27 @@ def test_a_bare_letter_is_the_choice(letter: str, form: str, profile: Any) -> No
 
 
 @given(ANSWER, PROFILE)
-def test_yes_or_no_is_blind_to_case(prediction: str, profile: Any) -> None:
+def test_yes_or_no_ignores_case(prediction: str, profile: Any) -> None:
     found = extract_yes_no(prediction, profile=profile)
     assert found in ("Yes", "No", "Unknown")
     assert extract_yes_no(prediction.lower(), profile=profile) == found
 
 
 @given(ANSWER, PROFILE)
-def test_normalized_answers_have_no_loose_blanks(text: str, profile: Any) -> None:
+def test_normalized_answers_have_single_blanks(text: str, profile: Any) -> None:
     normal = normalize_vqa_answer(text, profile=profile)
     assert normal == " ".join(normal.split())
     assert not set(normal.split()) & {"a", "an", "the", "none", "two"}
 
 
 @given(st.integers(0, 10), PROFILE)
-def test_accuracy_by_the_number_of_ten_who_agree(agreeing: int, profile: Any) -> None:
+def test_vqa_accuracy_by_the_number_of_matches(agreeing: int, profile: Any) -> None:
     answers = ["red"] * agreeing + [f"color {number}" for number in range(10 - agreeing)]
     assert vqa_accuracy("Red.", answers, profile=profile) == pytest.approx(min(1.0, 0.3 * agreeing))
 
 
 @given(ANSWER, st.lists(ANSWER, min_size=1, max_size=3))
-def test_anls_is_a_similarity_above_one_half_or_nothing(prediction: str, answers: list[str]) -> None:
+def test_anls_is_zero_or_at_least_one_half(prediction: str, answers: list[str]) -> None:
     value = anls(prediction, answers)
     assert value == 0 or 0.5 <= value <= 1
     assert anls(answers[0], answers) == 1
@@ -90,7 +90,7 @@ def test_any_text_is_a_box_or_none(text: str) -> None:
     assert isinstance(grounding_hit(text, (0, 0, 10, 10), 20, 10), bool)
 
 
-def test_boxes_that_cannot_be_read_or_have_no_area() -> None:
+def test_unreadable_boxes_and_boxes_without_area() -> None:
     assert parse_box("no box") is None
     assert parse_box("[1, 2, 3]") is None
     assert parse_box("[nan, 1, 2, 3]") is not None
@@ -98,7 +98,7 @@ def test_boxes_that_cannot_be_read_or_have_no_area() -> None:
     assert not grounding_hit("[0.5, 0.5, 0.1, 0.1]", (1, 1, 5, 5), 10, 10)
 
 
-def test_empty_tables_score_nothing() -> None:
+def test_empty_tables_score_zero() -> None:
     assert mme_scores([])["perception"] == 0
     assert pope_scores([])["overall"]["f1"] == 0
     assert circular_scores([])["overall"] == 0
@@ -108,7 +108,7 @@ def test_empty_tables_score_nothing() -> None:
 ROTATED = {"category": "c", "answer": "A", "prediction": "A", "choices": {"A": "x", "B": "y"}}
 
 
-def test_a_rotation_needs_its_question_and_an_index_of_its_own() -> None:
+def test_a_rotation_needs_its_question_and_a_unique_index() -> None:
     with pytest.raises(ValueError, match="index 1000007 is a rotation of question 7, which is missing"):
         circular_scores([{"index": 1_000_007, **ROTATED}])
     with pytest.raises(ValueError, match="index 7 occurs twice"):
@@ -121,6 +121,6 @@ def test_missing_predictions_are_wrong_not_errors() -> None:
     assert pope_scores([{"category": "random", "answer": "No", "prediction": None}])["overall"]["accuracy"] == 0
 
 
-def test_an_unknown_profile_is_refused() -> None:
+def test_an_unknown_profile_is_an_error() -> None:
     with pytest.raises(ValueError, match="profile must be one of paper, current, got 'llava'"):
         extract_choice("A", {"A": "x"}, profile="llava")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Every metric against expectations that the reference implementations computed."""
+"""Every metric against recorded results of the reference implementations."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Metrics by hand-computed cases and by what must always hold."""
+"""Edit distance, exact match and grounding: cases computed by hand, and properties."""
 
 import pytest
 from hypothesis import given
@@ -29,13 +29,13 @@ def test_error_rate_counts_characters_not_lines() -> None:
     assert character_error_rate([("", "a"), ("bbbbbbbbb", "bbbbbbbbb")]) == pytest.approx(0.1)
 
 
-def test_exact_match_forgives_case_blanks_and_a_full_stop() -> None:
+def test_exact_match_ignores_case_blanks_and_a_period() -> None:
     assert exact_match(" Red.", "red")
     assert not exact_match("reddish", "red")
     assert not exact_match("1250", "12.50")
 
 
-def test_grounding_hit_works_on_the_padded_square() -> None:
+def test_grounding_hit_uses_the_padded_square() -> None:
     truth = (0, 0, 100, 50)  # the whole of an image 100 wide and 50 high: the middle half of its square
     assert grounding_hit("[0.00, 0.25, 1.00, 0.75]", truth, 100, 50)
     assert not grounding_hit("[0.00, 0.00, 1.00, 1.00]", truth, 100, 50, threshold=0.51)

@@ -32,7 +32,7 @@ register_benchmark(Capitals())
 
 @pytest.fixture(autouse=True)
 def restore_registry() -> Iterator[None]:
-    """Forget afterwards what a test registers."""
+    """Remove the benchmarks that a test registers."""
     before = dict(ALL)
     yield
     ALL.clear()
@@ -54,7 +54,7 @@ def test_a_plugin_that_registers_nothing_is_an_error(tmp_path: Path, capsys: Any
     assert "missing.py is not a Python file" in capsys.readouterr().err
 
 
-def test_names_are_not_taken_twice(tmp_path: Path) -> None:
+def test_a_name_cannot_be_registered_twice(tmp_path: Path) -> None:
     (tmp_path / "pope.py").write_text(PLUGIN.replace('"capitals"', '"pope"'))
     with pytest.raises(ValueError, match="benchmark 'pope' exists already as POPE"):
         load_plugin(tmp_path / "pope.py")

@@ -1,4 +1,4 @@
-"""Prompts against those that the kits' own code made."""
+"""Prompts against recorded prompts of the kits."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def prompt_of(case: dict[str, Any], prompts: Any) -> list[PromptPart]:
 
 
 @pytest.mark.parametrize("prompts", COLUMN)
-def test_whole_prompts(cases: list[dict[str, Any]], prompts: str) -> None:
+def test_rendered_prompts(cases: list[dict[str, Any]], prompts: str) -> None:
     checked = 0
     for case in cases:
         expected = case["expected"].get(COLUMN[prompts])
@@ -52,12 +52,12 @@ def test_current_texts_in_their_order(cases: list[dict[str, Any]]) -> None:
         assert len(images_of(parts)) == sum(own["type"] == "image" for own in messages), case["id"]
 
 
-def test_a_image_that_is_not_there_is_an_error() -> None:
+def test_a_missing_image_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"mentions <image 3> but there are 2 images"):
         interleaved("see <image 1> and <image 3>", 2)
 
 
-def test_ocr_tokens_are_shown_when_they_are_asked_for() -> None:
+def test_ocr_tokens_are_optional() -> None:
     row = {"question": "What is it?", "ocr_tokens": ["STOP", "4"]}
     options = LoadOptions(prompts="llava", ocr_tokens=True)
     (_, text) = find_benchmark("textvqa").prompt(row, 1, options)

@@ -1,4 +1,4 @@
-"""The page, in a real browser: what it shows, its filters, and that nothing in it is run."""
+"""The report page in a real browser: content, filters, and no script from the data."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ ATTACK = '<script>document.title = "run"</script><img src=x onerror="document.ti
 
 @pytest.fixture
 def page_path(write_predictions: Any, tmp_path: Path) -> Path:
-    """A report of four questions: right, wrong, unresolved, and one that was an error."""
+    """A report of four questions: right, wrong, unresolved and error."""
     shown = {"A": "cat", "B": "dog", "answer": "A"}
     rows = [
         {"index": n, "image": image_text("red", (100, 200)), "question": f"Which {n}?", **shown, "category": c}
@@ -86,7 +86,7 @@ def test_boxes_are_drawn_on_the_images(write_predictions: Any, tmp_path: Path) -
     assert "reference" in page.read_text()
 
 
-def test_data_of_another_version_are_refused(page_path: Path, tmp_path: Path) -> None:
+def test_data_of_another_version_are_an_error(page_path: Path, tmp_path: Path) -> None:
     rows = [{"index": 0, "image": image_text(), "question": "?", "A": "x", "B": "y", "answer": "A"}]
     write_tsv(tmp_path / "SEEDBench_IMG.tsv", rows)
     with pytest.raises(ValueError, match="are not those of the predictions"):

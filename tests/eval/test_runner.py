@@ -1,4 +1,4 @@
-"""The runner: every sample answered once, written down at once, whatever happens, and scored."""
+"""The runner: every sample is answered and written once, even after an interruption, and scored."""
 
 import json
 import multiprocessing
@@ -19,8 +19,9 @@ from tiny import tiny_model
 from convllava.eval import LoadOptions, find_benchmark, run_benchmark
 from convllava.eval.answering import sort_by_shape
 from convllava.eval.benchmarks.synthetic import SYNTHETIC, is_correct, question_of, truth_of
-from convllava.eval.protocol import ImageOptions, RunOptions, model_fingerprint
+from convllava.eval.protocol import RunOptions, model_fingerprint
 from convllava.eval.runner import ranks
+from convllava.image_options import ImageOptions
 from convllava.inference import Generator, Request
 
 fork = multiprocessing.get_context("fork")
@@ -31,7 +32,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_the_truth_is_right_and_questions_are_asked(name: str) -> None:
+def test_the_reference_answer_is_correct(name: str) -> None:
     samples = SYNTHETIC[name].dataset(5)
     for index in range(len(samples)):
         size = samples[index].images[0].size[::-1]
@@ -70,7 +71,7 @@ def test_batched_equals_one_by_one(generator: Generator, tmp_path: Path) -> None
     assert (tmp_path / "batched" / name).read_bytes() == (tmp_path / "single" / name).read_bytes()
 
 
-def test_an_answer_equals_that_of_the_generator(generator: Generator, tmp_path: Path) -> None:
+def test_answers_are_those_of_the_generator(generator: Generator, tmp_path: Path) -> None:
     run_benchmark(generator, "synthetic-documents", limit=2, out=tmp_path)
     sample = SYNTHETIC["synthetic-documents"].dataset()[1]
     (answer,) = generator.generate([Request.of_question(question_of(sample), sample.images)])
@@ -79,7 +80,7 @@ def test_an_answer_equals_that_of_the_generator(generator: Generator, tmp_path: 
     assert line["image_sizes"] == [list(size) for size in answer.image_sizes]
 
 
-def test_a_run_goes_on_where_it_stopped(generator: Generator, tmp_path: Path) -> None:
+def test_a_stopped_run_is_resumed(generator: Generator, tmp_path: Path) -> None:
     run_benchmark(generator, "synthetic-scenes", limit=6, out=tmp_path / "whole")
     run_benchmark(generator, "synthetic-scenes", limit=3, out=tmp_path / "parts")
     path = tmp_path / "parts" / "synthetic-scenes.predictions.jsonl"
@@ -142,7 +143,7 @@ def run_rank(rank: int, port: int, folder: Path) -> None:
         run_benchmark(own, "synthetic-scenes", limit=9, out=folder, ranks=processes)
 
 
-def test_two_processes_give_the_identical_files(generator: Generator, tmp_path: Path) -> None:
+def test_two_processes_write_identical_files(generator: Generator, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -159,7 +160,7 @@ def test_two_processes_give_the_identical_files(generator: Generator, tmp_path: 
     assert not list((tmp_path / "two").glob("*rank*"))
 
 
-def test_results_of_another_model_or_protocol_are_refused(generator: Generator, tmp_path: Path) -> None:
+def test_predictions_of_another_model_or_protocol_are_an_error(generator: Generator, tmp_path: Path) -> None:
     run_benchmark(generator, "synthetic-scenes", limit=2, out=tmp_path)
     other = Generator(*tiny_model(seed=1))
     with pytest.raises(ValueError, match="was made by another model"):
@@ -180,7 +181,7 @@ def test_a_damaged_line_is_named(generator: Generator, tmp_path: Path) -> None:
 
 
 def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) -> None:
-    """An image too large for the context and one that is cut off: both stay among the samples."""
+    """An image too large for the context and a truncated one are errors in the predictions."""
     rows = yes_no_rows(4)
     rows[0]["image"] = image_text("red", (64 * 24, 64 * 24))
     whole = image_text("blue", (200, 300))
@@ -197,7 +198,7 @@ def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) 
     assert any("has 4 questions, MME has 2374" in warning for warning in score.warnings)
 
 
-def test_images_of_one_shape_stand_together(generator: Generator, tmp_path: Path) -> None:
+def test_images_of_equal_shape_are_next_to_each_other(generator: Generator, tmp_path: Path) -> None:
     write_tsv(tmp_path / "MME.tsv", yes_no_rows(8))
     questions = find_benchmark("mme").load(tmp_path, LoadOptions())
     order = sort_by_shape(questions, range(8), generator, {})
@@ -227,7 +228,7 @@ def test_an_unknown_benchmark_names_the_nearest(generator: Generator) -> None:
 
 
 def failing_above(generator: Generator, most: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let every forward pass over more rows than ``most`` fail; return the list that passes write their rows to."""
+    """Let every forward pass over more sequences than ``most`` fail; return the list of batch sizes."""
     rows: list[int] = []
     forward = generator.model.model.forward
 
@@ -244,12 +245,12 @@ def failing_above(generator: Generator, most: int, error: Exception, monkeypatch
 
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three tokens each."""
+    """Limit answers to three tokens."""
     monkeypatch.setattr(type(find_benchmark("synthetic-scenes")), "max_new_tokens", lambda self, prompts: 3)
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_fewer_answers_at_a_time_where_memory_is_too_small(
+def test_the_batch_size_is_halved_when_memory_is_too_small(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = run_benchmark(generator, "synthetic-scenes", limit=6, out=tmp_path / "enough")
@@ -270,7 +271,7 @@ def test_fewer_answers_at_a_time_where_memory_is_too_small(
 
 @pytest.mark.usefixtures("short_answers")
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("a bug")])
-def test_errors_that_no_smaller_batch_cures(
+def test_errors_that_a_smaller_batch_does_not_fix(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     failing_above(generator, 0, error, monkeypatch)

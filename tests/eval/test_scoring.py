@@ -26,14 +26,14 @@ def answered(right: int) -> list[tuple[dict[str, Any], str]]:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 @settings(max_examples=25)
-def test_an_interval_holds_the_figure(right: list[bool]) -> None:
+def test_an_interval_contains_the_figure(right: list[bool]) -> None:
     columns = np.array([[own, 1] for own in right], dtype=float)
     low, high = bootstrap_interval(columns, percent, replicates=200)
     assert 0 <= low <= 100 * sum(right) / len(right) <= high <= 100
     assert paired_interval(columns, columns, percent, replicates=50) == (0, 0)
 
 
-def test_an_interval_is_about_that_of_the_binomial() -> None:
+def test_an_interval_is_close_to_the_binomial_one() -> None:
     columns = np.array([[number < 300, 1] for number in range(1000)], dtype=float)
     low, high = bootstrap_interval(columns, percent)
     deviation = 100 * (0.3 * 0.7 / 1000) ** 0.5
@@ -41,7 +41,7 @@ def test_an_interval_is_about_that_of_the_binomial() -> None:
     assert high == pytest.approx(30 + 1.96 * deviation, abs=0.4)
 
 
-def test_a_score_counts_what_went_wrong(write_predictions: Any, tmp_path: Path) -> None:
+def test_a_score_counts_unresolved_empty_and_failed_answers(write_predictions: Any, tmp_path: Path) -> None:
     predictions = [(ROWS[0], "A"), (ROWS[1], "neither"), (ROWS[2], ""), (ROWS[3], "")]
     path = write_predictions(tmp_path, "seedbench", predictions, errors={3: "too long"})
     score = score_file(path).score
@@ -64,7 +64,7 @@ def test_predictions_without_a_protocol_are_scored_with_a_warning(write_predicti
     assert "no protocol file" in score.warnings[0]
 
 
-def test_mixed_and_empty_files_are_refused(write_predictions: Any, tmp_path: Path) -> None:
+def test_mixed_and_empty_files_are_errors(write_predictions: Any, tmp_path: Path) -> None:
     path = write_predictions(tmp_path, "seedbench", answered(1), model="a")
     other = write_predictions(tmp_path / "b", "seedbench", answered(1), model="b")
     path.write_text(path.read_text() + other.read_text())
@@ -102,7 +102,7 @@ def test_different_protocols_are_not_compared(write_predictions: Any, tmp_path: 
         compare(third, other)
 
 
-def test_the_papers_averages_but_one_follow_from_its_figures() -> None:
+def test_all_but_one_of_the_papers_averages_follow_from_its_figures() -> None:
     for name, figures in TABLE_6.rows.items():
         mean = sum(value for value in figures if value is not None) / 8
         wanted = 82.5 if name == "ConvLLaVA 1536" else PRINTED_AVERAGES[name]
@@ -111,7 +111,7 @@ def test_the_papers_averages_but_one_follow_from_its_figures() -> None:
     assert all(len(row) == len(table.columns) for table in TABLES.values() for row in table.rows.values())
 
 
-def test_tables_beside_the_papers_figures(write_predictions: Any, tmp_path: Path) -> None:
+def test_tables_with_the_papers_figures(write_predictions: Any, tmp_path: Path) -> None:
     score_file(write_predictions(tmp_path / "m", "seedbench", answered(20), model="mine")).score.write(tmp_path / "m")
     native = {"image": {"image_aspect_ratio": "native", "resolution": 1664}}
     path = write_predictions(tmp_path / "n", "seedbench", answered(30), model="mine", **native)

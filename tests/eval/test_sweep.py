@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convllava.eval.protocol import ImageOptions
 from convllava.eval.runner import run_benchmark
 from convllava.eval.sweep import combinations, model_folder, point_of, setting_name, write_sweep
+from convllava.image_options import ImageOptions
 from convllava.inference import Generator
 
 

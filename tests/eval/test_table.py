@@ -1,5 +1,7 @@
-"""Benchmark files: read whole, or refused with a line that says what is wrong."""
+"""Benchmark files in all formats, and the messages for damaged ones."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit_files import image_bytes, image_text, write_tsv
+from PIL import Image
 
 from convllava.eval.adapters.vlmevalkit_scoring import kit_row
 from convllava.eval.parquet import read_parquet
 from convllava.eval.table import default_data_folder, parse_answers, parse_index, read_jsonl
 from convllava.eval.tsv import read_tsv
-from convllava.inference import open_image
+from convllava.images import open_image
 
 
 def question(index: Any, image: str, **more: Any) -> dict[str, Any]:
@@ -27,12 +30,12 @@ def test_answer_cells(shared_dir: Path) -> None:
 
 
 @given(st.lists(st.text(max_size=8), max_size=4))
-def test_any_list_of_answers_comes_back(answers: list[str]) -> None:
+def test_any_list_of_answers_is_parsed(answers: list[str]) -> None:
     assert parse_answers(repr(answers)) == answers
 
 
 def test_records_as_the_kit_resolves_them(shared_dir: Path, tmp_path: Path) -> None:
-    """Stand-ins for images become images of different sizes, so that one can tell whose they are."""
+    """The vectors' placeholders become images of different sizes, which identify them."""
     cases = json.loads((shared_dir / "eval/vectors/tsv_records.json").read_text(encoding="utf-8"))["cases"]
     sizes = {letter: (8, 8 + number) for number, letter in enumerate("ABCDEFGH")}
     for case in cases:
@@ -58,6 +61,18 @@ def test_images_stay_in_the_file_until_they_are_opened(tmp_path: Path) -> None:
     assert open_image(table.images[2][0].open()).getpixel((0, 0)) == (0, 0, 255)
 
 
+def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    """An EXIF orientation of 6 turns an image of 50 x 100 pixels into one of 100 x 50, as the model sees it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (100, 50), "red").save(stream, "JPEG", exif=exif)
+    row = question(0, base64.b64encode(stream.getvalue()).decode())
+    (image,) = read_tsv(write_tsv(tmp_path / "x.tsv", [row]), []).images[0]
+    assert image.size == (100, 50)
+    assert open_image(image.open()).size == (50, 100)
+
+
 def test_several_images_of_one_row(tmp_path: Path) -> None:
     cell = repr([image_text("red"), image_text("blue", (40, 30))])
     row = question("q", cell, image_path="['a.png', 'b.png']")
@@ -67,13 +82,13 @@ def test_several_images_of_one_row(tmp_path: Path) -> None:
     assert table.rows[0]["image_path"] == ["a.png", "b.png"]
 
 
-def test_options_that_pandas_would_drop(tmp_path: Path) -> None:
+def test_options_that_pandas_reads_as_missing(tmp_path: Path) -> None:
     path = write_tsv(tmp_path / "x.tsv", [question(0, image_text(), A="None", B="NA", C="", D="x")])
     assert [read_tsv(path, []).rows[0][letter] for letter in "ABCD"] == ["None", "NA", None, "x"]
     assert [kit_row(read_tsv(path, []).rows[0])[letter] for letter in "ABCD"] == [None, None, None, "x"]
 
 
-def test_rows_without_a_image_are_left_out_and_told(tmp_path: Path) -> None:
+def test_rows_without_an_image_are_left_out_with_a_warning(tmp_path: Path) -> None:
     table = read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, image_text()), question(1, "")]), [])
     assert len(table.rows) == 1
     assert table.warnings == ["1 of 2 rows of x.tsv have no image and are left out"]

@@ -54,7 +54,7 @@ def by_generate(loaded: Loaded, request: Request) -> tuple[int, ...]:
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
-        processor_kwargs={"images": [list(request.images)], "return_tensors": "pt", **request.image_options},
+        processor_kwargs={"images": [list(request.images)], "return_tensors": "pt", **request.image_options.given()},
     )
     output = model.generate(**inputs, max_new_tokens=request.max_new_tokens, do_sample=False)
     return tuple(output[0, inputs["input_ids"].shape[1] :].tolist())

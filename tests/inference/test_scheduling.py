@@ -218,7 +218,11 @@ def test_a_sliding_window_equals_generate() -> None:
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-            processor_kwargs={"images": [list(request.images)], "return_tensors": "pt", **request.image_options},
+            processor_kwargs={
+                "images": [list(request.images)],
+                "return_tensors": "pt",
+                **request.image_options.given(),
+            },
         )
         output = model.generate(**inputs, max_new_tokens=request.max_new_tokens, do_sample=False)
         assert answer.token_ids == tuple(output[0, inputs["input_ids"].shape[1] :].tolist())

@@ -58,7 +58,7 @@ def test_parts_are_joined_trained_and_gone_on_from(here: Path, capsys: pytest.Ca
     """Frozen parts stay what they were to the last bit; the second recipe starts from the first one's result."""
     assert main(["train", "second.yaml", "--dry-run"]) == 0  # before there is anything to start from
     outlined = capsys.readouterr().out
-    assert "the starting checkpoint is not here" in outlined
+    assert "the starting checkpoint is missing" in outlined
     assert "vision_tower stage 5" in outlined
     assert main(["train", "first.yaml", "--dry-run"]) == 0
     assert "8 samples in 2 steps" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_parts_are_joined_trained_and_gone_on_from(here: Path, capsys: pytest.Ca
     assert torch.equal(trained.lm_head.weight[: len(language["lm_head.weight"])], language["lm_head.weight"])
     capsys.readouterr()
     assert main(["train", "second.yaml", "--dry-run"]) == 0
-    assert "the starting checkpoint is not here" not in capsys.readouterr().out
+    assert "the starting checkpoint is missing" not in capsys.readouterr().out
 
 
 def test_parts_must_be_what_the_recipe_says(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,9 +205,9 @@ def test_dry_run_of_what_is_not_here(
     assert main(["train", "recipe.yaml", "--dry-run", "--devices", "8", "--device-memory", "80GB"]) == 0
     printed = capsys.readouterr().out
     for part in (
-        "558,128 samples in 8,720 steps (8 a device x 1 accumulation steps, 8 devices)",
-        "the last 48 samples fill no global batch",
-        "the starting checkpoint is not here",
+        "558,128 samples in 8,720 steps (8 per device x 1 accumulation steps, 8 devices)",
+        "the last 48 samples do not fill a global batch",
+        "the starting checkpoint is missing",
         "checked: global batch 64 = 8 devices x 8 samples x 1",
         "checked: pretrain: encoder in part, projector trained, language model trained",
     ):
@@ -231,13 +231,13 @@ def test_a_present_checkpoint_must_be_what_the_recipe_says(
     assert main(["train", "recipe.yaml", *options, "model=null", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "8 samples in 2 steps" in printed
-    assert "the starting checkpoint is not here" not in printed
+    assert "the starting checkpoint is missing" not in printed
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--devices", "8"], "belong to --dry-run"),
+        (["--devices", "8"], "need --dry-run"),
         (["--dry-run", "--device-memory", "much"], "size 'much' is not understood"),
         (["--dry-run", "--devices", "7"], "is not a multiple"),
         (["--dry-run", "data=[{name: lcs-558}]"], "did you mean 'lcs-558k'?"),

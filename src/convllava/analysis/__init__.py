@@ -1,21 +1,22 @@
 """Cost of images: parameters, visual tokens, FLOPs, memory and time; and the image size that fits a budget."""
 
-from .budget import context_of, tokens_in_context, tokens_in_time
+from .budget import SHARE_FOR_ANSWERS, context_of, tokens_in_context, tokens_in_time
 from .calibration import Calibration, load_calibration, save_calibration
 from .counting import COUNTING_RULES, Cost, total
 from .model_cost import DEFAULT_TEXT_TOKENS, ModelCost, model_cost
-from .policies import Choice, Policy, allows_auto, choose, policies
+from .policies import Policy, SizeChoice, allows_auto, choose_size, policies
 
 __all__ = [
     "COUNTING_RULES",
     "DEFAULT_TEXT_TOKENS",
+    "SHARE_FOR_ANSWERS",
     "Calibration",
-    "Choice",
     "Cost",
     "ModelCost",
     "Policy",
+    "SizeChoice",
     "allows_auto",
-    "choose",
+    "choose_size",
     "context_of",
     "load_calibration",
     "model_cost",

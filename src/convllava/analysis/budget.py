@@ -5,6 +5,9 @@ from collections.abc import Callable
 from ..model import ConvLlavaConfig
 from .calibration import Calibration
 
+SHARE_FOR_ANSWERS = 4
+"""Divisor of the context length: the part of it kept for an answer whose length is not set."""
+
 
 def context_of(config: ConvLlavaConfig) -> int:
     """Return the context length of the language model, in tokens."""

@@ -8,7 +8,7 @@ from ..model import ConvLlavaConfig
 from .budget import context_of, tokens_in_context, tokens_in_time
 from .calibration import Calibration
 from .model_cost import ModelCost, model_cost
-from .policies import Choice, Policy, choose, tokens_of
+from .policies import Policy, SizeChoice, choose_size, tokens_of
 
 Size = tuple[int, int]
 
@@ -98,10 +98,10 @@ class Comparison:
         """Return the cost of an image of (height, width) under every policy."""
         return [self._cost(policy.name, size, policy) for policy in self.policies]
 
-    def pick(self, size: Size) -> tuple[PolicyCost, Choice]:
+    def pick(self, size: Size) -> tuple[PolicyCost, SizeChoice]:
         """Return the chosen size of an image of (height, width) within the budget and the context, and its cost."""
-        choice = choose([size], self.config, max_visual_tokens=self._max_tokens(size))
-        return self._cost(PICKED, size, Policy(PICKED, choice.options)), choice
+        choice = choose_size([size], self.config, token_limit=self._max_tokens(size))
+        return self._cost(PICKED, size, Policy(PICKED, choice.options.given())), choice
 
     def totals(self, sizes: Iterable[Size]) -> list[PolicyTotal]:
         """Return the total of every policy over images of (height, width); last, of picking a size for each image."""

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..image_options import ImageOptions
 from ..model import ConvLlavaConfig, ConvLlavaVisionConfig, num_image_tokens, resized_shape
 from ..model.presets import RESOLUTIONS
+from .budget import SHARE_FOR_ANSWERS, context_of, tokens_in_context
 
 ELONGATED = 1.25
 """Longer to shorter side from which an image counts as elongated. The paper names no bound; from here on a padded
@@ -75,18 +77,18 @@ def is_elongated(height: int, width: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What to do with the images of one request.
+class SizeChoice:
+    """Size at which the images of one request are shown.
 
     Attributes:
-        options: Image options that differ from how the model was trained; empty where nothing does.
+        options: Image options that differ from the model's training; empty where none does.
         shapes: (height, width) at which each image is shown.
-        visual_tokens: Of all of them.
-        shrunk: A budget made them smaller than they would have been.
-        reason: In words.
+        visual_tokens: Visual tokens of all images together.
+        shrunk: Whether a token limit made the images smaller.
+        reason: Explanation in words.
     """
 
-    options: dict[str, Any]
+    options: ImageOptions
     shapes: tuple[tuple[int, int], ...]
     visual_tokens: int
     shrunk: bool
@@ -94,49 +96,57 @@ class Choice:
 
 
 def allows_auto(config: ConvLlavaConfig) -> bool:
-    """Tell whether a model was trained on images of any size, so that choosing one changes nothing it knows.
+    """Return whether a model was trained on images of any size, so that a chosen size is as in training.
 
-    Released checkpoints were trained at one resolution and keep it unless somebody asks.
+    Released checkpoints were trained at one resolution and keep it unless another is asked for.
     """
     return config.image_aspect_ratio == "native" and config.resolution is None
 
 
-def choose(
+def choose_size(
     sizes: Sequence[tuple[int, int]],
     config: ConvLlavaConfig,
+    options: ImageOptions = ImageOptions(),  # noqa: B008, immutable
     *,
-    image_aspect_ratio: str | None = None,
-    max_visual_tokens: int | None = None,
-) -> Choice:
-    """Choose how to show the images of one request.
+    text_tokens: int | None = None,
+    reserved: int | None = None,
+    token_limit: int | None = None,
+) -> SizeChoice:
+    """Choose the size at which the images of one request are shown, the one rule of ``ask``, ``chat`` and the server.
 
     Args:
         sizes: (height, width) of each image, upright.
-        config: Of the model.
-        image_aspect_ratio: Only this one.
-        max_visual_tokens: Of one image, from whatever budget; they are then as large as fits at their own shape.
+        config: Configuration of the model.
+        options: Options that are set already: the aspect ratio is kept, ``max_visual_tokens`` is a limit.
+        text_tokens: Tokens of the prompt without images; where given, images are shrunk until all fit the context.
+        reserved: Tokens of the context kept for the answer and later turns; by default a quarter of it.
+        token_limit: Further limit on the visual tokens of one image, such as that of a time budget.
 
     Raises:
         ValueError: There is no image, or the options contradict each other.
     """
     if not sizes:
         raise ValueError("there is no image to choose a size for")
-    options, reason = _by_shape(sizes, config, image_aspect_ratio)
-    if max_visual_tokens is not None:
-        options, reason = _within(max_visual_tokens, sizes, config, options, reason)
-    shrunk = "max_visual_tokens" in options
-    shapes = tuple(resized_shape(*size, **image_options(config, options)) for size in sizes)
-    return Choice(options, shapes, sum(tokens_of(shape, config) for shape in shapes), shrunk, reason)
+    limits = [limit for limit in (options.max_visual_tokens, token_limit) if limit is not None]
+    if text_tokens is not None:
+        kept = context_of(config) // SHARE_FOR_ANSWERS if reserved is None else reserved
+        limits.append(tokens_in_context(config, text_tokens=text_tokens, reserved=kept, images=len(sizes)))
+    chosen, reason = _by_shape(sizes, config, options.image_aspect_ratio)
+    if limits:
+        chosen, reason = _within(min(limits), sizes, config, chosen, reason)
+    shapes = tuple(resized_shape(*size, **image_options(config, chosen.given())) for size in sizes)
+    num_tokens = sum(tokens_of(shape, config) for shape in shapes)
+    return SizeChoice(chosen, shapes, num_tokens, chosen.max_visual_tokens is not None, reason)
 
 
 def _within(
-    budget: int, sizes: Sequence[tuple[int, int]], config: ConvLlavaConfig, options: dict[str, Any], reason: str
-) -> tuple[dict[str, Any], str]:
-    """Add the budget to the options where it is needed, and say so."""
-    limited = options | {"max_visual_tokens": budget}
+    budget: int, sizes: Sequence[tuple[int, int]], config: ConvLlavaConfig, options: ImageOptions, reason: str
+) -> tuple[ImageOptions, str]:
+    """Return the options and the reason with a token limit added where an image needs it."""
+    limited = options.merged(ImageOptions(max_visual_tokens=budget))
     try:
-        free = [resized_shape(*size, **image_options(config, options)) for size in sizes]
-    except ValueError:  # too many pixels to be made at all; whatever else is wrong is also wrong within the budget
+        free = [resized_shape(*size, **image_options(config, options.given())) for size in sizes]
+    except ValueError:  # too many pixels without the limit; any other error occurs with it too
         return limited, f"{reason}; shrunk to at most {budget} tokens"
     wanted = max(tokens_of(shape, config) for shape in free)
     if wanted <= budget:
@@ -146,22 +156,23 @@ def _within(
 
 def _by_shape(
     sizes: Sequence[tuple[int, int]], config: ConvLlavaConfig, aspect: str | None
-) -> tuple[dict[str, Any], str]:
+) -> tuple[ImageOptions, str]:
+    """Return the options for the shapes of these images, and the reason in words."""
     if aspect is not None and aspect != config.image_aspect_ratio:
         resolution = config.resolution or _covering_side(sizes, config.output_stride)
-        return {"image_aspect_ratio": aspect, "resolution": resolution}, f"{aspect}, as asked"
+        return ImageOptions(aspect, resolution), f"{aspect}, as asked"
     if not isinstance(config.vision_config, ConvLlavaVisionConfig):
-        return {}, f"the vision encoder takes one shape only ({describe(config)})"
+        return ImageOptions(), f"the vision encoder takes one shape only ({describe(config)})"
     if config.image_aspect_ratio == "native":
-        return {}, f"the model was trained on any shape ({describe(config)})"
+        return ImageOptions(), f"the model was trained on any shape ({describe(config)})"
     elongated = next((size for size in sizes if is_elongated(*size)), None)
     if aspect is not None or elongated is None:
         why = "as asked" if aspect is not None else "nearly square: the trained square is best (paper, Table 7)"
-        return {}, f"{describe(config)}; {why}"
+        return ImageOptions(), f"{describe(config)}; {why}"
     height, width = elongated
     waste = 1 - min(elongated) / max(elongated)
     reason = f"{width}x{height} is elongated: a square would waste {waste:.0%} of its tokens (paper, Table 7)"
-    return {"image_aspect_ratio": "native"}, f"native, short side {config.resolution}; {reason}"
+    return ImageOptions("native"), f"native, short side {config.resolution}; {reason}"
 
 
 def _covering_side(sizes: Sequence[tuple[int, int]], stride: int) -> int:

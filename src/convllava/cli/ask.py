@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .showing import Wish, decide
+from .sizing import choice_record, choose_options, shrunk_remark
 
 if TYPE_CHECKING:
     from ..inference import Answer
@@ -50,7 +50,6 @@ def ask(
 ) -> None:
     """Ask a question about one image or several."""
     sources, question = split_question(words)
-    wish = Wish(**asdict(sizing))
     if output.draw is not None:
         check_drawing(output.draw, sources)
 
@@ -58,12 +57,18 @@ def ask(
 
     # an image that is drawn on is kept at full size
     images = inference.open_images(sources, page, lazily=preprocessing == "fast" and output.draw is None)
-    loaded = loading.load(model, resolution=wish.pixels, preprocessing=preprocessing)
-    showing = decide(wish, loaded, images, question, reserved=max_new_tokens, model_name=model)
-    options = showing.options | {"max_new_tokens": max_new_tokens}
-    answer = inference.ask(*loaded, images, question, on_text=None if output.as_json else opt.show, **options)
-    print(json.dumps(report(answer, model, question) | {"auto": showing.report()}) if output.as_json else "")
-    opt.remark(showing.remark)
+    loaded = loading.load(model, resolution=sizing.pixels, preprocessing=preprocessing)
+    options, choice = choose_options(sizing, loaded, images, question, reserved=max_new_tokens, model_name=model)
+    answer = inference.ask(
+        *loaded,
+        images,
+        question,
+        on_text=None if output.as_json else opt.show,
+        image_options=options,
+        max_new_tokens=max_new_tokens,
+    )
+    print(json.dumps(report(answer, model, question) | {"auto": choice_record(choice)}) if output.as_json else "")
+    opt.remark(shrunk_remark(choice))
     if answer.finish_reason == "length":
         opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")
     if output.draw is not None:

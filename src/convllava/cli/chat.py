@@ -3,18 +3,19 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..image_options import ImageOptions
 from ..support import write_json
 from . import options as opt
-from .showing import Wish, decide
+from .sizing import choose_options, shrunk_remark
 
 if TYPE_CHECKING:
-    from ..inference import Generator
+    from ..inference import Generator, Request
 
 QUIT = "/quit"
 
@@ -41,32 +42,31 @@ def chat(
     """Talk about images, one question a line; /help lists the commands, /quit or Ctrl+D ends the chat."""
     if "-" in images:
         raise ValueError("chat reads questions from standard input: give images as files or URLs instead of -")
-    wish = Wish(**asdict(sizing))
 
     from .. import inference
     from ..analysis import context_of
 
     opened = inference.open_images(images, page)
-    loaded = loading.load(model, resolution=wish.pixels)
+    loaded = loading.load(model, resolution=sizing.pixels)
     for_dialogue = context_of(loaded[0].config) // 2
-    showing = decide(wish, loaded, opened, "?", reserved=for_dialogue, model_name=model)
-    opt.remark(showing.remark)
+    options, choice = choose_options(sizing, loaded, opened, "?", reserved=for_dialogue, model_name=model)
+    opt.remark(shrunk_remark(choice))
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
-    dialogue = Dialogue(images, opened, showing.options | {"max_new_tokens": max_new_tokens})
+    dialogue = Dialogue(images, opened, options, max_new_tokens)
     with input_history():
         talk(generator, dialogue)
 
 
 def talk(generator: "Generator", dialogue: "Dialogue") -> None:
     """Answer each question with the whole dialogue before it as context."""
-    from ..inference import Finished, Request, TextDelta
+    from ..inference import Finished, TextDelta
 
     for line in questions():
         if line.startswith("/"):
             run_command(line, dialogue)
             continue
         messages = dialogue.with_question(line)
-        for event in generator.stream(Request(messages=messages, images=dialogue.images, **dialogue.options)):
+        for event in generator.stream(dialogue.request(messages)):
             if isinstance(event, Finished):
                 dialogue.answered(messages, event.answer.text)
             elif isinstance(event, TextDelta):
@@ -113,8 +113,11 @@ def input_history() -> Iterator[None]:
 class Dialogue:
     """Images, the messages about them, and the options of the next request."""
 
-    def __init__(self, names: Sequence[str], images: Sequence[Any], options: dict[str, Any]) -> None:
-        self.names, self.images, self.options = list(names), list(images), dict(options)
+    def __init__(
+        self, names: Sequence[str], images: Sequence[Any], options: ImageOptions, max_new_tokens: int | None
+    ) -> None:
+        self.names, self.images, self.image_options = list(names), list(images), options
+        self.max_new_tokens = max_new_tokens
         self.messages: list[Message] = []
         self._num_shown = 0
 
@@ -123,6 +126,17 @@ class Dialogue:
         from ..inference import question_message
 
         return [*self.messages, question_message(question, num_images=len(self.images) - self._num_shown)]
+
+    def request(self, messages: list[Message]) -> "Request":
+        """Return the request that sends messages, with the options as they are now."""
+        from ..inference import Request
+
+        return Request(
+            messages=messages,
+            images=self.images,
+            image_options=self.image_options,
+            max_new_tokens=self.max_new_tokens,
+        )
 
     def answered(self, messages: list[Message], answer: str) -> None:
         """Add an answer to the messages that it was given to."""
@@ -148,7 +162,8 @@ class Dialogue:
         """
         if path.exists():
             raise ValueError(f"{path} exists already: give another name")
-        write_json(path, {"images": self.names, "options": self.options, "messages": self.messages})
+        options = self.image_options.given() | {"max_new_tokens": self.max_new_tokens}
+        write_json(path, {"images": self.names, "options": options, "messages": self.messages})
 
 
 def run_command(line: str, dialogue: Dialogue) -> None:
@@ -172,11 +187,11 @@ def _image(dialogue: Dialogue, argument: str) -> str:
 
 def _budget(dialogue: Dialogue, argument: str) -> str:
     if argument == "off":
-        dialogue.options["max_visual_tokens"] = None
+        dialogue.image_options = replace(dialogue.image_options, max_visual_tokens=None)
         return "no limit on visual tokens per image from now on"
     if not argument.isascii() or not argument.isdigit() or int(argument) < 1:
         raise ValueError(f"/budget needs a number of visual tokens or off, got {argument!r}")
-    dialogue.options["max_visual_tokens"] = int(argument)
+    dialogue.image_options = replace(dialogue.image_options, max_visual_tokens=int(argument))
     return f"at most {int(argument)} visual tokens per image from now on"
 
 

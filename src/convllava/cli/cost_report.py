@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..analysis import Calibration, Choice, Cost, ModelCost
+    from ..analysis import Calibration, Cost, ModelCost, SizeChoice
     from ..analysis.compare import PolicyCost, PolicyTotal
     from ..analysis.systems import Claim, System
     from ..model import ConvLlavaConfig
@@ -132,7 +132,12 @@ class Printer:
         self._calibration_line(model, calibration)
 
     def image(
-        self, name: str, shape: tuple[int, int], costs: "Sequence[PolicyCost]", picked: "PolicyCost", choice: "Choice"
+        self,
+        name: str,
+        shape: tuple[int, int],
+        costs: "Sequence[PolicyCost]",
+        picked: "PolicyCost",
+        choice: "SizeChoice",
     ) -> None:
         """Print the cost of one image of (height, width) under every policy."""
         self._data["images"].append(
@@ -141,7 +146,7 @@ class Printer:
                 "height": shape[0],
                 "width": shape[1],
                 "policies": [policy_record(one) for one in costs],
-                "picked": policy_record(picked) | {"options": choice.options, "reason": choice.reason},
+                "picked": policy_record(picked) | {"options": choice.options.given(), "reason": choice.reason},
             }
         )
         cells = [_policy_cells(one) for one in [*costs, picked]]

@@ -80,8 +80,8 @@ def run(
 ) -> None:
     """Answer benchmarks and score them; the same command resumes a run that was stopped."""
     from ..eval.judge import JudgeSettings
-    from ..eval.protocol import ImageOptions
     from ..eval.suite import EvalSettings, ModelSettings, run_suite
+    from ..image_options import ImageOptions
 
     settings = EvalSettings(
         model=ModelSettings(model, dtype, device, batch_size),

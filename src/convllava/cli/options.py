@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from ..image_options import ImageOptions
+
 if TYPE_CHECKING:
-    from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+    from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+
+AUTO = "auto"
+"""Resolution that is chosen for the images."""
 
 Model = Annotated[str, typer.Option(help="Model: nano, a checkpoint directory or a hub id.")]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda or mps; by default the best available.")]
@@ -117,6 +122,28 @@ class SizingArguments:
     resolution: ResolutionOrAuto = None
     max_visual_tokens: MaxVisualTokens = None
     max_ttft_ms: MaxFirstTokenMs = None
+
+    def __post_init__(self) -> None:
+        if self.resolution not in (None, AUTO) and not str(self.resolution).lstrip("-").isdigit():
+            raise ValueError(f"--resolution {self.resolution!r}: give a number of pixels, or auto")
+
+    @property
+    def pixels(self) -> int | None:
+        """The resolution if it is a number, else None."""
+        return None if self.resolution in (None, AUTO) else int(str(self.resolution))
+
+    @property
+    def options(self) -> ImageOptions:
+        """Image options that are set."""
+        return ImageOptions(self.image_aspect_ratio, self.pixels, self.max_visual_tokens)
+
+    def chooses_size(self, config: "ConvLlavaConfig") -> bool:
+        """Return whether sizes are chosen: with ``auto``, and by default for a model trained on any size."""
+        from ..analysis import allows_auto
+
+        if self.resolution is None:
+            return self.image_aspect_ratio is None and allows_auto(config)
+        return self.resolution == AUTO
 
 
 def expand_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""What ``convllava train --dry-run`` prints: tables for people, one JSON object for programs."""
+"""Output of ``convllava train --dry-run``: tables, or one JSON object."""
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,21 @@ if TYPE_CHECKING:
     from ..train import Plan, Recipe
 
 FULL_RATE_TFLOPS = 312.0
-"""NVIDIA's figure for A100 and A800, dense bfloat16; the paper's devices (section 4.1)."""
+"""Peak dense bfloat16 rate of NVIDIA A100 and A800, the paper's devices (section 4.1)."""
 
 _WIDTH_OF_FILES = 120
+"""Characters per line in a file or pipe."""
 
 
 def print_plan(chain: "Sequence[tuple[Recipe, Plan]]", device_memory: float | None, *, as_json: bool) -> None:
-    """Print the plan of the last recipe of a chain; those before it only count for what was reported of all."""
+    """Print the plan of the last recipe of a chain.
+
+    Args:
+        chain: Recipes and their plans, in the order of training. Those before the last one are used for costs that were
+            reported for several training stages together.
+        device_memory: Memory of one device, in bytes; None if unknown.
+        as_json: Whether to print one JSON object.
+    """
     recipe, plan = chain[-1]
     comparison = _comparison(chain)
     if as_json:
@@ -26,7 +34,7 @@ def print_plan(chain: "Sequence[tuple[Recipe, Plan]]", device_memory: float | No
     from rich.console import Console
 
     console = Console(highlight=False)
-    if not console.is_terminal:  # a file or pipe has no width to keep to
+    if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_FILES)
     console.print(_modules(plan))
     if len(plan.data) > 1:
@@ -44,7 +52,7 @@ def _as_data(plan: "Plan", comparison: list[str]) -> dict[str, Any]:
 def _modules(plan: "Plan") -> "Table":
     from rich.table import Table
 
-    table = Table("module", "parameters", "trained", title="What trains")
+    table = Table("module", "parameters", "trained", title="Trained modules")
     for column in table.columns[1:]:
         column.justify = "right"
     for count in plan.modules:
@@ -57,7 +65,7 @@ def _modules(plan: "Plan") -> "Table":
 def _data(plan: "Plan") -> "Table":
     from rich.table import Table
 
-    table = Table("data", "samples", "visual tokens", "text tokens", "supervised", "lengths", title="What is drawn")
+    table = Table("data", "samples", "visual tokens", "text tokens", "supervised", "lengths", title="Data")
     for column in table.columns[1:5]:
         column.justify = "right"
     for source in plan.data:
@@ -68,18 +76,18 @@ def _data(plan: "Plan") -> "Table":
 
 
 def _samples(recipe: "Recipe", plan: "Plan") -> list[str]:
-    batch = f"{plan.per_device_batch_size} a device x {plan.accumulation_steps} accumulation steps"
+    batch = f"{plan.per_device_batch_size} per device x {plan.accumulation_steps} accumulation steps"
     lines = [f"{plan.samples:,} samples in {plan.steps:,} steps ({batch}, {plan.devices} devices)"]
     rest = plan.samples - plan.steps * recipe.global_batch_size
     if rest:
-        lines.append(f"the last {rest} samples fill no global batch and are left out")
+        lines.append(f"the last {rest} samples do not fill a global batch and are not used")
     per_sample = plan.visual_tokens + plan.text_tokens
     lines.append(
-        f"tokens a sample: {plan.visual_tokens:.1f} visual + {plan.text_tokens:.1f} text, of these "
-        f"{plan.supervised_tokens:.1f} supervised; about {per_sample * plan.samples / 1e6:,.1f} M in all"
+        f"tokens per sample: {plan.visual_tokens:.1f} visual + {plan.text_tokens:.1f} text ("
+        f"{plan.supervised_tokens:.1f} supervised); about {per_sample * plan.samples / 1e6:,.1f} M in total"
     )
     if plan.is_outlined:
-        lines.append("the starting checkpoint is not here: its architecture is taken from the recipe")
+        lines.append("the starting checkpoint is missing: its architecture is taken from the recipe")
     return lines
 
 
@@ -101,30 +109,30 @@ def _flops(plan: "Plan") -> list[str]:
 def _memory(recipe: "Recipe", plan: "Plan", device_memory: float | None) -> list[str]:
     lines = []
     chosen = {"ddp": "replicated", "fsdp2": "sharded"}.get(recipe.engine)
-    for way, means in (("replicated", "DDP"), ("sharded", "FSDP2, ZeRO-3")):
-        memory = getattr(plan, way)
+    for layout, means in (("replicated", "DDP"), ("sharded", "FSDP2, ZeRO-3")):
+        memory = getattr(plan, layout)
         parts = ", ".join(
             f"{name} {getattr(memory, name) / 1e9:.1f}" for name in ("weights", "gradients", "optimizer", "activations")
         )
-        here = ", the recipe's engine" * (way == chosen)
-        line = f"memory of a device, {way} ({means}{here}): about {memory.total / 1e9:.1f} GB ({parts})"
-        lines.append(line + _fit(plan, way, device_memory))
+        here = ", the recipe's engine" * (layout == chosen)
+        line = f"memory per device, {layout} ({means}{here}): about {memory.total / 1e9:.1f} GB ({parts})"
+        lines.append(line + _fit(plan, layout, device_memory))
     return lines
 
 
-def _fit(plan: "Plan", way: str, device_memory: float | None) -> str:
+def _fit(plan: "Plan", layout: str, device_memory: float | None) -> str:
     if device_memory is None:
         return ""
-    largest = plan.largest_batches[way]
+    largest = plan.largest_batches[layout]
     if largest == 0:
-        return f"; {device_memory / 1e9:.0f} GB do not hold even one sample"
+        return f"; {device_memory / 1e9:.0f} GB do not hold a single sample"
     if largest >= plan.per_device_batch_size:
         return f"; fits into {device_memory / 1e9:.0f} GB"
     return f"; into {device_memory / 1e9:.0f} GB fits per_device_batch_size={largest}"
 
 
 def _comparison(chain: "Sequence[tuple[Recipe, Plan]]") -> list[str]:
-    """Set the estimate beside what was reported of the same training stages."""
+    """Return lines that compare reported costs with the estimates of the same training stages."""
     from ..train import share_of_full_rate
 
     lines = []
@@ -135,6 +143,6 @@ def _comparison(chain: "Sequence[tuple[Recipe, Plan]]") -> list[str]:
         lines.append(
             f"reported: {reported.hours:g} h on {reported.devices} {reported.device} for "
             f"{', '.join(reported.training_stages)} ({reported.source}); estimated for these: {flops:.3g} FLOPs, "
-            f"{hours:.1f} h at full rate, so the report means {share_of_full_rate(plans, reported):.0%} of it"
+            f"{hours:.1f} h at full rate, so the report corresponds to {share_of_full_rate(plans, reported):.0%} of it"
         )
     return lines

@@ -1,4 +1,4 @@
-"""``convllava train``: run a recipe."""
+"""``convllava train``: train a model by a recipe."""
 
 import os
 import sys
@@ -14,23 +14,28 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe, a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Values to change: key=value, image.resolution=512.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the recipe's, such as image.resolution=512."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print what would be trained, without weights, and stop.")] = False,
-    devices: Annotated[int, typer.Option(min=1, help="Of the dry run: how many share the work.")] = 1,
-    device_memory: Annotated[str | None, typer.Option(help="Of the dry run: what one device has, 80GB.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The dry run as one JSON object.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in output_dir.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan (modules, steps, FLOPs, memory) without training.")
+    ] = False,
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices that --dry-run plans for.")] = 1,
+    device_memory: Annotated[
+        str | None, typer.Option(help="Memory of each device that --dry-run plans for, such as 80GB.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan of --dry-run as one JSON object.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in output_dir.")] = False,
 ) -> None:
-    """Train a model by a recipe; under torchrun, on several devices."""
+    """Train a model by a recipe; run it under torchrun to train on several devices."""
     if dry_run:
         _dry_run(recipe, overrides or [], devices, device_memory, as_json)
         return
     if devices != 1 or device_memory is not None or as_json:
         raise ValueError(
-            "--devices, --device-memory and --json belong to --dry-run; several devices train under torchrun"
+            "--devices, --device-memory and --json need --dry-run; to train on several devices, use torchrun"
         )
     from ..train import load_recipe
     from ..train import train as run
@@ -41,35 +46,35 @@ def train(
         directory = run(loaded, resume=resume, on_log=report)
     if os.environ.get("RANK", "0") == "0":
         print(f"trained model: {directory}")
-        _tell_of_unfinished(loaded, read_log(directory / LOG_FILE)[-1])
+        _report_unfinished(loaded, read_log(directory / LOG_FILE)[-1])
 
 
-def _tell_of_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
-    """Say so where the budget of minutes ended a run before its steps were done."""
+def _report_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
+    """Print a line if the time budget ended the run before its last step."""
     if end["step"] < min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
         print(
-            f"unfinished: stop_after_minutes {recipe.stop_after_minutes:g} ended it at step {end['step']} of "
-            f"{end['max_steps']}; --resume goes on"
+            f"unfinished: stop_after_minutes {recipe.stop_after_minutes:g} ended the run at step {end['step']} of "
+            f"{end['max_steps']}; continue with --resume"
         )
 
 
 def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:
-    """Plan a recipe, and those it follows where something was reported of them together."""
+    """Print the plan of a recipe; earlier stages are planned too if a cost was reported for all of them together."""
     from ..convert import parse_size
     from ..train import load_chain, load_recipe, plan
     from .plan_report import print_plan
 
     memory = parse_size(device_memory) if device_memory else None
     recipe = load_recipe(path, overrides)
-    told = {stage for reported in recipe.reported_costs for stage in reported.training_stages}
-    earlier = [one for one in load_chain(path, overrides)[:-1] if one.training_stage in told] if told else []
+    reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
+    earlier = [one for one in load_chain(path, overrides)[:-1] if one.training_stage in reported] if reported else []
     planned = [(one, plan(one, devices, memory)) for one in [*earlier, recipe]]
     print_plan(planned, memory, as_json=as_json)
 
 
 @contextmanager
 def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what shows a log line: a progress bar on a terminal, a line in a file or pipe."""
+    """Yield a function that shows a log entry: as a progress bar on a terminal, as a line in a file or pipe."""
     if not sys.stderr.isatty():
         yield _print_log
         return

@@ -1,4 +1,4 @@
-"""Vision encoders from elsewhere: transformers, timm, OpenCLIP, CLIP's ViT, and the encoders of whole models."""
+"""Vision encoders from elsewhere: transformers, timm, OpenCLIP, CLIP's ViT, and the encoders inside models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,8 @@ def load_vision_tower(source: str | Path, *, layer_norm_eps: float | None = None
 
     Args:
         source: A weight file (timm, OpenCLIP); or a directory of transformers' ``ConvNextModel``, of OpenCLIP or timm,
-            of CLIP's ViT (for the control), or of a whole model, whose encoder is loaded.
+            of CLIP's ViT (for the control), or of a vision-language model, whose encoder is
+            loaded.
         layer_norm_eps: The epsilon of all norms; None means 1e-6, or 1e-5 for OpenCLIP's xxlarge, since neither shapes
             nor most configurations tell it.
 
@@ -63,11 +64,11 @@ def open_vision_tower(source: str | Path, *, layer_norm_eps: float | None = None
     """Read the configuration, tensor names and shapes of a vision encoder, but no tensor values.
 
     Args:
-        source: As :func:`load_vision_tower`.
-        layer_norm_eps: As :func:`load_vision_tower`.
+        source: Same as in :func:`load_vision_tower`.
+        layer_norm_eps: Same as in :func:`load_vision_tower`.
 
     Raises:
-        ValueError: As :func:`load_vision_tower`, except that NaN goes unnoticed.
+        ValueError: Same as in :func:`load_vision_tower`, except that NaN goes unnoticed.
     """
     path = Path(source)
     with quiet_transformers():

@@ -58,14 +58,14 @@ def export_with_code(
     Args:
         source: A checkpoint directory in any known layout.
         destination: A directory that does not exist yet; it appears complete or not at all.
-        dtype: As :func:`convert`.
-        max_shard_size: As :func:`convert`.
-        resolution: As :func:`convert`.
-        hub_id: As :func:`convert`.
+        dtype: Same as in :func:`convert`.
+        max_shard_size: Same as in :func:`convert`.
+        resolution: Same as in :func:`convert`.
+        hub_id: Same as in :func:`convert`.
 
     Raises:
-        ValueError: As :func:`convert`.
-        OSError: As :func:`convert`.
+        ValueError: Same as in :func:`convert`.
+        OSError: Same as in :func:`convert`.
     """
     with atomic_directory(destination) as folder:
         written = convert(
@@ -142,7 +142,7 @@ def export_backbone(source: Path, destination: Path) -> ConvLlavaVisionConfig:
     for a hub id, then gives feature maps to a detector or segmenter; ``load_vision_tower`` reads the directory too.
 
     Args:
-        source: As :func:`load_vision_tower`.
+        source: Same as in :func:`load_vision_tower`.
         destination: A directory that does not exist yet; it appears complete or not at all.
 
     Returns:

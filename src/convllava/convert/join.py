@@ -69,8 +69,8 @@ def join(
     """Write an encoder and a language model as one checkpoint, tensor by tensor; no bit of either changes.
 
     Args:
-        vision_tower: As :func:`open_parts`.
-        language_model: As :func:`open_parts`.
+        vision_tower: Same as in :func:`open_parts`.
+        language_model: Same as in :func:`open_parts`.
         destination: A directory that does not exist yet; it appears complete or not at all.
         settings: Settings of the joined model.
         dtype: "float32", "bfloat16" or "float16"; None keeps each tensor's own.
@@ -103,8 +103,9 @@ def open_parts(vision_tower: Path, language_model: Path, settings: JoinSettings 
     head grow by a row, the mean of the others.
 
     Args:
-        vision_tower: As :func:`load_vision_tower`: a file, a directory, or a whole model, whose encoder is read.
-        language_model: A directory of a causal language model of transformers with its tokenizer, or of a whole model.
+        vision_tower: Same as in :func:`load_vision_tower`: a file, a directory, or a vision-language model.
+        language_model: A directory of a causal language model of transformers with its tokenizer, or
+            of a vision-language model.
         settings: Settings of the joined model.
 
     Raises:

@@ -48,8 +48,8 @@ def open_language_model(folder: Path) -> StoredLanguageModel:
     """Read the configuration, tokenizer, tensor names and shapes of a language model, but no tensor values.
 
     Args:
-        folder: A directory written by transformers' ``save_pretrained``; or of a whole model, whose language model is
-            read.
+        folder: A directory written by transformers' ``save_pretrained``; or of a vision-language
+            model, whose language model is read.
 
     Raises:
         ValueError: The directory holds no causal language model, is damaged, or has parts that ours does not have.
@@ -59,13 +59,13 @@ def open_language_model(folder: Path) -> StoredLanguageModel:
         raise ValueError(f"{folder} is not a language model: it has no config.json")
     with quiet_transformers():
         if describes_vision_and_language(read_json(path)):
-            return _from_whole_model(folder)
+            return _from_vision_language_model(folder)
         model = _model_on_meta(folder, path)
         _check_parts(model, path)
         return StoredLanguageModel(folder, model.config, _weights(folder, model), load_tokenizer(folder))
 
 
-def _from_whole_model(folder: Path) -> StoredLanguageModel:
+def _from_vision_language_model(folder: Path) -> StoredLanguageModel:
     checkpoint = open_checkpoint(folder, needs_resolution=False)
     kept = {
         name: weight for name, weight in checkpoint.weights.items() if name.startswith((LANGUAGE_MODEL_PREFIX, HEAD))

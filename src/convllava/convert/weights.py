@@ -230,7 +230,7 @@ def tensor_faults(
 
 def list_faults(found: Mapping[str, Sequence[str]]) -> list[str]:
     """Return "2 missing: a, b" for every kind of fault that occurs."""
-    return [f"{len(names)} {kind}: {shorten(sorted(names))}" for kind, names in found.items() if names]
+    return [f"{len(names)} {fault}: {shorten(sorted(names))}" for fault, names in found.items() if names]
 
 
 @dataclass(frozen=True)

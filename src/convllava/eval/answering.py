@@ -94,7 +94,7 @@ class SampleAnswerer:
     def _request(self, sample: EvalSample) -> Request:
         """Return a sample's request; its images are indices until they are opened."""
         prompt = self._benchmark.prompt(sample.row, len(sample.images), self._options.load)
-        return Request(messages=[user_message(prompt)], images=images_of(prompt), **self._options.image.given())
+        return Request(messages=[user_message(prompt)], images=images_of(prompt), image_options=self._options.image)
 
     def _submit(self, waiting: deque[Prepared]) -> None:
         while waiting:

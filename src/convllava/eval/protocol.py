@@ -12,25 +12,13 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..image_options import IMAGE_OPTIONS, ImageOptions
 from ..inference import Generator
 from ..support import dtype_name
 from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from .prompts import user_message
 
 _VICUNA_FORMATS = ("vicuna_v1", "llava_v1")
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """Options of image preprocessing; None uses the checkpoint's setting."""
-
-    image_aspect_ratio: str | None = None
-    resolution: int | None = None
-    max_visual_tokens: int | None = None
-
-    def given(self) -> dict[str, Any]:
-        """Return the options that are set."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ def describe_protocol(
     """Return the protocol of a run as plain data; the processor must have the run's prompt format already."""
     processor = generator.processor
     image_processor = processor.image_processor
-    stored = {name: getattr(image_processor, name) for name in vars(ImageOptions())}
+    stored = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS}
     return {
         "benchmark": benchmark.name,
         "prompts": options.load.prompts,

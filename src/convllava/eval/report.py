@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from ..geometry import Box, box_from_square, find_boxes
-from ..inference import boxes_in_pixels, open_image
+from ..images import DATA_SET_LIMITS, open_image
+from ..inference import boxes_in_pixels
 from ..support import require, write_text
 from .benchmark import EvalSample, EvalSet, LoadOptions
 from .benchmarks import find_benchmark
@@ -202,7 +203,7 @@ def _write_images(
 def _write_image(image: BenchmarkImage, path: Path, references: Sequence[Box], predicted: Sequence[Box]) -> bool:
     """Write an image with its boxes; return whether it could be opened (if not, the sample has an error)."""
     try:
-        opened = open_image(image.open())
+        opened = open_image(image.open(), limits=DATA_SET_LIMITS)
     except ValueError:
         return False
     scale = min(1.0, MAX_SIDE / max(opened.size))

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..image_options import ImageOptions
 from ..inference import Answer, Generator
 from ..support import write_json
 from .answering import SampleAnswerer, sort_by_shape
@@ -18,7 +19,6 @@ from .benchmarks import find_benchmark
 from .outcome import Scoring
 from .predictions import Line, PredictionFile, prediction_of
 from .protocol import (
-    ImageOptions,
     RunOptions,
     code_versions,
     describe_protocol,

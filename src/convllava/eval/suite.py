@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..image_options import ImageOptions
 from ..inference import Generator, load_pretrained
 from .answering import AUTO_BATCH_SIZE
 from .benchmark import Benchmark
@@ -12,7 +13,7 @@ from .benchmarks import find_benchmark
 from .judge import JudgeSettings
 from .outcome import Scoring
 from .paper import SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLE_7
-from .protocol import ImageOptions, RunOptions
+from .protocol import RunOptions
 from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
 from .scoring import Score, choose_profiles
 from .sweep import Point, combinations, model_folder, point_of, setting_name

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..image_options import ImageOptions
 from ..support import require, write_json, write_text
 from .predictions import PredictionFile
-from .protocol import ImageOptions
 from .scoring import Score
 
 if TYPE_CHECKING:

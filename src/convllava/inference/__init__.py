@@ -1,5 +1,6 @@
 """From a checkpoint and an image to an answer."""
 
+from ..model import ConvLlavaProcessor
 from .ask import ask
 from .boxes import boxes_in_pixels, draw_boxes
 from .generator import Generator
@@ -21,6 +22,7 @@ from .request import (
 __all__ = [
     "Answer",
     "ContextOverflowError",
+    "ConvLlavaProcessor",
     "Event",
     "Failed",
     "Finished",

@@ -96,16 +96,16 @@ def save_merged(
     """Load a checkpoint, merge a PEFT adapter into it or quantize it, and save it; the whole model is in memory.
 
     Args:
-        source: As :func:`load_pretrained`.
+        source: Same as in :func:`load_pretrained`.
         destination: A directory that does not exist yet; it appears complete or not at all.
         adapter: Directory of a LoRA adapter.
         quantize: "int8" or "nf4".
         dtype: Precision of what is not quantized; None keeps the checkpoint's own.
         max_shard_size: Size of one weight file at most, such as "5GB".
-        resolution: As :func:`load_pretrained`.
+        resolution: Same as in :func:`load_pretrained`.
 
     Raises:
-        ValueError: As :func:`load_pretrained`; or the destination is taken, or both changes are asked for at once.
+        ValueError: Same as :func:`load_pretrained`; or the destination is taken, or both changes are asked for at once.
         OSError: Writing failed; nothing is left behind.
     """
     if quantize is not None and adapter is not None and not is_llava_lora(adapter):
@@ -154,7 +154,9 @@ def _load(
     values = _stored_dtype(checkpoint) if isinstance(dtype, str) else dtype
     options = _placement(place, device_map, quantize)
     if quantize is not None:
-        options["quantization_config"] = quantization_config(quantize, values, quantize_vision=quantize_vision)
+        options["quantization_config"] = quantization_config(
+            quantize, checkpoint.config, values, quantize_vision=quantize_vision
+        )
     model = _build(checkpoint, values, options)
     if not options:
         model = model.to(place)

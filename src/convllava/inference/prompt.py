@@ -107,7 +107,7 @@ def new_tokens(num_prompt_tokens: int, wanted: int | None, context: int) -> int:
 
 
 def _process(request: Request, images: list[Any], processor: ConvLlavaProcessor) -> dict[str, torch.Tensor]:
-    options = {"images": [images], "return_tensors": "pt", **request.image_options}
+    options = {"images": [images], "return_tensors": "pt", **request.image_options.given()}
     data: dict[str, torch.Tensor] = processor.apply_chat_template(
         [list(request.messages)],
         add_generation_prompt=True,

@@ -1,12 +1,12 @@
 """What is asked, and what comes back."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..geometry import Box
-
-Message = dict[str, Any]
+from ..image_options import IMAGE_OPTIONS, ImageOptions
+from ..model import Message, images_of
 
 DEFAULT_NEW_TOKENS = 512
 """Longest answer unless a request says otherwise, and shorter where the context ends sooner."""
@@ -24,7 +24,7 @@ class Request:
         messages: Dialogue whose last turn is the user's. Its image parts bring their images (under "image",
             "url" or "path") or stand for `images`, in order.
         images: Images by path, URL or loaded.
-        image_aspect_ratio, resolution, max_visual_tokens: None takes the checkpoint's own.
+        image_options: Size at which the images are shown; by default the checkpoint's.
         max_new_tokens: Longest answer; None takes `DEFAULT_NEW_TOKENS`, or fewer where the context ends.
         temperature: 0 always takes the likeliest token; above it, tokens are drawn.
         top_p: Draw among the likeliest tokens that together have this probability.
@@ -37,9 +37,7 @@ class Request:
 
     messages: Sequence[Message]
     images: Sequence[Any] = ()
-    image_aspect_ratio: str | None = None
-    resolution: int | None = None
-    max_visual_tokens: int | None = None
+    image_options: ImageOptions = field(default_factory=ImageOptions)
     max_new_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
@@ -60,23 +58,25 @@ class Request:
 
     @classmethod
     def of_question(cls, question: str, images: Sequence[Any] = (), **options: Any) -> "Request":
-        """Ask one question about images, which come before it.
+        """Return a request of one question about images, which come before it.
+
+        Args:
+            question: Text of the question.
+            images: Images by path, URL or loaded.
+            options: Further fields of the request; image options may be given by their names.
 
         Raises:
-            ValueError: There is no question.
+            ValueError: The question is empty, or an option is out of range.
         """
-        return cls(messages=[question_message(question, len(images))], images=images, **options)
-
-    @property
-    def image_options(self) -> dict[str, Any]:
-        """Options of the image processor that this request sets itself."""
-        names = ("image_aspect_ratio", "resolution", "max_visual_tokens")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        given = {name: options.pop(name) for name in IMAGE_OPTIONS if name in options}
+        merged = options.pop("image_options", ImageOptions()).merged(ImageOptions(**given))
+        messages = [question_message(question, len(images))]
+        return cls(messages=messages, images=images, image_options=merged, **options)
 
     @property
     def sources(self) -> list[Any]:
-        """The images in reading order, as given."""
-        return list(self.images) or list(_images_of(self.messages))
+        """Images in reading order, as given."""
+        return list(self.images) or list(images_of(self.messages))
 
 
 def question_message(question: str, num_images: int = 0) -> Message:
@@ -89,14 +89,6 @@ def question_message(question: str, num_images: int = 0) -> Message:
         raise ValueError("the question is empty: say what you want to know")
     images: list[Message] = [{"type": "image"}] * num_images
     return {"role": "user", "content": [*images, {"type": "text", "text": question}]}
-
-
-def _images_of(messages: Sequence[Message]) -> Iterator[Any]:
-    """Yield the images that image parts bring with them."""
-    for message in messages:
-        content = message.get("content")
-        for part in content if isinstance(content, (list, tuple)) else ():
-            yield from (part[key] for key in ("image", "url", "path") if key in part)
 
 
 @dataclass(frozen=True)

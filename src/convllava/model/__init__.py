@@ -24,6 +24,8 @@ from .modeling_convllava import (
 from .nano_model import build_nano_processor, nano
 from .presets import PRESETS, preset
 from .processing_convllava import ConvLlavaProcessor, check_context
+from .processing_inputs import images_of
+from .prompts import Message
 from .vision_convllava import BACKENDS, ConvLlavaVisionBackbone, ConvLlavaVisionModel, append_stages
 
 __all__ = [
@@ -39,9 +41,11 @@ __all__ = [
     "ConvLlavaVisionBackbone",
     "ConvLlavaVisionConfig",
     "ConvLlavaVisionModel",
+    "Message",
     "append_stages",
     "build_nano_processor",
     "check_context",
+    "images_of",
     "nano",
     "num_image_tokens",
     "preset",

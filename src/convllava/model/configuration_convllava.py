@@ -6,16 +6,14 @@ from typing import Any, Literal, get_args
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from ..image_options import IMAGE_ASPECT_RATIOS
+
 STEM_STRIDE = 4
 """Pixels per side of one patch of the stem."""
 
 CONVNEXT_L_DEPTHS = (3, 3, 27, 3, 6)
 CONVNEXT_L_WIDTHS = (192, 384, 768, 1536, 3072)
 """Layers and channels of the stages of ConvNeXt-L, the fifth being ConvLLaVA's (paper section 3.3, appendix B)."""
-
-ImageAspectRatio = Literal["pad", "native"]
-IMAGE_ASPECT_RATIOS: tuple[str, ...] = get_args(ImageAspectRatio)
-"""Names of the aspect policies: a padded square, or the image's own aspect ratio."""
 
 PromptFormat = Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"]
 PROMPT_FORMAT_NAMES: tuple[str, ...] = get_args(PromptFormat)

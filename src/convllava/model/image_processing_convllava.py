@@ -5,7 +5,6 @@ Reading order: shapes (pure arithmetic), the options of a call, the processor.
 
 import math
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
+from ..image_options import IMAGE_OPTIONS, check_aspect_ratio
 from ..images import open_image
-from .configuration_convllava import IMAGE_ASPECT_RATIOS
+from ..support import did_you_mean
 from .fast_image_processing import decode, in_threads, normalize_into, resize, resize_padded
 
 PREPROCESSING = ("exact", "fast")
@@ -96,19 +96,13 @@ def _check_options(
 ) -> None:
     if height < 1 or width < 1:
         raise ValueError(f"an image has at least one pixel a side, got {width}x{height}")
-    _check_aspect(image_aspect_ratio)
+    check_aspect_ratio(image_aspect_ratio)
     if resolution is None and image_aspect_ratio == "pad":
         raise ValueError("image_aspect_ratio='pad' needs a resolution (the side of the square in pixels), got None")
     if resolution is not None and resolution < output_stride:
         raise ValueError(f"resolution is at least the output stride of {output_stride}, got {resolution}")
     if max_visual_tokens is not None and max_visual_tokens < 1:
         raise ValueError(f"max_visual_tokens is at least 1, or None for no limit, got {max_visual_tokens}")
-
-
-def _check_aspect(image_aspect_ratio: str) -> None:
-    if image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
-        allowed = ", ".join(map(repr, IMAGE_ASPECT_RATIOS))
-        raise ValueError(f"image_aspect_ratio is one of {allowed}, got {image_aspect_ratio!r}")
 
 
 def _nearest_multiple(length: int, unit: int) -> int:
@@ -164,9 +158,6 @@ def pad_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Imag
     return square
 
 
-IMAGE_OPTIONS = ("image_aspect_ratio", "resolution", "max_visual_tokens")
-"""What can be given again with every call."""
-
 # Transformers hands these to every image processor; here there is nothing to choose.
 _WITHOUT_EFFECT = ("device", "disable_grouping")
 
@@ -175,9 +166,8 @@ def check_option_names(names: Iterable[str]) -> None:
     """Raise a ValueError for the first name that is no image option."""
     for name in names:
         if name not in IMAGE_OPTIONS:
-            near = get_close_matches(name, IMAGE_OPTIONS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(IMAGE_OPTIONS)}"
-            raise ValueError(f"unknown image option {name!r}: {hint}")
+            hint = did_you_mean(name, IMAGE_OPTIONS) or f": one of {', '.join(IMAGE_OPTIONS)}"
+            raise ValueError(f"unknown image option {name!r}{hint}")
 
 
 class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -218,7 +208,7 @@ class ConvLlavaImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _check_aspect(self.image_aspect_ratio)
+        check_aspect_ratio(self.image_aspect_ratio)
         if self.preprocessing not in PREPROCESSING:
             raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {self.preprocessing!r}")
 

@@ -12,8 +12,9 @@ from transformers.processing_utils import ImagesKwargs, MultiModalData, Processo
 
 from ..compat import merge_processor_kwargs
 from ..constants import IMAGE_TOKEN
+from ..image_options import IMAGE_OPTIONS
 from .chunked_tokenization import ChunkTokenizer, Tokens, overlapping
-from .image_processing_convllava import IMAGE_OPTIONS, ConvLlavaImageProcessor, num_image_tokens
+from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens
 from .processing_inputs import Padding, as_dialogues, check_context, check_counts, flatten_images, images_of
 from .prompts import (
     Message,

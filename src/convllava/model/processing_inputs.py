@@ -23,21 +23,23 @@ def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:
 
 
 def images_of(messages: Sequence[Message]) -> Iterator[Any]:
-    """Yield the images that the image parts of a dialogue bring with them."""
+    """Yield the images that the parts of a dialogue bring with them, in reading order.
+
+    An image part holds its image under "image", "url", "path", "base64" or (OpenAI's form) "image_url", a URL or
+    ``{"url": ...}``. Of several keys the first that is set counts; a part without any stands for an image that is
+    given apart from the messages.
+    """
     for message in messages:
-        parts = [] if isinstance(message["content"], str) else message["content"]
-        for part in parts:
+        content = message.get("content")
+        for part in content if isinstance(content, list | tuple) else ():
             if part["type"] != "text":
                 yield from _image_of(part)
 
 
 def _image_of(part: Message) -> list[Any]:
-    """Return the one image of an image part, or none where it is only a place."""
-    if part["type"] == "image_url":
-        url = part["image_url"]
-        return [url["url"] if isinstance(url, Mapping) else url]
-    given = [part[key] for key in ("image", "url", "path", "base64") if part.get(key) is not None]
-    return given[:1]
+    """Return the one image of an image part, or none."""
+    given = [part[key] for key in ("image", "url", "path", "base64", "image_url") if part.get(key) is not None]
+    return [image["url"] if isinstance(image, Mapping) else image for image in given[:1]]
 
 
 def flatten_images(images: Any) -> tuple[list[Any], list[int]]:

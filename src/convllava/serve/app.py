@@ -16,9 +16,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from ..fetch import SERVER_FETCH, FetchPolicy
+from ..image_options import ImageOptions
 from ..inference import Generator
 from .chat import Chat
-from .conversion import image_costs
+from .conversion import image_costs, with_chosen_size
 from .engine import Engine
 from .errors import ApiError, on_any_error, on_api_error, on_http_error, validation_error
 from .gate import Gate
@@ -37,7 +38,6 @@ from .schema import (
     ModelList,
 )
 from .settings import Settings
-from .showing import with_chosen_size
 
 PAGE = Path(__file__).parent / "static"
 
@@ -173,7 +173,7 @@ def _card(engine: Engine, settings: Settings) -> ModelCard:
 
 def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Estimate:
     try:
-        sizes = [(width, height) for width, height in asked.sizes]
+        sizes = [(height, width) for width, height in asked.sizes]
         costs = image_costs(sizes, engine.generator.processor, _options(engine, settings, asked))
     except ValueError as error:
         raise ApiError(400, str(error), code="invalid_value") from error
@@ -185,15 +185,14 @@ def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Est
     return Estimate(images=costs, visual_tokens=visual, context=engine.generator.context, seconds=seconds)
 
 
-def _options(engine: Engine, settings: Settings, asked: EstimateRequest) -> dict[str, Any]:
-    """Return the image options with which these images will be seen."""
+def _options(engine: Engine, settings: Settings, asked: EstimateRequest) -> ImageOptions:
+    """Return the image options with which these images would be shown."""
     if not settings.auto_resolution:
-        return asked.given
+        return asked.image_options
     return with_chosen_size(
-        asked.given,
+        asked.image_options,
         [(height, width) for width, height in asked.sizes],
-        engine.generator.model.config,
-        usual_budget=engine.generator.processor.image_processor.max_visual_tokens,
+        engine.generator,
         text_tokens=asked.num_text_characters // 4,
         answer_tokens=None,
     )

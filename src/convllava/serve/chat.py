@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -13,15 +12,16 @@ from starlette.requests import ClientDisconnect
 
 from .. import inference
 from ..fetch import FetchPolicy, fetch
+from ..image_options import ImageOptions
 from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
 from .completions import EventStream, Writer, stream
 from .conversion import (
     ImageSource,
     check_sources,
-    image_options,
     image_sources,
     open_sources,
+    options_of,
     prepared,
 )
 from .engine import Engine, Ticket, too_late
@@ -81,7 +81,7 @@ class Chat:
         self, chat: ChatRequest, sources: list[ImageSource], deadline: float, held: ExitStack
     ) -> Ticket:
         """Open the images, make a prompt and put it in the queue; `held` takes it out again."""
-        options = image_options(chat, sources)
+        options = options_of(chat, sources)
         try:
             async with asyncio.timeout_at(deadline):
                 data = await asyncio.gather(*map(self._fetched, sources))
@@ -105,13 +105,13 @@ class Chat:
         chat: ChatRequest,
         sources: Sequence[ImageSource],
         data: Sequence[bytes | None],
-        options: dict[str, Any],
+        options: ImageOptions,
     ) -> tuple[inference.Request, Prompt]:
         images = open_sources(sources, data, self._settings.max_image_pixels)
         generator = self._engine.generator
-        config = generator.model.config if self._settings.auto_resolution else None
+        auto = self._settings.auto_resolution
         with self._engine.processor() as processor:
-            return prepared(chat, images, options, processor, generator.context, config)
+            return prepared(chat, images, options, generator, processor, auto_resolution=auto)
 
 
 async def _answer(events: AsyncIterator[Event], request: Request) -> Answer:

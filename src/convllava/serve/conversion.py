@@ -6,13 +6,16 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from ..analysis import context_of
+from ..analysis import SHARE_FOR_ANSWERS, choose_size, context_of
+from ..image_options import ImageOptions
 from ..images import SERVER_LIMITS, decode_data_url, is_data_url, open_image
-from ..inference import ContextOverflowError, Prompt, Request, prepare
+from ..inference import ContextOverflowError, ConvLlavaProcessor, Generator, Prompt, Request, prepare
 from .errors import ApiError, as_api_errors
-from .schema import AssistantMessage, ChatRequest, ImageCost, ImageOptions, ImagePart, SystemMessage, UserMessage
+from .schema import AssistantMessage, ChatRequest, ImageCost, ImagePart, SystemMessage, UserMessage
 from .settings import Settings
-from .showing import text_before_last_image, with_chosen_size
+
+TEMPLATE_TOKENS = 64
+"""Upper bound on the tokens of the prompt format around the text."""
 
 MOST_CHARACTERS_PER_TOKEN = 32
 """No text has longer tokens on average; a longer one is not tokenized just to count them."""
@@ -57,8 +60,8 @@ def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:
             )
 
 
-def image_options(chat: ChatRequest, sources: Sequence[ImageSource]) -> dict[str, Any]:
-    """Return the options of the image processor; the smaller of two budgets counts."""
+def options_of(chat: ChatRequest, sources: Sequence[ImageSource]) -> ImageOptions:
+    """Return the image options that a request sets; of two token limits the smaller one counts."""
     low = {source.detail == "low" for source in sources}
     if len(low) > 1:
         raise ApiError(
@@ -66,10 +69,63 @@ def image_options(chat: ChatRequest, sources: Sequence[ImageSource]) -> dict[str
             "detail: low for some images and not for others: give all images of a request the same detail",
             param="messages",
         )
-    options = chat.given
+    options = chat.image_options
     if low == {True}:
-        options["max_visual_tokens"] = min(options.get("max_visual_tokens", LOW_DETAIL_TOKENS), LOW_DETAIL_TOKENS)
+        limit = min(options.max_visual_tokens or LOW_DETAIL_TOKENS, LOW_DETAIL_TOKENS)
+        options = replace(options, max_visual_tokens=limit)
     return options
+
+
+def with_chosen_size(
+    options: ImageOptions,
+    sizes: Sequence[tuple[int, int]],
+    generator: Generator,
+    *,
+    text_tokens: int,
+    answer_tokens: int | None,
+) -> ImageOptions:
+    """Return the image options of a request, with a token limit if its images would leave too little of the context.
+
+    Args:
+        options: Options that the request sets, itself or by its ``detail``.
+        sizes: (height, width) of each image.
+        generator: Generator of the server.
+        text_tokens: Tokens of the text up to the last image. Later text does not count: an image whose size changed
+            from turn to turn would have to be encoded again.
+        answer_tokens: Maximum length of the answer, if the request sets it.
+
+    Raises:
+        ValueError: The options contradict each other.
+    """
+    if not sizes or options.image_aspect_ratio is not None or options.resolution is not None:
+        return options
+    config = generator.model.config
+    server_default = ImageOptions(max_visual_tokens=generator.processor.image_processor.max_visual_tokens)
+    choice = choose_size(
+        sizes,
+        config,
+        server_default.merged(options),
+        text_tokens=text_tokens + TEMPLATE_TOKENS,
+        reserved=max(context_of(config) // SHARE_FOR_ANSWERS, answer_tokens or 0),
+    )
+    return options.merged(choice.options)
+
+
+def text_before_last_image(messages: Sequence[dict[str, Any]]) -> str:
+    """Return the text up to and including the message that has the last image."""
+    with_images = [number for number, message in enumerate(messages) if _has_image(message)]
+    until = with_images[-1] + 1 if with_images else 0
+    return "\n".join(_text(message) for message in messages[:until])
+
+
+def _has_image(message: dict[str, Any]) -> bool:
+    content = message["content"]
+    return not isinstance(content, str) and any(part["type"] == "image" for part in content)
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
 def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], max_pixels: int) -> list[Image.Image]:
@@ -90,54 +146,52 @@ def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], m
 def prepared(
     chat: ChatRequest,
     images: Sequence[Image.Image],
-    options: dict[str, Any],
-    processor: Any,
-    context: int,
-    auto_config: Any = None,
+    options: ImageOptions,
+    generator: Generator,
+    processor: ConvLlavaProcessor,
+    *,
+    auto_resolution: bool,
 ) -> tuple[Request, Prompt]:
-    """Return what the model is asked, tokenized and resized, after a look at whether it can fit at all.
+    """Return the request to the model, tokenized and resized, after a check that it can fit at all.
 
     Args:
-        chat: The request.
-        images: Of the request, decoded.
-        options: For the image processor.
-        processor: Of the model.
-        context: Positions that the model has.
-        auto_config: Of the model, if sizes that the request leaves open are to be chosen.
+        chat: The client's request.
+        images: Images of the request, opened.
+        options: Image options of the request.
+        generator: Generator of the server.
+        processor: Copy of the generator's processor for this thread.
+        auto_resolution: Whether sizes that the request leaves open are chosen.
 
     Raises:
         ApiError: It does not fit, or the dialogue or an option is wrong.
     """
     try:
-        if auto_config is not None:
-            options = _with_chosen_size(chat, images, options, processor, auto_config)
+        if auto_resolution:
+            options = with_chosen_size(
+                options,
+                [(image.height, image.width) for image in images],
+                generator,
+                text_tokens=_tokens_before_last_image(chat, processor, generator.context),
+                answer_tokens=chat.max_tokens or chat.max_completion_tokens,
+            )
         request = inference_request(chat, images, options)
-        _check_fits(request, processor, context)
-        return request, prepare(request, processor, context)
+        _check_fits(request, processor, generator.context)
+        return request, prepare(request, processor, generator.context)
     except ContextOverflowError as error:
         raise ApiError(400, str(error), param="messages", code="context_length_exceeded") from error
     except ValueError as error:
         raise ApiError(400, str(error), code="invalid_value") from error
 
 
-def _with_chosen_size(
-    chat: ChatRequest, images: Sequence[Image.Image], options: dict[str, Any], processor: Any, config: Any
-) -> dict[str, Any]:
+def _tokens_before_last_image(chat: ChatRequest, processor: ConvLlavaProcessor, context: int) -> int:
     text = text_before_last_image([_plain(message) for message in chat.messages])
-    longest = context_of(config) * MOST_CHARACTERS_PER_TOKEN
-    return with_chosen_size(
-        options,
-        [(image.height, image.width) for image in images],
-        config,
-        usual_budget=processor.image_processor.max_visual_tokens,
-        text_tokens=len(processor.tokenizer(text[:longest])["input_ids"]),
-        answer_tokens=chat.max_tokens or chat.max_completion_tokens,
-    )
+    return len(processor.tokenizer(text[: context * MOST_CHARACTERS_PER_TOKEN])["input_ids"])
 
 
-def _check_fits(request: Request, processor: Any, context: int) -> None:
-    """Refuse what is far too much, before time and memory are spent on it."""
-    costs = image_costs([image.size for image in request.images], processor, request.image_options)
+def _check_fits(request: Request, processor: ConvLlavaProcessor, context: int) -> None:
+    """Reject a request that is far too large before time and memory are spent on it."""
+    sizes = [(image.height, image.width) for image in request.images]
+    costs = image_costs(sizes, processor, request.image_options)
     visual = sum(cost.visual_tokens for cost in costs)
     if visual >= context:
         raise ContextOverflowError(
@@ -154,8 +208,8 @@ def _num_characters(message: dict[str, Any]) -> int:
     return len(content) if isinstance(content, str) else sum(len(part.get("text", "")) for part in content)
 
 
-def inference_request(chat: ChatRequest, images: Sequence[Image.Image], options: dict[str, Any]) -> Request:
-    """Return what the model is asked."""
+def inference_request(chat: ChatRequest, images: Sequence[Image.Image], options: ImageOptions) -> Request:
+    """Return the request to the model."""
     stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
     return Request(
         messages=[_plain(message) for message in chat.messages],
@@ -165,7 +219,7 @@ def inference_request(chat: ChatRequest, images: Sequence[Image.Image], options:
         top_p=1.0 if chat.top_p is None else chat.top_p,
         seed=chat.seed,
         stop=stop,
-        **options,
+        image_options=options,
     )
 
 
@@ -181,15 +235,14 @@ def _plain(message: SystemMessage | UserMessage | AssistantMessage) -> dict[str,
 
 
 def image_costs(
-    sizes: Sequence[tuple[int, int]], processor: Any, options: ImageOptions | dict[str, Any]
+    sizes: Sequence[tuple[int, int]], processor: ConvLlavaProcessor, options: ImageOptions
 ) -> list[ImageCost]:
-    """Tell how images of these (width, height) will be seen, without touching a pixel.
+    """Return the costs of images of these (height, width), without reading a pixel.
 
     Raises:
         ValueError: An option is out of range.
     """
-    given = options if isinstance(options, dict) else options.given
-    shapes = [processor.image_processor.resized_shape(height, width, **given) for width, height in sizes]
+    shapes = [processor.image_processor.resized_shape(*size, **options.given()) for size in sizes]
     return [image_cost(shape, processor.image_processor.output_stride) for shape in shapes]
 
 

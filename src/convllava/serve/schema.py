@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..image_options import ImageOptions
+
 MOST_STOPS = 4
 
 
@@ -85,8 +87,8 @@ class ResponseFormat(Strict):
     type: Literal["text"]
 
 
-class ImageOptions(Strict):
-    """How images are shown to the model; what is left out is as the checkpoint has it."""
+class ImageOptionFields(Strict):
+    """Options of image preprocessing; an option that is left out is as the server has it."""
 
     image_aspect_ratio: Literal["pad", "native"] | None = Field(
         None, description="`pad`: on a square; `native`: the image's own shape."
@@ -99,13 +101,12 @@ class ImageOptions(Strict):
     )
 
     @property
-    def given(self) -> dict[str, Any]:
-        """The options that were set."""
-        names = ImageOptions.model_fields
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+    def image_options(self) -> ImageOptions:
+        """The options that are set."""
+        return ImageOptions(self.image_aspect_ratio, self.resolution, self.max_visual_tokens)
 
 
-class ChatRequest(ImageOptions):
+class ChatRequest(ImageOptionFields):
     """Body of `POST /v1/chat/completions`."""
 
     model: str | None = Field(None, description="As `GET /v1/models` has it; the only one by default.")
@@ -148,7 +149,7 @@ class ChatRequest(ImageOptions):
         return self
 
 
-class EstimateRequest(ImageOptions):
+class EstimateRequest(ImageOptionFields):
     """Body of `POST /v1/estimate`: sizes of the images that will be sent."""
 
     sizes: Annotated[

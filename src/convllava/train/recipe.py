@@ -83,7 +83,7 @@ class DataEntry(Strict):
     streaming: bool | None = None
 
 
-class ImageOptions(Strict):
+class ImageSettings(Strict):
     """Preprocessing of images; options that are not set keep the checkpoint's values."""
 
     aspect_ratio: Literal["pad", "native"] | None = None
@@ -242,7 +242,7 @@ class Recipe(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
     prompt_format: Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"] | None = None
-    image: ImageOptions = ImageOptions()
+    image: ImageSettings = ImageSettings()
     max_length: int = Field(default=2048, gt=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
     num_workers: int = Field(default=0, ge=0)

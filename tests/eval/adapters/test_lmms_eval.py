@@ -1,4 +1,4 @@
-"""The lmms-eval adapter: its interface against stand-ins, and, where lmms-eval is installed, a real run."""
+"""The lmms-eval adapter: its interface against a stub, and a real run where lmms-eval is installed."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ PROMPT = "What is it?"
 
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The adapter's module, over a stand-in with the interface of lmms-eval 0.7.3."""
+    """The adapter's module, over a stub with the interface of lmms-eval 0.7.3."""
 
     class lmms:
         is_simple = True
@@ -129,6 +129,7 @@ def test_lmms_eval_gives_our_runners_answers(tmp_path: Path, repository: Path) -
     command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Error during evaluation" not in done.stdout, done.stdout[-3000:]  # lmms-eval exits with 0 all the same
     (samples,) = (tmp_path / "out").rglob("*samples*.jsonl")
     theirs = {line["doc_id"]: line for line in map(json.loads, samples.read_text().splitlines())}
     run_benchmark(Generator(*load_pretrained("nano", device="cpu")), "synthetic-scenes", limit=6, out=tmp_path / "ours")

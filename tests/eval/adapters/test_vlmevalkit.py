@@ -1,4 +1,4 @@
-"""The VLMEvalKit adapter against a stand-in with the kit's interface (the kit itself cannot be installed here)."""
+"""The VLMEvalKit adapter against a stub with the kit's interface (the kit cannot be installed here)."""
 
 import importlib
 import sys
@@ -15,7 +15,7 @@ from convllava.inference import Request
 
 @pytest.fixture
 def adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The adapter's module; the stand-in base class writes a row's images to files, as the kit does."""
+    """The adapter's module; the stub of the base class writes a row's images to files, as the kit does."""
 
     class BaseModel:
         def dump_image(self, line: Any, dataset: str) -> list[str]:
@@ -54,7 +54,7 @@ def test_a_row_becomes_our_prompt_and_an_answer(adapter: Any, tiny_checkpoint: P
     assert model.generate_inner(message, dataset="MMMU_DEV_VAL") == wanted.text
 
 
-def test_it_is_registered(adapter: Any) -> None:
+def test_the_model_is_registered(adapter: Any) -> None:
     adapter.register("ConvLLaVA-mine", model_path="runs/mine")
     entry = sys.modules["vlmeval.config"].supported_VLM["ConvLLaVA-mine"]  # type: ignore[attr-defined]
     assert entry.func is adapter.ConvLLaVA and entry.keywords == {"model_path": "runs/mine"}

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
+from lmms_eval.api.model import lmms
 
+from ...image_options import ImageOptions
 from ...inference import Generator, Request, load_pretrained
 from ..answering import AUTO_BATCH_SIZE, answer_all
-from ..protocol import ImageOptions
 
 
 class ConvLlava(lmms):
@@ -72,7 +72,7 @@ class ConvLlava(lmms):
 
     def _request(self, ctx: str, doc_to_messages: Any, options: Any, doc_id: Any, task: str, split: str) -> Request:
         messages = doc_to_messages(self.task_dict[task][split][doc_id])
-        return Request(messages=list(map(_message, messages)), **generation_options(options), **self._image.given())
+        return Request(messages=list(map(_message, messages)), **generation_options(options), image_options=self._image)
 
 
 def generation_options(options: Mapping[str, Any]) -> dict[str, Any]:

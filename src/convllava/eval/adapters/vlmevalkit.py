@@ -13,12 +13,12 @@ from typing import Any
 
 from vlmeval.vlm.base import BaseModel  # type: ignore[import-not-found]
 
+from ...image_options import ImageOptions
 from ...inference import Generator, Request, load_pretrained
 from ..answering import answer_all
 from ..benchmark import Benchmark, LoadOptions
 from ..benchmarks import find_benchmark
 from ..prompts import PromptProfile, user_message
-from ..protocol import ImageOptions
 
 
 class ConvLLaVA(BaseModel):
@@ -73,7 +73,7 @@ class ConvLLaVA(BaseModel):
         images = [part["value"] for part in message if part["type"] == "image"]
         numbers = iter(range(len(images)))
         prompt = [next(numbers) if part["type"] == "image" else part["value"] for part in message]
-        request = Request(messages=[user_message(prompt)], images=images, **self._image.given())
+        request = Request(messages=[user_message(prompt)], images=images, image_options=self._image)
         return answer_all(self._generator, [lambda: request])[0]
 
 

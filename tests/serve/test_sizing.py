@@ -4,7 +4,7 @@ from typing import Any
 
 from serve.conftest import MODEL, Serve, image_part, noise
 
-from convllava.serve.showing import text_before_last_image
+from convllava.serve.conversion import text_before_last_image
 
 
 def _ask(server: Any, messages: list[dict[str, Any]], **options: Any) -> Any:

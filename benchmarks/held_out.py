@@ -1,4 +1,4 @@
-"""Digests of the held-out samples: compare those on record with what is drawn here, or write them anew.
+"""Digests of the held-out samples: compare the recorded ones with the samples drawn here, or record them again.
 
 python benchmarks/held_out.py            # compares all; exit code 1 if a sample differs
 python benchmarks/held_out.py --write    # after a change that is meant to change a benchmark
@@ -13,9 +13,9 @@ from convllava.eval.held_out import RECORD, differences, draw_record
 
 
 def main() -> int:
-    """Compare or write."""
+    """Compare or record the digests."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--write", action="store_true", help="write what is drawn here in place of what is on record")
+    options.add_argument("--write", action="store_true", help="record the digests of the samples drawn here")
     datasets = {name: benchmark.dataset() for name, benchmark in SYNTHETIC.items()}
     if options.parse_args().write:
         record = draw_record(datasets, lambda name: print(f"drawn: {name}", flush=True))

@@ -154,7 +154,9 @@ def _load(
     values = _stored_dtype(checkpoint) if isinstance(dtype, str) else dtype
     options = _placement(place, device_map, quantize)
     if quantize is not None:
-        options["quantization_config"] = quantization_config(quantize, values, quantize_vision=quantize_vision)
+        options["quantization_config"] = quantization_config(
+            quantize, checkpoint.config, values, quantize_vision=quantize_vision
+        )
     model = _build(checkpoint, values, options)
     if not options:
         model = model.to(place)

@@ -1,12 +1,12 @@
-"""The paper's findings, measured on a small model.
+"""Measure the paper's findings on a small model.
 
-python benchmarks/findings.py native        an image's own shape against a padded square, on elongated documents
-python benchmarks/findings.py resolution    more pixels than trained with: documents, and scenes (Table 7)
-python benchmarks/findings.py budget        images of 1536 x 1536 pixels under budgets of visual tokens
+python benchmarks/findings.py native        the native aspect ratio against a padded square, on elongated documents
+python benchmarks/findings.py resolution    higher resolutions than in training (Table 7), on documents and scenes
+python benchmarks/findings.py budget        token budgets on images of 1536 x 1536 pixels
 python benchmarks/findings.py               all of them
 
-Images are held-out ones of the generator (words, type faces and seeds that training does not use). Answers, tables and
-plots are written to --out; a run that was stopped resumes there.
+The images are held-out synthetic ones (words, type faces and seeds that no training data use). Predictions, tables and
+plots are written to --out, and a run that was stopped is resumed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from convllava.image_options import ImageOptions
 from convllava.support import write_text
 
 Size = list[int]
-"""Image sizes as [height, width], in pixels."""
+"""[height, width] in pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Question:
     """Held-out images under several settings.
 
     Attributes:
-        like: Benchmark whose rules of scoring are used.
-        changes: Options of the generator that differ from those of that benchmark.
-        settings: Image options by name; the others are compared with the first.
+        like: The benchmark whose answers are counted in the same way.
+        changes: Options of the generator that differ from that benchmark's.
+        settings: Image options; the others are compared with the first.
     """
 
     name: str
@@ -47,22 +47,22 @@ class Question:
     settings: tuple[ImageOptions, ...]
 
     def benchmark(self) -> SyntheticBenchmark:
-        """Return the benchmark with this finding's samples."""
+        """Return the benchmark that asks this question."""
         return SYNTHETIC[self.like].variant(self.name, **self.changes)
 
 
 def native(resolution: int | None = None, budget: int | None = None) -> ImageOptions:
-    """Return the options for the image's own shape, at its own size or with the short side at ``resolution``."""
+    """Return options for the native aspect ratio, at the original size or with the short side at ``resolution``."""
     return ImageOptions("native", resolution, budget)
 
 
 def pad(side: int) -> ImageOptions:
-    """Return the options for a padded square."""
+    """Return options for a padded square."""
     return ImageOptions("pad", side)
 
 
 BUDGETS = (4, 9, 16, 36, 144, 576)
-"""Budgets of visual tokens: squares of 128, 192, 256, 384, 768 and 1536 pixels."""
+"""At 64 pixels a token: squares of 128, 192, 256, 384, 768 and 1536 pixels."""
 
 FINDINGS: dict[str, tuple[Question, ...]] = {
     "native": (
@@ -119,7 +119,7 @@ class Measured:
     """A question answered under one setting.
 
     Attributes:
-        counts: Array of shape (samples, 2): numerator and denominator of each sample's part of the score.
+        counts: Numerator and denominator of the figure for each sample, of shape (samples, 2).
     """
 
     point: Point
@@ -127,7 +127,7 @@ class Measured:
 
 
 def measure(generator: Any, model: Any, question: Question, options: ImageOptions, out: Path, limit: int) -> Measured:
-    """Answer all questions under one setting, or read earlier answers."""
+    """Measure one setting; samples with a prediction are not answered again."""
     from convllava.eval.runner import BenchmarkRun
 
     benchmark = question.benchmark()
@@ -139,14 +139,14 @@ def measure(generator: Any, model: Any, question: Question, options: ImageOption
 
 
 def counts_of(benchmark: SyntheticBenchmark, folder: Path, limit: int) -> np.ndarray:
-    """Return numerator and denominator of each answer, in the order of the samples; shape (samples, 2)."""
+    """Return the counts of each prediction, of shape (samples, 2)."""
     lines = PredictionFile(folder, benchmark.name).read()
     rows = [lines[f"{benchmark.name}/{index}"] for index in range(limit)]
     return np.array([benchmark.counts(prediction_of(line)) for line in rows], dtype=float).reshape(-1, 2)
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Return the difference of the second and the first score on the same samples, with its 95 % interval."""
+    """Return second minus first on the same samples, with the ends of its 95 % interval."""
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         return ratio(sums[..., 2:]) - ratio(sums[..., :2])
@@ -157,7 +157,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, flo
 
 
 def compare(measured: Sequence[Measured]) -> str:
-    """Return lines on how each setting differs from the first."""
+    """Say how each setting differs from the first."""
     first, *others = measured
     lines = []
     for other in others:
@@ -176,20 +176,20 @@ def report(name: str, arguments: argparse.Namespace, generator: Any, model: Any)
     """Measure one finding and return it as Markdown."""
     out = arguments.out / name
     points: list[Point] = []
-    said = ""
+    comparison = ""
     for question in FINDINGS[name]:
         found = [measure(generator, model, question, options, out, arguments.samples) for options in question.settings]
-        points += [own.point for own in found]
-        said += compare(found)
+        points += [result.point for result in found]
+        comparison += compare(found)
     write_sweep(points, out)
     command = f"python benchmarks/findings.py {name} --model {arguments.model} --samples {arguments.samples}"
-    text = f"## {name}\n\n`{command}`\n\n{as_markdown(points)}\n{said}"
+    text = f"## {name}\n\n`{command}`\n\n{as_markdown(points)}\n{comparison}"
     write_text(out / "finding.md", text)
     return text
 
 
 def progress(what: str) -> Callable[[int, int, float | None], None] | None:
-    """Return a callback that prints progress if standard error is a terminal."""
+    """Return a function that prints the progress of a run, or None if standard error is not a terminal."""
     if not sys.stderr.isatty():
         return None
 
@@ -200,7 +200,7 @@ def progress(what: str) -> Callable[[int, int, float | None], None] | None:
 
 
 def main() -> None:
-    """Run the benchmark from the command line."""
+    """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("findings", nargs="*", metavar="FINDING", help=f"{', '.join(FINDINGS)}; all by default")
     parser.add_argument("--model", default="nano", help="nano, a directory or a hub id")

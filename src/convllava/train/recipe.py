@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..constants import PromptFormat
+from ..image_options import ImageAspectRatio
+
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
@@ -86,7 +89,7 @@ class DataEntry(Strict):
 class ImageSettings(Strict):
     """Preprocessing of images; options that are not set keep the checkpoint's values."""
 
-    aspect_ratio: Literal["pad", "native"] | None = None
+    aspect_ratio: ImageAspectRatio | None = None
     resolution: int | None = Field(default=None, gt=0)
     max_visual_tokens: int | None = Field(default=None, gt=0)
 
@@ -241,7 +244,7 @@ class Recipe(Strict):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
-    prompt_format: Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"] | None = None
+    prompt_format: PromptFormat | None = None
     image: ImageSettings = ImageSettings()
     max_length: int = Field(default=2048, gt=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"

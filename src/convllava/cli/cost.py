@@ -83,9 +83,9 @@ class PlaceArguments:
 
     def torch_device(self) -> "torch.device":
         """Return the device, checked to exist."""
-        from ..inference.loading import _device
+        from ..inference import resolve_device
 
-        return _device(self.device)
+        return resolve_device(self.device)
 
     def dtype_name(self) -> str:
         """Return the dtype, by default that of a model loaded on the device."""

@@ -42,30 +42,32 @@ def load_pretrained(
     device_map: str | dict[str, Any] | None = None,
     fast: bool | str = False,
     fallback_resolution: int | None = None,
+    preprocessing: str | None = None,
 ) -> tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]:
     """Load a model and its processor: our own checkpoints, the authors' in both layouts, LLaVA-1.5 as the control.
 
     Args:
         source: ``"nano"``, a directory, or a hub id.
-        dtype: Of the weights; None takes float32 on the CPU and the checkpoint's own elsewhere.
+        dtype: Precision of the weights; None takes float32 on the CPU and the checkpoint's own elsewhere.
         device: None takes CUDA, then MPS, then the CPU, whichever is there.
-        resolution: Replaces the checkpoint's own; needed where its files do not tell it.
+        resolution: Replacement of the checkpoint's resolution; needed if its files do not contain it.
         adapter: Directory of a LoRA adapter, PEFT's or in the form of LLaVA's code. It is merged into the weights; one
-            of PEFT's stays beside them if they are quantized.
+            of PEFT's is kept apart from quantized weights.
         quantize: "int8" or "nf4" for the matrices of the language model's layers; the rest keeps ``dtype``. A
             checkpoint that was saved so is loaded without it.
         quantize_vision: Quantize the vision encoder and the projector too.
         device_map: "auto" or a map of modules to devices, for a model that one device does not hold.
         fast: Whether to use the vision encoder's fastest backend for this device, which is equal to the eager one but
             for rounding; or the name of a backend, see `ConvLlavaVisionModel`.
-        fallback_resolution: Taken where neither the checkpoint nor ``resolution`` tells it; otherwise it is unused.
+        fallback_resolution: Resolution that is used if neither the checkpoint nor ``resolution`` has one.
+        preprocessing: "exact" or "fast" preparation of images; None keeps the checkpoint's setting.
 
     Raises:
         ValueError: There is no such checkpoint, its parts are damaged or do not fit each other, or an option is wrong.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"device {str(device)!r} and device_map {device_map!r} exclude each other: give one of them")
-    place = _device(device)
+    place = resolve_device(device)
     wanted = _dtype(dtype, place)
     with quiet_transformers():
         checkpoint, adapter = _open(source, resolution, fallback_resolution, adapter)
@@ -80,6 +82,8 @@ def load_pretrained(
     model.eval()
     if fast:
         _set_backend(model, "auto" if fast is True else fast)
+    if preprocessing is not None:
+        checkpoint.processor.image_processor.set_preprocessing(preprocessing)
     return model, checkpoint.processor
 
 
@@ -218,7 +222,12 @@ def _with_adapter(
     return base
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Return a device that this machine has; None takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: The device is not available.
+    """
     if device is None:
         return _best_device()
     try:

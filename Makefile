@@ -1,6 +1,8 @@
 # make demo    asks the bundled model about one image of each kind
 # make test    the tests (under ten minutes on two cores)
 #
+# make setup-ci   also installs the optional packages without which some tests are skipped (.ci/run runs all of them)
+#
 # make nano    trains the bundled model again, from scratch (about seventeen hours on two cores)
 #
 # Each of them first makes .venv. Variables:
@@ -18,6 +20,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+CI_STAMP := $(VENV)/installed-ci
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 # torch's OpenMP threads spin while they wait; beside any other busy process that makes small operations
@@ -25,7 +28,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 export OMP_WAIT_POLICY = PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup demo nano test test-slow check format clean
+.PHONY: setup setup-ci demo nano test test-slow check format clean
 
 setup: $(STAMP)
 
@@ -36,6 +39,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	sed 's|^torch==.*|$(TORCH)|' constraints.txt > $(VENV)/constraints.txt
 	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e '.[train,dev]'
+	touch $@
+
+setup-ci: $(CI_STAMP)
+
+# lmms-eval requires torchvision, wandb and some forty more; its run in the tests needs these few.
+LMMS_EVAL := aiohttp evaluate filelock loguru pytablewriter pytz sacrebleu tenacity
+
+# triton comes with the CUDA builds of torch 2.13, at this version; with a CPU build its interpreter runs the kernels.
+$(CI_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt -e '.[train,dev,quant,plots,eval]' $(LMMS_EVAL)
+	$(BIN)/pip install --quiet -c $(VENV)/constraints.txt --no-deps lmms-eval
+	$(BIN)/python -c 'import triton' 2> /dev/null || $(BIN)/pip install --quiet --no-deps triton==3.7.1
 	touch $@
 
 demo: $(STAMP)

@@ -118,7 +118,7 @@ def gelu_in_place(values: "torch.Tensor") -> "torch.Tensor":
     """
     import torch
 
-    return torch.ops.aten.gelu_(values)  # type: ignore[no-any-return]
+    return torch.ops.aten.gelu_(values)
 
 
 def depthwise_backward(
@@ -137,7 +137,7 @@ def depthwise_backward(
     import torch
 
     padding = weight.shape[-1] // 2
-    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+    return torch.ops.aten.convolution_backward(
         gradient,
         features,
         weight,

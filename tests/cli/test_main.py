@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -40,20 +39,16 @@ def failing_with(error: BaseException) -> Callable[[], None]:
     return ask
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "tokenizers", "huggingface_hub", "numpy", "PIL", "pydantic", "yaml", "jinja2"}
     code = (
         "import sys; from convllava.cli.main import main; code = main(['--help']);"
-        "heavy = {'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules);"
+        f"heavy = {heavy} & set(sys.modules);"
         "sys.exit(f'loaded {heavy}' if heavy else code)"
     )
-    durations = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = in_a_new_process(code)
-        durations.append(time.perf_counter() - start)
-        assert (result.returncode, result.stderr) == (0, "")
-        assert all(name in result.stdout for name in program.COMMANDS)
-    assert min(durations) < 1.5  # about 0.25 on an idle machine; the bound is for a busy one
+    result = in_a_new_process(code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert all(name in result.stdout for name in program.COMMANDS)
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -14,8 +14,6 @@ from convllava.synthetic import SyntheticDataset
 SOME = (0, 1, 2, 137, 250, 383, 499)
 
 WAY_OUT = "the generator changed: if intended, write the record again with `python benchmarks/held_out.py --write`"
-    "the generator changed: if that is intended, write the record again with `python benchmarks/held_out.py --write`"
-)
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)

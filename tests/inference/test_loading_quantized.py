@@ -1,5 +1,6 @@
 """Fewer bits for the language model, none taken from the vision encoder unless asked; devices by map."""
 
+import copy
 import importlib.util
 import json
 import shutil
@@ -59,9 +60,37 @@ def test_the_language_model_alone(tiny_checkpoint: Path, method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_vision_encoder_too_if_asked(tiny_checkpoint: Path, method: str) -> None:
     model, _ = load_pretrained(tiny_checkpoint, device="cpu", quantize=method, quantize_vision=True)
-    linear = model.model.vision_tower.encoder.stages[4].layers[0].pwconv1.weight
+    linear = model.model.vision_tower.encoder.stages[4].layers[0].pwconv2.weight  # 128 inputs, 32 outputs
     assert type(linear).__name__ != "Parameter"
     assert bool(logits(model).isfinite().all())
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_every_nf4_matrix_can_be_packed_on_every_processor(
+    tiny_checkpoint: Path, tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """bitsandbytes packs 64 inputs x 32 outputs on processors with AVX512-BF16, and fails on other shapes."""
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu
+    from bitsandbytes.nn import Linear4bit
+
+    load_pretrained(tiny_checkpoint, device="cpu", quantize=method)
+    assert not caplog.messages  # all matrices of the language model fit
+    model, processor = load_pretrained(tiny_checkpoint, device="cpu", quantize=method, quantize_vision=True)
+    (message,) = caplog.messages
+    name = "model.vision_tower.encoder.stages.0.layers.0.pwconv1"
+    assert message == (
+        f"10 matrices stay in float32, for example {name} (8 inputs, 32 outputs): nf4 needs multiples of 64 inputs and "
+        "32 outputs"
+    )
+    assert type(model.get_submodule(name)) is torch.nn.Linear
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, _ = load_pretrained(tmp_path, device="cpu")
+    assert type(again.get_submodule(name)) is torch.nn.Linear
+    packed = [module for module in again.modules() if isinstance(module, Linear4bit)]
+    for module in packed:
+        _convert_weight_packed_for_cpu(module.weight.data.clone(), copy.deepcopy(module.weight.quant_state))
+    assert len(packed) == 16  # of the language model 14
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,7 +131,7 @@ def test_saved_and_loaded_again(tiny_checkpoint: Path, tmp_path: Path, method: s
     assert answer.token_ids
     with pytest.raises(ValueError, match=r"is quantized already .*: leave quantize out"):
         load_pretrained(tmp_path / "small", quantize=method)
-    with pytest.raises(ValueError, match=r"is quantized .* and cannot be converted: take the checkpoint"):
+    with pytest.raises(ValueError, match=r"is quantized .* and cannot be converted: use the checkpoint"):
         convert(tmp_path / "small", tmp_path / "never")
     (finding,) = inspect_checkpoint(tmp_path / "small")["findings"]
     assert finding.startswith(f"quantized with {PACKAGES[method]}")

@@ -1,4 +1,4 @@
-"""The encoder's reading lessons: exact for each image of a mixed batch, and lines are learned by heart."""
+"""The CTC head: its loss against the definition, exact for each image of a mixed batch, and it learns lines."""
 
 import itertools
 import math
@@ -28,19 +28,19 @@ def _batch(count: int) -> tuple[EncoderWithCtcHead, dict[str, Tensor]]:
     }
 
 
-def _read_lines(reader: EncoderWithCtcHead, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    return reader.read(reader._strips(pixels, sizes, [1] * len(pixels)))
+def _read_lines(encoder: EncoderWithCtcHead, pixels: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    return encoder.read(encoder.strips(pixels, sizes, [1] * len(pixels)))
 
 
-def _read_greedily(reader: EncoderWithCtcHead, batch: dict[str, Tensor]) -> list[list[int]]:
-    log_probabilities, lengths = _read_lines(reader, batch["pixel_values"], batch["image_sizes"])
+def _read_greedily(encoder: EncoderWithCtcHead, batch: dict[str, Tensor]) -> list[list[int]]:
+    log_probabilities, lengths = _read_lines(encoder, batch["pixel_values"], batch["image_sizes"])
     best = [row[:length].argmax(-1).tolist() for row, length in zip(log_probabilities, lengths, strict=True)]
     merged = [[step for step, _ in itertools.groupby(row)] for row in best]
-    return [[step for step in row if step != reader.blank] for row in merged]
+    return [[step for step in row if step != encoder.blank] for row in merged]
 
 
-def _texts(reader: EncoderWithCtcHead, labels: Tensor) -> list[list[int]]:
-    return [[label for label in row if label not in (-100, reader.end)] for row in labels.tolist()]
+def _texts(encoder: EncoderWithCtcHead, labels: Tensor) -> list[list[int]]:
+    return [[label for label in row if label not in (-100, encoder.end)] for row in labels.tolist()]
 
 
 def _alignments(log_probabilities: Tensor, text: list[int], blank: int) -> float:
@@ -52,64 +52,64 @@ def _alignments(log_probabilities: Tensor, text: list[int], blank: int) -> float
 
 
 def test_the_loss_sums_over_all_alignments() -> None:
-    reader, _ = _batch(1)
+    encoder, _ = _batch(1)
     pixels, sizes = torch.randn(1, 3, 32, 32), torch.tensor([[32, 32]])
     text = [20, 30, 30]
-    labels = torch.tensor([[-100, *text, reader.end]])
-    log_probabilities, lengths = _read_lines(reader, pixels, sizes)
+    labels = torch.tensor([[-100, *text, encoder.end]])
+    log_probabilities, lengths = _read_lines(encoder, pixels, sizes)
     assert lengths.tolist() == [8]
-    expected = _alignments(log_probabilities[0].double(), text, reader.blank) / labels.ne(-100).sum().item()
-    assert reader(pixels, sizes, labels)["loss"].item() == pytest.approx(expected, rel=1e-5)
+    expected = _alignments(log_probabilities[0].double(), text, encoder.blank) / labels.ne(-100).sum().item()
+    assert encoder(pixels, sizes, labels)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_text_too_long_for_its_image_is_never_passed_over() -> None:
-    reader, _ = _batch(1)
-    labels = torch.tensor([[20] * 8 + [reader.end]])  # equal neighbors need a blank between them
-    assert math.isinf(reader(torch.randn(1, 3, 32, 32), torch.tensor([[32, 32]]), labels)["loss"].item())
+def test_a_text_too_long_for_its_image_has_an_infinite_loss() -> None:
+    encoder, _ = _batch(1)
+    labels = torch.tensor([[20] * 8 + [encoder.end]])  # equal neighbors need a blank between them
+    assert math.isinf(encoder(torch.randn(1, 3, 32, 32), torch.tensor([[32, 32]]), labels)["loss"].item())
 
 
 def test_padding_changes_nothing() -> None:
-    reader, batch = _batch(6)
-    together, lengths = _read_lines(reader, batch["pixel_values"], batch["image_sizes"])
+    encoder, batch = _batch(6)
+    together, lengths = _read_lines(encoder, batch["pixel_values"], batch["image_sizes"])
     assert len(set(lengths.tolist())) == 2
     for index, (height, width) in enumerate(batch["image_sizes"].tolist()):
         alone, _ = _read_lines(
-            reader,
+            encoder,
             batch["pixel_values"][index : index + 1, :, :height, :width],
             batch["image_sizes"][index : index + 1],
         )
         torch.testing.assert_close(together[index, : lengths[index]], alone[0], rtol=1e-4, atol=1e-5)
 
 
-def test_lines_are_learnt_by_heart_through_the_encoder() -> None:
-    reader, batch = _batch(4)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=3e-3)
+def test_lines_are_memorized_through_the_encoder() -> None:
+    encoder, batch = _batch(4)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=3e-3)
     for _ in range(250):
-        loss = reader(**batch)["loss"]
+        loss = encoder(**batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert _read_greedily(reader, batch) == _texts(reader, batch["labels"])
-    assert all(parameter.grad is not None for parameter in reader.vision_tower.parameters())
+    assert _read_greedily(encoder, batch) == _texts(encoder, batch["labels"])
+    assert all(parameter.grad is not None for parameter in encoder.vision_tower.parameters())
 
 
-def test_cells_are_read_one_by_one() -> None:
-    reader, _ = _batch(1)
+def test_positions_are_read_one_by_one() -> None:
+    encoder, _ = _batch(1)
     pixels, sizes = torch.randn(1, 3, 32, 64), torch.tensor([[32, 64]])
     first, second = [20, 30], [40]
-    labels = torch.tensor([[-100, *first, POSITION_END, *second, reader.end]])
-    together = reader(pixels, sizes, labels)["loss"] * labels.ne(-100).sum()
-    log_probabilities, lengths = reader.read(reader._strips(pixels, sizes, [2]))
+    labels = torch.tensor([[-100, *first, POSITION_END, *second, encoder.end]])
+    together = encoder(pixels, sizes, labels)["loss"] * labels.ne(-100).sum()
+    log_probabilities, lengths = encoder.read(encoder.strips(pixels, sizes, [2]))
     assert lengths.tolist() == [8, 8]
     expected = sum(
-        _alignments(row.double(), text, reader.blank)
+        _alignments(row.double(), text, encoder.blank)
         for row, text in zip(log_probabilities, (first, second), strict=True)
     )
     assert together.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_texts_of_other_cells_than_the_image_has_are_refused() -> None:
-    reader, _ = _batch(1)
+def test_texts_of_more_positions_than_the_image_has_are_rejected() -> None:
+    encoder, _ = _batch(1)
     labels = torch.tensor([[20, POSITION_END, 30, POSITION_END, 40]])
-    with pytest.raises(ValueError, match="1x2 cells comes with the texts of 3 cells"):
-        reader(torch.randn(1, 3, 32, 64), torch.tensor([[32, 64]]), labels)
+    with pytest.raises(ValueError, match="1x2 positions has the texts of 3: set the data's option stride"):
+        encoder(torch.randn(1, 3, 32, 64), torch.tensor([[32, 64]]), labels)

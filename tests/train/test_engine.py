@@ -11,7 +11,7 @@ import torch
 from training_runs import write_recipe
 
 from convllava.inference import load_pretrained
-from convllava.train import NonFiniteLossError, Recipe, load_recipe, plan, train
+from convllava.train import Callback, NonFiniteLossError, Progress, Recipe, load_recipe, plan, train
 from convllava.train.callbacks import LOG_FILE, read_log
 from convllava.train.data_loading import split_batch
 from convllava.train.model_setup import resolve_model
@@ -68,6 +68,37 @@ def test_stop_after_minutes_leaves_a_checkpoint_to_go_on_from(repository: Path, 
         train(load_recipe(path, [*_overrides(out, 3), budget]), resume=done > 1)
         assert read_log(out / LOG_FILE)[-1]["step"] == done
     assert _losses(out) == pytest.approx(_losses(whole), abs=1e-6)
+
+
+def test_callbacks_see_every_step_and_may_save_and_stop(repository: Path, tmp_path: Path) -> None:
+    class Recorder(Callback):
+        def __init__(self) -> None:
+            self.seen: list[tuple[str, int]] = []
+
+        def on_begin(self, progress: Progress) -> None:
+            self.seen.append(("begin", progress.step))
+
+        def on_step_end(self, progress: Progress) -> None:
+            self.seen.append(("step", progress.step))
+            progress.should_save |= progress.step == 3
+            progress.should_stop = progress.step == 3
+
+        def on_log(self, progress: Progress, entry: dict[str, float]) -> None:
+            assert entry["loss"] > 0
+            self.seen.append(("log", progress.step))
+
+        def on_save(self, progress: Progress, checkpoint: Path) -> None:
+            assert (checkpoint / "optimizer.pt").is_file() and checkpoint.name == f"checkpoint-{progress.step}"
+            self.seen.append(("save", progress.step))
+
+        def on_end(self, progress: Progress) -> None:
+            self.seen.append(("end", progress.step))
+
+    recorder = Recorder()
+    overrides = [*_overrides(tmp_path / "run", 5), "log_every=2"]
+    train(load_recipe(_recipe_path(repository), overrides), callbacks=[recorder])
+    expected = ["begin 0", "step 1", "step 2", "log 2", "save 2", "step 3", "log 3", "save 3", "end 3"]
+    assert [f"{hook} {step}" for hook, step in recorder.seen] == expected
 
 
 def test_dry_run_counts_what_trains_and_writes_nothing(repository: Path, tmp_path: Path) -> None:

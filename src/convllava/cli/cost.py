@@ -136,7 +136,7 @@ def cost(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL | IMAGE... | DIR | DATASET]",
+            metavar="MODEL|IMAGE|DIR|DATASET",
             help="A model (nano, preset, directory or hub id), images, a folder of images, or a LLaVA JSON file.",
         ),
     ] = None,

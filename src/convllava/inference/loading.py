@@ -158,7 +158,9 @@ def _load(
     values = _stored_dtype(checkpoint) if isinstance(dtype, str) else dtype
     options = _placement(place, device_map, quantize)
     if quantize is not None:
-        options["quantization_config"] = quantization_config(quantize, values, quantize_vision=quantize_vision)
+        options["quantization_config"] = quantization_config(
+            quantize, checkpoint.config, values, quantize_vision=quantize_vision
+        )
     model = _build(checkpoint, values, options)
     if not options:
         model = model.to(place)
@@ -223,10 +225,10 @@ def _with_adapter(
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:
-    """Return a device that this machine has; None takes CUDA, then MPS, then the CPU.
+    """Return the device, by default the best available one (CUDA, MPS, CPU).
 
     Raises:
-        ValueError: The device is not available.
+        ValueError: The device does not exist on this machine.
     """
     if device is None:
         return _best_device()

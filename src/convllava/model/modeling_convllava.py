@@ -344,7 +344,7 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
 def _build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
     # by class, not through AutoModel: the code inside an exported checkpoint is not registered there
     if isinstance(config, ConvLlavaVisionConfig):
-        return from_config(ConvLlavaVisionModel, config)  # type: ignore[no-any-return]
+        return from_config(ConvLlavaVisionModel, config)
     return AutoModel.from_config(config)
 
 

@@ -164,7 +164,7 @@ class Trackers(Callback):
             tracker.finish()
 
 
-def tracker_names(asked: Sequence[str] | None) -> list[str]:
+def installed_trackers(asked: Sequence[str] | None) -> list[str]:
     """Return the trackers of a run: those asked for or, if none are named, TensorBoard where it is installed.
 
     Raises:

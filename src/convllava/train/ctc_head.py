@@ -1,10 +1,9 @@
 """The encoder learns to read before any language model is trained on it.
 
 A small head predicts characters or blanks at the positions of a feature map, left to right, and connectionist temporal
-classification (CTC; Graves et al., 2006) aligns them with a text: the text of a line, or of each position (for images
-of a grid of cells that hold a text each). Every position learns from every image at once, which teaches an encoder
-from scratch the letters in a fraction of the time that training with a language model takes. The head is discarded
-afterwards.
+classification (CTC; Graves et al., 2006) aligns them with a text: that of a line, or that of each position
+(``synthetic.positions``). Every position learns from every image at once, which teaches an encoder from scratch the
+letters in a fraction of the time that training with a language model takes. The head is discarded afterwards.
 """
 
 from pathlib import Path
@@ -30,7 +29,7 @@ class EncoderWithCtcHead(nn.Module):
 
     Args:
         model: Model whose vision tower is trained, shared and not copied.
-        position_end: Id of the token between the texts of two cells, in samples that spell cells one by one.
+        position_end: Id of the token between the texts of two positions, in samples that spell position by position.
     """
 
     def __init__(self, model: ConvLlavaForConditionalGeneration, position_end: int) -> None:
@@ -40,9 +39,11 @@ class EncoderWithCtcHead(nn.Module):
         self.output_stride = config.output_stride
         self.blank, self.end = config.text_config.pad_token_id, config.text_config.eos_token_id
         self.position_end = position_end
-        self.steps_per_cell = config.output_stride**2 // PIXELS_PER_STEP
+        self.steps_per_position = config.output_stride**2 // PIXELS_PER_STEP
         width = config.vision_config.hidden_sizes[-1]
-        self.steps = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.steps_per_cell * _STEP_WIDTH), nn.GELU())
+        self.steps = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, self.steps_per_position * _STEP_WIDTH), nn.GELU()
+        )
         self.characters = nn.Linear(_STEP_WIDTH, config.text_config.vocab_size)
 
     @classmethod
@@ -52,7 +53,7 @@ class EncoderWithCtcHead(nn.Module):
         """Add a fresh head to a model's encoder.
 
         Raises:
-            ValueError: The tokenizer does not write a tab, the separator of cells, as one token.
+            ValueError: The tokenizer has no single token for a tab, the separator of positions.
         """
         position_end = processor.tokenizer.encode(POSITION_END, add_special_tokens=False)
         if len(position_end) != 1:
@@ -77,19 +78,19 @@ class EncoderWithCtcHead(nn.Module):
         """Return the loss: negative log likelihood of the texts per supervised token.
 
         The loss is infinite, which stops the training and names the samples, if a text has more characters than its
-        image (or cell) has predictions.
+        image (or position) has predictions.
 
         Args:
             pixel_values: (N, 3, H, W), one image for each of the N samples.
             image_sizes: (N, 2), (height, width) in pixels.
-            labels: (N, T), -100 where nothing is supervised: the text of a line, or one text for each cell,
-                row by row, separated by ``position_end``.
+            labels: (N, T), -100 where nothing is supervised: the text of a line, or the texts of all positions in
+                row-major order, separated by ``position_end``.
             num_items_in_batch: Supervised tokens of the global batch; those of this batch by default.
         """
         texts = [self._split(sample) for sample in labels.tolist()]
-        strips = self._strips(pixel_values, image_sizes, [len(cells) for cells in texts])
+        strips = self.strips(pixel_values, image_sizes, [len(positions) for positions in texts])
         log_probabilities, lengths = self.read(strips)
-        flat = [text for cells in texts for text in cells]
+        flat = [text for positions in texts for text in positions]
         losses = nn.functional.ctc_loss(
             log_probabilities.transpose(0, 1),
             torch.tensor([token for text in flat for token in text], device=labels.device),
@@ -111,22 +112,27 @@ class EncoderWithCtcHead(nn.Module):
             Log probabilities (S, steps, V), padded at the end, and the number of steps of each text (S,).
         """
         features = nn.utils.rnn.pad_sequence(strips, batch_first=True)  # (S, w, C)
-        scores = self.characters(self.steps(features).unflatten(-1, (self.steps_per_cell, -1)).flatten(1, 2))
-        lengths = torch.tensor([len(strip) * self.steps_per_cell for strip in strips])
+        scores = self.characters(self.steps(features).unflatten(-1, (self.steps_per_position, -1)).flatten(1, 2))
+        lengths = torch.tensor([len(strip) * self.steps_per_position for strip in strips])
         return torch.log_softmax(scores, dim=-1), lengths
 
     def _split(self, labels: list[int]) -> list[list[int]]:
-        """Return the supervised text of a sample, split into cells."""
-        cells: list[list[int]] = [[]]
+        """Return the supervised text of a sample, split into positions."""
+        positions: list[list[int]] = [[]]
         for label in labels:
             if label == self.position_end:
-                cells.append([])
+                positions.append([])
             elif label not in (IGNORE_INDEX, self.end):
-                cells[-1].append(label)
-        return cells
+                positions[-1].append(label)
+        return positions
 
-    def _strips(self, pixel_values: Tensor, image_sizes: Tensor, counts: list[int]) -> list[Tensor]:
+    def strips(self, pixel_values: Tensor, image_sizes: Tensor, counts: list[int]) -> list[Tensor]:
         """Return the features (w, C) that each text is read from: one position, or a line averaged over its height.
+
+        Args:
+            pixel_values: (N, 3, H, W).
+            image_sizes: (N, 2), (height, width) in pixels.
+            counts: Number of texts of each image: one, or as many as positions.
 
         Raises:
             ValueError: An image has several texts, but not one for each position.
@@ -142,7 +148,7 @@ class EncoderWithCtcHead(nn.Module):
                 strips += positions.split(1)
             else:
                 raise ValueError(
-                    f"an image of {grid[0]}x{grid[1]} cells comes with the texts of {count} cells; give the data's "
-                    f"option cell the encoder's stride, {self.output_stride}"
+                    f"an image of {grid[0]}x{grid[1]} positions has the texts of {count}: set the data's option stride "
+                    f"to the encoder's, {self.output_stride}"
                 )
         return strips

@@ -177,7 +177,7 @@ class TrainingData:
             self.mixture,
             self.per_device,
             global_batch_size=self.recipe.global_batch_size,
-            groups=self.recipe.groups_per_update,
+            groups=self.recipe.groups_per_step,
             seed=self.recipe.seed,
         )
         workers = self.recipe.num_workers

@@ -21,8 +21,18 @@ from transformers import get_scheduler, set_seed
 from transformers.trainer_utils import align_special_tokens
 
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
-from .callbacks import LOG_FILE, SKIPPED_FILE, Callback, LogFile, OnLog, Progress, SkippedSamples, TimeBudget, Trackers
-from .callbacks import tracker_names as checked_trackers
+from .callbacks import (
+    LOG_FILE,
+    SKIPPED_FILE,
+    Callback,
+    LogFile,
+    OnLog,
+    Progress,
+    SkippedSamples,
+    TimeBudget,
+    Trackers,
+    installed_trackers,
+)
 from .checkpoints import (
     PREFIX,
     SCHEDULER_FILE,
@@ -123,13 +133,15 @@ class TrainingLoop:
             NonFiniteLossError: The loss or its gradient is not finite; the step is not taken.
         """
         tokens, images = self._count(micro_batches)  # of the global batch
+        divisor = torch.full((), max(tokens, 1), dtype=torch.float32, device=self.engine.device)
         losses: list[Tensor] = []
         self.module.train()
         for number, batch in enumerate(micro_batches, start=1):
             with self.engine.gradient_sync(self.prepared, is_last=number == len(micro_batches)):
-                loss = self._loss(batch, tokens)
+                loss = self._loss(batch, divisor)
                 self.engine.backward(loss)
             losses.append(loss.detach())
+            self.loss_since_log += losses[-1]
         if images == 0:
             self._drop_encoder_gradients()
         norm = self.engine.clip_gradients(self.prepared, self.recipe.max_grad_norm)
@@ -139,10 +151,9 @@ class TrainingLoop:
         self.scheduler.step()
         self.prepared.zero_grad()
 
-    def _loss(self, batch: MicroBatch, tokens: int) -> Tensor:
-        """Return the loss () of a micro-batch: the sum over its tokens divided by the tokens of the global batch."""
+    def _loss(self, batch: MicroBatch, divisor: Tensor) -> Tensor:
+        """Return the loss () of a micro-batch: the sum over its tokens divided by the tokens () of the global batch."""
         inputs = self.engine.to_device(batch.inputs)
-        divisor = torch.tensor(max(tokens, 1), dtype=torch.float32, device=self.engine.device)
         with self.engine.autocast():
             loss: Tensor = self.prepared(**inputs, num_items_in_batch=divisor, use_cache=False)["loss"]
         return loss * self.engine.num_processes  # the engine averages the gradients of the processes
@@ -158,13 +169,12 @@ class TrainingLoop:
                 parameter.grad = None
 
     def _check_finite(self, losses: list[Tensor], norm: Tensor | None, micro_batches: Sequence[MicroBatch]) -> None:
-        """Check the losses of the micro-batches and the gradient norm, with one transfer from the device."""
+        """Check the losses () of the micro-batches and the gradient norm (), with one transfer from the device."""
         values = torch.stack(losses if norm is None else [*losses, norm]).tolist()
-        for loss, value, batch in zip(losses, values, micro_batches, strict=False):
-            self.loss_since_log += loss
+        self.grad_norm = None if norm is None else values.pop()
+        for value, batch in zip(values, micro_batches, strict=True):
             if not math.isfinite(value):
                 raise self._not_finite("loss", value, batch.sample_ids)
-        self.grad_norm = None if norm is None else values[-1]
         if self.grad_norm is not None and not math.isfinite(self.grad_norm):
             samples = [sample_id for batch in micro_batches for sample_id in batch.sample_ids]
             raise self._not_finite("gradient norm", self.grad_norm, samples)
@@ -260,13 +270,16 @@ class TrainingLoop:
             callback.on_save(self.progress, output_dir / name)
 
 
-def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) -> Path:
+def train(
+    recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None, callbacks: Sequence[Callback] = ()
+) -> Path:
     """Run a recipe and check the model that it saves.
 
     Args:
         recipe: The recipe.
         resume: Whether to resume from the last checkpoint in ``output_dir``; without one, training starts.
         on_log: Called with every log line, in the main process.
+        callbacks: Further callbacks, called in every process.
 
     Returns:
         The folder of the trained model.
@@ -279,7 +292,7 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
     checkpoint = last_checkpoint(output_dir) if resume else None
     if not resume and output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise ValueError(f"output_dir {output_dir} is not empty; resume it with --resume or choose another")
-    trackers = checked_trackers(recipe.trackers)
+    trackers = installed_trackers(recipe.trackers)
     engine = ENGINES[recipe.engine](recipe)
     resolved = resolve_model(recipe)
     processor = resolved.processor
@@ -300,6 +313,7 @@ def train(recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None) 
             Trackers(trackers, output_dir, recipe.model_dump(mode="json")),
             *AnswerSamples.of(recipe, mixture, model, processor),
         ]
+    loop.callbacks += callbacks
     with data.explained_worker_deaths():
         loop.run(checkpoint)
     save_model(loop, resolved)

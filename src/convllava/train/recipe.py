@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..constants import PromptFormat
+from ..image_options import ImageAspectRatio
+
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
@@ -86,7 +89,7 @@ class DataEntry(Strict):
 class ImageSettings(Strict):
     """Preprocessing of images; options that are not set keep the checkpoint's values."""
 
-    aspect_ratio: Literal["pad", "native"] | None = None
+    aspect_ratio: ImageAspectRatio | None = None
     resolution: int | None = Field(default=None, gt=0)
     max_visual_tokens: int | None = Field(default=None, gt=0)
 
@@ -183,7 +186,7 @@ class Recipe(Strict):
         learning_rates: Peak rates by regular expression over parameter names; the first match counts.
         global_batch_size: Samples per optimizer step, over all devices.
         per_device_batch_size: Samples per micro-batch; gradients accumulate up to the global batch size.
-        groups_per_update: Groups of samples of similar shape that make up a global batch. 1 pads least; more mix
+        groups_per_step: Groups of samples of similar shape that make up a global batch. 1 pads least; more mix
             different samples in each step, and a micro-batch should not exceed one group.
         epochs: Passes over the data; exactly one of ``epochs`` and ``max_steps`` is set.
         max_steps: Optimizer steps; the sources then share the samples by weight.
@@ -230,7 +233,7 @@ class Recipe(Strict):
     learning_rates: dict[str, float] = {}
     global_batch_size: int = Field(default=64, gt=0)
     per_device_batch_size: int | None = Field(default=None, gt=0)
-    groups_per_update: int = Field(default=1, gt=0)
+    groups_per_step: int = Field(default=1, gt=0)
     epochs: int | None = Field(default=None, gt=0)
     max_steps: int | None = Field(default=None, gt=0)
     stop_after_steps: int | None = Field(default=None, gt=0)
@@ -241,7 +244,7 @@ class Recipe(Strict):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
-    prompt_format: Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"] | None = None
+    prompt_format: PromptFormat | None = None
     image: ImageSettings = ImageSettings()
     max_length: int = Field(default=2048, gt=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
@@ -276,10 +279,10 @@ class Recipe(Strict):
     def _is_consistent(self) -> "Recipe":
         _check_start(self)
         _check_exactly_one(self, "epochs", "max_steps")
-        if self.global_batch_size % self.groups_per_update:
+        if self.global_batch_size % self.groups_per_step:
             raise ValueError(
-                f"global_batch_size {self.global_batch_size} is not a multiple of groups_per_update "
-                f"{self.groups_per_update}; change one of them"
+                f"global_batch_size {self.global_batch_size} is not a multiple of groups_per_step "
+                f"{self.groups_per_step}; change one of them"
             )
         if self.training_stage == "pretrain":
             _check_exactly_one(self, "train_from_stage", "train_last_layers")

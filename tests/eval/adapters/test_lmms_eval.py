@@ -129,6 +129,7 @@ def test_lmms_eval_gives_our_runners_answers(tmp_path: Path, repository: Path) -
     command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Error during evaluation" not in done.stdout, done.stdout[-3000:]  # lmms-eval exits with 0 all the same
     (samples,) = (tmp_path / "out").rglob("*samples*.jsonl")
     theirs = {line["doc_id"]: line for line in map(json.loads, samples.read_text().splitlines())}
     run_benchmark(Generator(*load_pretrained("nano", device="cpu")), "synthetic-scenes", limit=6, out=tmp_path / "ours")

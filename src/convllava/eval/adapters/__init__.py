@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmms_eval.models.registry_v2 import ModelManifest  # type: ignore[import-not-found]
+    from lmms_eval.models.registry_v2 import ModelManifest
 
 
 def lmms_eval_manifest() -> "ModelManifest":

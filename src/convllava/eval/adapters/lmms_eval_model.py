@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
+from lmms_eval.api.model import lmms
 
 from ...image_options import ImageOptions
 from ...inference import Generator, Request, load_pretrained

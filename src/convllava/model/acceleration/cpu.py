@@ -15,7 +15,7 @@ Shapes: N images of H x W pixels, feature maps (N, h, w, C), P = N * h * w posit
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import product
 from typing import Any, ClassVar, Protocol
@@ -235,7 +235,8 @@ class CpuEncoder:
 
     def _prepare(self, size: tuple[int, int], name: str | None) -> None:
         positions = max(1, size[0] // 4 * (size[1] // 4))
-        for stage in self._tower.encoder.stages:
+        stages: Iterable[Any] = self._tower.encoder.stages
+        for stage in stages:
             width = stage.layers[0].layer_scale_parameter.numel()
             builders = _available_products(stage.layers[0].act, self.precision)
             if name is not None:

@@ -10,7 +10,7 @@ Shapes: N images of H x W pixels, feature maps (N, h, w, C).
 import importlib.util
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -63,7 +63,8 @@ class CudaEncoder:
 
     def _fused(self, pixel_values: Tensor) -> Tensor:
         features = self._tower.embeddings(pixel_values)
-        for stage in self._tower.encoder.stages:
+        stages: Iterable[Any] = self._tower.encoder.stages
+        for stage in stages:
             features = stage.downsample(features).contiguous()
             for layer in stage.layers:
                 _block(layer, features)

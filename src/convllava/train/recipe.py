@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..image_options import ImageAspectRatio, ImageOptions
+
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
@@ -86,9 +88,14 @@ class DataEntry(Strict):
 class ImageSettings(Strict):
     """Preprocessing of images; options that are not set keep the checkpoint's values."""
 
-    aspect_ratio: Literal["pad", "native"] | None = None
+    aspect_ratio: ImageAspectRatio | None = None
     resolution: int | None = Field(default=None, gt=0)
     max_visual_tokens: int | None = Field(default=None, gt=0)
+
+    @property
+    def options(self) -> ImageOptions:
+        """The settings as options of an image processor."""
+        return ImageOptions(self.aspect_ratio, self.resolution, self.max_visual_tokens)
 
 
 class LanguageAdapter(Strict):

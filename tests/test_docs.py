@@ -45,12 +45,10 @@ PAGES = [
 PENDING = [
     "README.md",
     "docs/checkpoints.md",
-    "docs/data.md",
     "docs/performance.md",
     "docs/serving.md",
     "docs/train.md",
     "docs/training_runs.md",
-    "examples/receipts/README.md",
 ]
 """Pages whose blocks are not marked yet; they are not run."""
 

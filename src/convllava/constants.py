@@ -1,7 +1,13 @@
 """Values that several packages must agree on."""
 
+from typing import Literal, get_args
+
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (PyTorch's cross entropy default)."""
 
 IMAGE_TOKEN = "<image>"
 """Placeholder of one image in a prompt; the processor repeats it once per visual token."""
+
+PromptFormat = Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"]
+PROMPT_FORMAT_NAMES: tuple[str, ...] = get_args(PromptFormat)
+"""Names of the prompt formats; "tokenizer" is the chat template of the language model's own tokenizer."""

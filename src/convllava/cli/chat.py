@@ -31,7 +31,7 @@ full context of a 7B model takes 2 GiB in bfloat16. Memory is allocated as it is
 
 @opt.expand_settings
 def chat(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images: path, URL or PDF.")],
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images: path, URL or PDF.")],
     model: opt.Model = "nano",
     *,
     sizing: opt.SizingArguments,

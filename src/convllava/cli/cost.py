@@ -83,9 +83,9 @@ class PlaceArguments:
 
     def torch_device(self) -> "torch.device":
         """Return the device, checked to exist."""
-        from ..inference.loading import _device
+        from ..inference import resolve_device
 
-        return _device(self.device)
+        return resolve_device(self.device)
 
     def dtype_name(self) -> str:
         """Return the dtype, by default that of a model loaded on the device."""
@@ -136,7 +136,7 @@ def cost(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL | IMAGE... | DIR | DATASET]",
+            metavar="MODEL|IMAGE|DIR|DATASET",
             help="A model (nano, preset, directory or hub id), images, a folder of images, or a LLaVA JSON file.",
         ),
     ] = None,

@@ -59,8 +59,8 @@ def _measure(sources: "list[NamedSource]") -> "Statistics":
 
     from ..data.stats import measure
 
-    totals = [named.source.num_records() for named in sources]
-    total = None if None in totals else sum(totals)
+    counts = [named.source.num_records() for named in sources]
+    total = None if None in counts else sum(count or 0 for count in counts)
     with progress_bar("reading headers") as progress:
         entries = chain.from_iterable(named.source.records() for named in sources)
         return measure(entries, jobs=4 * (os.cpu_count() or 1), progress=lambda done: progress(done, total))

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..eval.compare import Comparison
+    from ..eval.judge import JudgeSettings
     from ..eval.scoring import Score
 
 app = typer.Typer(no_args_is_help=True)
@@ -45,6 +46,42 @@ JudgePrompts = Annotated[Path | None, typer.Option(help="Folder with choice.txt,
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@dataclass(frozen=True)
+class BenchmarkArguments:
+    """Benchmarks, their files, and the folder of results."""
+
+    benchmark: Benchmarks = ""
+    suite: Suite = ""
+    data: Data = None
+    out: Out = Path("scores")
+    limit: Limit = None
+
+
+@dataclass(frozen=True)
+class ProtocolArguments:
+    """Prompts and rules of scoring."""
+
+    profile: Profile = "paper"
+    prompts: Prompts = None
+    prompt_format: PromptFormat = None
+    ocr_tokens: OcrTokens = False
+
+
+@dataclass(frozen=True)
+class JudgeArguments:
+    """The judge model."""
+
+    judge_url: JudgeUrl = None
+    judge_model: JudgeModel = None
+    judge_prompts: JudgePrompts = None
+
+    def settings(self) -> "JudgeSettings":
+        """Return the settings of the judge."""
+        from ..eval.judge import JudgeSettings
+
+        return JudgeSettings(self.judge_url, self.judge_model, self.judge_prompts)
+
+
 @app.callback()
 def root(plugin: Plugin = None) -> None:
     """Measure a model on benchmarks and held-out samples."""
@@ -56,46 +93,34 @@ def root(plugin: Plugin = None) -> None:
 
 
 @app.command()
+@opt.expand_settings
 def run(
-    model: Annotated[str, typer.Argument(help="nano, a checkpoint directory or a hub id.")],
-    benchmark: Benchmarks = "",
-    suite: Suite = "",
-    data: Data = None,
-    out: Out = Path("scores"),
-    image_aspect_ratio: opt.ImageAspectRatio = None,
-    resolution: opt.Resolution = None,
-    max_visual_tokens: opt.MaxVisualTokens = None,
-    limit: Limit = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")],
+    *,
+    chosen: BenchmarkArguments,
+    images: opt.ImageArguments,
     batch_size: BatchSize = "auto",
-    profile: Profile = "paper",
-    prompts: Prompts = None,
-    prompt_format: PromptFormat = None,
-    ocr_tokens: OcrTokens = False,
-    judge_url: JudgeUrl = None,
-    judge_model: JudgeModel = None,
-    judge_prompts: JudgePrompts = None,
-    dtype: opt.Dtype = None,
-    device: opt.Device = None,
+    protocol: ProtocolArguments,
+    judging: JudgeArguments,
+    place: opt.DeviceArguments,
     as_json: Json = False,
 ) -> None:
     """Answer benchmarks and score them; the same command resumes a run that was stopped."""
-    from ..eval.judge import JudgeSettings
     from ..eval.suite import EvalSettings, ModelSettings, run_suite
-    from ..image_options import ImageOptions
 
     settings = EvalSettings(
-        model=ModelSettings(model, dtype, device, batch_size),
-        benchmarks=_split(benchmark),
-        suite=suite,
-        data=data,
-        out=out,
-        limit=limit,
-        image=ImageOptions(image_aspect_ratio, resolution, max_visual_tokens),
-        profile=profile,
-        prompts=prompts,
-        prompt_format=prompt_format,
-        ocr_tokens=ocr_tokens,
-        judge=JudgeSettings(judge_url, judge_model, judge_prompts),
+        model=ModelSettings(model, place.dtype, place.device, batch_size),
+        benchmarks=_split(chosen.benchmark),
+        suite=chosen.suite,
+        data=chosen.data,
+        out=chosen.out,
+        limit=chosen.limit,
+        image=images.options,
+        profile=protocol.profile,
+        prompts=protocol.prompts,
+        prompt_format=protocol.prompt_format,
+        ocr_tokens=protocol.ocr_tokens,
+        judge=judging.settings(),
     )
     result = run_suite(settings, _progress)
     if result.is_first:
@@ -105,23 +130,22 @@ def run(
 
 
 @app.command()
+@opt.expand_settings
 def score(
     predictions: Predictions,
     profile: Profile = "paper",
     out: Annotated[Path | None, typer.Option(help="Folder for the scores; that of the predictions by default.")] = None,
-    judge_url: JudgeUrl = None,
-    judge_model: JudgeModel = None,
-    judge_prompts: JudgePrompts = None,
+    *,
+    judging: JudgeArguments,
     as_json: Json = False,
 ) -> None:
     """Score predictions again, without a model."""
-    from ..eval.judge import JudgeSettings
     from ..eval.predictions import prediction_files
     from ..eval.scoring import choose_profiles, score_file
 
     scoring, _ = choose_profiles(profile)
     paths = prediction_files(predictions)
-    judge = JudgeSettings(judge_url, judge_model, judge_prompts).open(paths[0].parent)
+    judge = judging.settings().open(paths[0].parent)
     scores = [score_file(path, scoring, judge).score for path in paths]
     for path, each in zip(paths, scores, strict=True):
         each.write(out or path.parent)
@@ -170,25 +194,24 @@ def table(
 
 
 @app.command()
+@opt.expand_settings
 def report(
     predictions: Predictions,
     out: Annotated[Path | None, typer.Option(help="Folder for the page; that of the predictions by default.")] = None,
     data: Data = None,
     profile: Profile = "paper",
     limit: Annotated[int | None, typer.Option(min=1, help="Number of samples on the page; by default all.")] = None,
-    judge_url: JudgeUrl = None,
-    judge_model: JudgeModel = None,
-    judge_prompts: JudgePrompts = None,
+    *,
+    judging: JudgeArguments,
 ) -> None:
     """Write an HTML page with every question, image, prediction and result."""
-    from ..eval.judge import JudgeSettings
     from ..eval.predictions import prediction_files
     from ..eval.report import write_report
     from ..eval.scoring import choose_profiles
 
     scoring, _ = choose_profiles(profile)
     paths = prediction_files(predictions)
-    judge = JudgeSettings(judge_url, judge_model, judge_prompts).open(paths[0].parent)
+    judge = judging.settings().open(paths[0].parent)
     for path in paths:
         print(write_report(path, out, data=data, scoring=scoring, judge=judge, limit=limit))
 

@@ -1,11 +1,11 @@
 """The ``convllava`` program.
 
-A command is a module of this package, imported only when it is used, so that ``convllava --help`` is instant.
-The module has either a function of the command's own name (``ask.ask``) or, for a group of subcommands, an
-``app`` (``data.app``, a ``typer.Typer``).
+A command is a module of this package, imported only when it is used, so that ``convllava --help`` is instant. The
+module has either a function of the command's name (``ask.ask``) or, for a group of subcommands, an ``app``
+(``data.app``, a ``typer.Typer``).
 
-What a user can cause (``ValueError``, ``OSError``, a missing optional package) ends as one line on standard
-error and exit code 2; ``CONVLLAVA_DEBUG=1`` adds the traceback.
+Errors that a user can cause (``ValueError``, ``OSError``, a missing optional package) are printed as one line on
+standard error, with exit code 2; ``CONVLLAVA_DEBUG=1`` adds the traceback.
 """
 
 import importlib
@@ -20,19 +20,19 @@ import typer
 from typer.core import TyperGroup
 
 COMMANDS = {
-    "ask": "Ask a question about images.",
-    "chat": "Talk about images, in several turns.",
+    "ask": "Ask a question about one image or several.",
+    "chat": "Chat about images, with the dialogue as context.",
     "demo": "Ask the bundled model about one image of each kind.",
-    "serve": "Serve a model: OpenAI's API and a page.",
-    "train": "Train a model as a recipe says.",
+    "serve": "Serve a model: the OpenAI API and a chat page.",
+    "train": "Train a model by a recipe.",
     "data": "Make, check and measure data.",
-    "eval": "Run a benchmark, score predictions and tabulate scores.",
+    "eval": "Run benchmarks, score predictions and tabulate scores.",
     "convert": "Rewrite a checkpoint in another layout.",
-    "join": "Join an encoder and a language model by an untrained projector.",
-    "inspect": "Say what a checkpoint is and what is odd about it.",
-    "verify": "Compare two checkpoints, tensor by tensor and in what they answer.",
+    "join": "Join an encoder and a language model by a new projector.",
+    "inspect": "Describe a checkpoint and list what is suspicious about it.",
+    "verify": "Compare two checkpoints: tensors and logits.",
     "export": "Write a model or its encoder for other programs.",
-    "cost": "Count what images cost: tokens, FLOPs, memory, time.",
+    "cost": "Count the cost of images: visual tokens, FLOPs, memory, time.",
 }
 
 USER_ERROR = 2
@@ -40,7 +40,7 @@ INTERRUPTED = 130
 
 
 class LazyGroup(TyperGroup):
-    """A group that lists commands by name and help alone and imports the one that is used."""
+    """A group that lists commands without importing them and imports the one that is used."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
@@ -48,7 +48,7 @@ class LazyGroup(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import a command's module and return the click command made of it."""
+    """Import the module of a command and return its click command."""
     module = importlib.import_module(f"convllava.cli.{name}")
     app = getattr(module, "app", None)
     if isinstance(app, typer.Typer):
@@ -77,7 +77,7 @@ def root(
 
 
 def stub() -> None:
-    """Stands in for a command in the list of commands; never run."""
+    """Represent a command in the list of commands; it is never called."""
 
 
 def build_app() -> typer.Typer:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare_environment() -> None:
-    """Set what must be set before torch and transformers are loaded, and quieten them."""
+    """Set the variables that torch and transformers read when they are imported, and reduce their output."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -121,8 +121,10 @@ def debugging() -> bool:
 
 
 def report_usage(error: Any) -> int:
-    """Report a command line that cannot be parsed, with the command whose help to read."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # a group's own wish; the help has been shown
+    """Print the error of a command line that cannot be parsed, with the command whose help to read."""
+    if (
+        type(error).__name__ == "NoArgsIsHelpError"
+    ):  # raised by a group without a subcommand, after its help was printed
         return USER_ERROR
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context else ""
@@ -136,7 +138,7 @@ def report(error: Exception) -> int:
 
 
 def describe(error: Exception) -> str:
-    """Say in a few words what went wrong: ``photo.png: No such file or directory``."""
+    """Return the message of an error, such as ``photo.png: No such file or directory``."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return str(error) or type(error).__name__

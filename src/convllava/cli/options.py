@@ -113,6 +113,11 @@ class ImageArguments:
     resolution: Resolution = None
     max_visual_tokens: MaxVisualTokens = None
 
+    @property
+    def options(self) -> ImageOptions:
+        """Image options that are set."""
+        return ImageOptions(self.image_aspect_ratio, self.resolution, self.max_visual_tokens)
+
 
 @dataclass(frozen=True)
 class SizingArguments:

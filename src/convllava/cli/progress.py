@@ -1,4 +1,4 @@
-"""A bar on standard error while something long is under way."""
+"""A progress bar on standard error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Tells how many are done, how many there are if that is known, and what else is known by now."""
+    """Updates a progress bar: items done, items in total if known, and a note."""
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Advance]:
-    """Show a bar on standard error, where that is a terminal, and the time that remains."""
+    """Show a progress bar with the remaining time on standard error, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 

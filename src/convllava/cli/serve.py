@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..image_options import ImageOptions
 from ..support import require
 from . import options as opt
 
@@ -65,7 +66,7 @@ class ServedModelArguments(opt.DeviceArguments):
 
 @opt.expand_settings
 def serve(
-    model: Annotated[str, typer.Argument(help="nano, a checkpoint directory or a hub id.")] = "nano",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")] = "nano",
     *,
     access: AccessArguments,
     limits: LimitArguments,
@@ -89,7 +90,7 @@ def serve(
     )
     if images.image_aspect_ratio is None and images.resolution is None and allows_auto(loaded.config):
         settings = replace(settings, auto_resolution=True)
-    set_image_defaults(processor, asdict(images) | {"preprocessing": loading.preprocessing})
+    set_image_defaults(processor, images.options, loading.preprocessing)
     generator = Generator(
         loaded,
         processor,
@@ -157,13 +158,14 @@ def allowed_hosts(access: AccessArguments) -> tuple[str, ...]:
     return tuple(name.lower() for name in (*local, *(access.allowed_host or ())))
 
 
-def set_image_defaults(processor: "ConvLlavaProcessor", options: dict[str, Any]) -> None:
+def set_image_defaults(processor: "ConvLlavaProcessor", options: ImageOptions, preprocessing: str | None) -> None:
     """Replace the checkpoint's image options by those that are set; a request may still choose its own.
 
     Raises:
         ValueError: The options contradict each other.
     """
-    for name, value in options.items():
-        if value is not None:
-            setattr(processor.image_processor, name, value)
+    for name, value in options.given().items():
+        setattr(processor.image_processor, name, value)
+    if preprocessing is not None:
+        processor.image_processor.preprocessing = preprocessing
     processor.image_processor.resized_shape(64, 64)

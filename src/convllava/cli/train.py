@@ -17,7 +17,7 @@ def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe, a YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Values in place of the recipe's, such as image.resolution=512."),
+        typer.Argument(metavar="KEY=VALUE", help="Values in place of the recipe's, such as image.resolution=512."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan (modules, steps, FLOPs, memory) without training.")

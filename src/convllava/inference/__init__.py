@@ -5,7 +5,7 @@ from .ask import ask
 from .boxes import boxes_in_pixels, draw_boxes
 from .generator import Generator
 from .images import open_image, open_images
-from .loading import load_pretrained, save_merged
+from .loading import load_pretrained, resolve_device, save_merged
 from .prompt import Prompt, prepare
 from .request import (
     Answer,
@@ -39,5 +39,6 @@ __all__ = [
     "open_images",
     "prepare",
     "question_message",
+    "resolve_device",
     "save_merged",
 ]

@@ -65,7 +65,7 @@ def load_pretrained(
     """
     if device is not None and device_map is not None:
         raise ValueError(f"device {str(device)!r} and device_map {device_map!r} exclude each other: give one of them")
-    place = _device(device)
+    place = resolve_device(device)
     wanted = _dtype(dtype, place)
     with quiet_transformers():
         checkpoint, adapter = _open(source, resolution, fallback_resolution, adapter)
@@ -220,7 +220,12 @@ def _with_adapter(
     return base
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Return the device, by default the best available one (CUDA, MPS, CPU).
+
+    Raises:
+        ValueError: The device does not exist on this machine.
+    """
     if device is None:
         return _best_device()
     try:

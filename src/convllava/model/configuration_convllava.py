@@ -1,11 +1,12 @@
 """Configurations: the five-stage vision encoder, and encoder, projector and language model together."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from ..constants import PROMPT_FORMAT_NAMES
 from ..image_options import IMAGE_ASPECT_RATIOS
 
 STEM_STRIDE = 4
@@ -14,10 +15,6 @@ STEM_STRIDE = 4
 CONVNEXT_L_DEPTHS = (3, 3, 27, 3, 6)
 CONVNEXT_L_WIDTHS = (192, 384, 768, 1536, 3072)
 """Layers and channels of the stages of ConvNeXt-L, the fifth being ConvLLaVA's (paper section 3.3, appendix B)."""
-
-PromptFormat = Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"]
-PROMPT_FORMAT_NAMES: tuple[str, ...] = get_args(PromptFormat)
-"""Names of the prompt formats; "tokenizer" is the chat template of the language model's own tokenizer."""
 
 
 class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):

@@ -16,8 +16,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from ..compat import render_chat_template
-from ..constants import IMAGE_TOKEN
-from .configuration_convllava import PROMPT_FORMAT_NAMES
+from ..constants import IMAGE_TOKEN, PROMPT_FORMAT_NAMES
 
 Message = dict[str, Any]
 """One turn of a dialogue: "role", and "content", which is a string or a list of parts."""

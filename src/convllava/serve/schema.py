@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..image_options import ImageOptions
+from ..image_options import ImageAspectRatio, ImageOptions
 
 MOST_STOPS = 4
 
@@ -90,7 +90,7 @@ class ResponseFormat(Strict):
 class ImageOptionFields(Strict):
     """Options of image preprocessing; an option that is left out is as the server has it."""
 
-    image_aspect_ratio: Literal["pad", "native"] | None = Field(
+    image_aspect_ratio: ImageAspectRatio | None = Field(
         None, description="`pad`: on a square; `native`: the image's own shape."
     )
     resolution: Annotated[Integer, Field(ge=1, le=16384)] | None = Field(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..constants import PromptFormat
 from ..image_options import ImageAspectRatio, ImageOptions
 
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
@@ -248,7 +249,7 @@ class Recipe(Strict):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
-    prompt_format: Literal["vicuna_v1", "llava_v1", "plain", "tokenizer"] | None = None
+    prompt_format: PromptFormat | None = None
     image: ImageSettings = ImageSettings()
     max_length: int = Field(default=2048, gt=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"

@@ -15,12 +15,13 @@ from torch import nn
 from transformers import CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
 
 from ..model import ConvLlavaForConditionalGeneration
-from ..model.modeling_convllava import CLIP_FEATURE_LAYER
+from ..model.modeling_convllava import (
+    CLIP_FEATURE_LAYER,
+    LANGUAGE_MODEL_PREFIX,
+    PROJECTOR_PREFIX,
+    VISION_TOWER_PREFIX,
+)
 from .recipe import Recipe
-
-TOWER = "model.vision_tower."
-PROJECTOR = "model.multi_modal_projector."
-LANGUAGE_MODEL = "model.language_model."
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ def set_trainable(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> N
         ValueError: The recipe names a stage or layers that the model does not have.
     """
     updates = TRAINING_STAGES[recipe.training_stage]
-    tower_prefixes = tuple(TOWER + prefix for prefix in _tower_prefixes(model.model.vision_tower, recipe, updates))
+    tower_prefixes = tuple(
+        VISION_TOWER_PREFIX + prefix for prefix in _tower_prefixes(model.model.vision_tower, recipe, updates)
+    )
     language_prefixes = _language_prefixes(model, recipe, updates)
     for name, parameter in model.named_parameters():
-        if name.startswith(TOWER):
+        if name.startswith(VISION_TOWER_PREFIX):
             parameter.requires_grad_(name.startswith(tower_prefixes))
-        elif name.startswith(PROJECTOR):
+        elif name.startswith(PROJECTOR_PREFIX):
             parameter.requires_grad_(updates.projector)
         else:
             parameter.requires_grad_(name.startswith(language_prefixes))
@@ -77,8 +80,8 @@ def _language_prefixes(
         return ("",)
     if count > layers:
         raise ValueError(f"train_language_layers is {count} but the language model has {layers} layers")
-    last = [f"{LANGUAGE_MODEL}layers.{index}." for index in range(layers - count, layers)]
-    return (*last, f"{LANGUAGE_MODEL}norm.")
+    last = [f"{LANGUAGE_MODEL_PREFIX}layers.{index}." for index in range(layers - count, layers)]
+    return (*last, f"{LANGUAGE_MODEL_PREFIX}norm.")
 
 
 def _tower_prefixes(tower: PreTrainedModel, recipe: Recipe, updates: StageUpdates) -> list[str]:
@@ -209,7 +212,13 @@ def _check_trained(recipe: Recipe, model: ConvLlavaForConditionalGeneration) -> 
     updates = TRAINING_STAGES[recipe.training_stage]
     trained: dict[str, list[bool]] = {"encoder": [], "projector": [], "language model": []}
     for name, parameter in model.named_parameters():
-        part = "encoder" if name.startswith(TOWER) else "projector" if name.startswith(PROJECTOR) else "language model"
+        part = (
+            "encoder"
+            if name.startswith(VISION_TOWER_PREFIX)
+            else "projector"
+            if name.startswith(PROJECTOR_PREFIX)
+            else "language model"
+        )
         trained[part].append(parameter.requires_grad)
     assert all(flag == updates.projector for flag in trained["projector"])
     whole = updates.language_model and recipe.train_language_layers is None

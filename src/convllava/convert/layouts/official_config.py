@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import LlamaConfig
 
-from ...model.presets import CONVNEXT_L_FIVE_STAGES, CONVNEXT_L_FOUR_STAGES
+from ...model.presets import CONVNEXT_L_FIVE_STAGES, CONVNEXT_L_FOUR_STAGES, RESOLUTIONS
 from ..config_files import check_keys
 
 _LLAMA_KEYS = frozenset({*LlamaConfig().to_dict(), "rope_theta", "rope_scaling", "num_key_value_heads", "head_dim"})
@@ -65,7 +65,7 @@ def _published() -> dict[str, Published]:
         "liuhaotian/llava-v1.5-7b": Published(336, training_stage="instruct"),
         "llava-hf/llava-1.5-7b-hf": Published(336, training_stage="instruct"),
     }
-    for resolution in (768, 1024, 1536):
+    for resolution in RESOLUTIONS:
         for name, stage in (("pretrain", "pretrain"), ("sft", "instruct"), ("ConvNeXt", None)):
             table[f"ConvLLaVA/ConvLLaVA-{name}-{resolution}"] = Published(resolution, CONVNEXT_L_FIVE_STAGES, stage)
     return table

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from ...model import ConvLlavaForConditionalGeneration
+from ...model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..lora import add_adapters
 from ..recipe import Recipe
-from ..stages import LANGUAGE_MODEL, PROJECTOR, TOWER
 
 NF4_BYTES = 4.127 / 8
 """Bytes per weight: 4 bits, 8 bits of scale for 64 weights, a second scale for 256 scales (QLoRA, section 3)."""
@@ -53,7 +53,7 @@ def planned_parameters(model: ConvLlavaForConditionalGeneration, recipe: Recipe)
     found = []
     for name, parameter in adapted.named_parameters():
         inner = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
-        is_matrix = inner.startswith(f"{LANGUAGE_MODEL}layers.") and parameter.ndim > 1
+        is_matrix = inner.startswith(f"{LANGUAGE_MODEL_PREFIX}layers.") and parameter.ndim > 1
         frozen = NF4_BYTES if quantized and is_matrix else frozen_bytes
         each = 4.0 if parameter.requires_grad else frozen  # trained parameters are float32
         found.append(PlannedParameter(inner, parameter.numel(), parameter.requires_grad, each * parameter.numel()))
@@ -83,11 +83,11 @@ def largest_unit(model: ConvLlavaForConditionalGeneration) -> int:
 
 
 def _module_of(parameter_name: str, is_clip: bool) -> str:
-    stage = re.match(rf"{re.escape(TOWER)}encoder\.stages\.(\d+)\.", parameter_name)
+    stage = re.match(rf"{re.escape(VISION_TOWER_PREFIX)}encoder\.stages\.(\d+)\.", parameter_name)
     if stage:
         return f"vision_tower stage {int(stage[1]) + 1}"
-    if parameter_name.startswith(f"{TOWER}encoder.layers."):
+    if parameter_name.startswith(f"{VISION_TOWER_PREFIX}encoder.layers."):
         return "vision_tower layers"
-    if parameter_name.startswith(TOWER):
+    if parameter_name.startswith(VISION_TOWER_PREFIX):
         return "vision_tower patches" if is_clip else "vision_tower stem"
-    return "multi_modal_projector" if parameter_name.startswith(PROJECTOR) else "language_model"
+    return "multi_modal_projector" if parameter_name.startswith(PROJECTOR_PREFIX) else "language_model"

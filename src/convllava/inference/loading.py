@@ -26,8 +26,9 @@ from .quantization import quantization_config
 __all__ = ["BUNDLED", "load_pretrained", "save_merged"]
 
 MAPPED_ABOVE = 1 << 30
-"""Bytes of weights above which they stay mapped from their files, which must then be left alone while the model is in
-use; smaller ones are copied, so that a checkpoint can be saved over the one it was loaded from."""
+"""Bytes of weights above which they stay memory-mapped, so that their files must not change while the model is in use.
+
+Smaller checkpoints are copied, so that a checkpoint can be saved over the one it was loaded from."""
 
 
 def load_pretrained(
@@ -43,25 +44,25 @@ def load_pretrained(
     fast: bool | str = False,
     fallback_resolution: int | None = None,
 ) -> tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]:
-    """Load a model and its processor: our own checkpoints, the authors' in both layouts, LLaVA-1.5 as the control.
+    """Load a model and its processor from any layout: this package's, both of the authors', LLaVA-1.5's as the control.
 
     Args:
         source: ``"nano"``, a directory, or a hub id.
-        dtype: Of the weights; None takes float32 on the CPU and the checkpoint's own elsewhere.
-        device: None takes CUDA, then MPS, then the CPU, whichever is there.
-        resolution: Replaces the checkpoint's own; needed where its files do not tell it.
-        adapter: Directory of a LoRA adapter, PEFT's or in the form of LLaVA's code. It is merged into the weights; one
-            of PEFT's stays beside them if they are quantized.
+        dtype: Precision of the weights; None means float32 on the CPU and the checkpoint's own elsewhere.
+        device: Device of the weights; None means CUDA if available, then MPS, then the CPU.
+        resolution: Pixels that replace the checkpoint's own resolution; required where its files do not hold one.
+        adapter: Directory of a LoRA adapter in PEFT's or LLaVA's format. It is merged into the weights, except an
+            adapter of PEFT on quantized weights, which is kept apart.
         quantize: "int8" or "nf4" for the matrices of the language model's layers; the rest keeps ``dtype``. A
-            checkpoint that was saved so is loaded without it.
-        quantize_vision: Quantize the vision encoder and the projector too.
-        device_map: "auto" or a map of modules to devices, for a model that one device does not hold.
+            checkpoint that was saved in either is loaded without it.
+        quantize_vision: Whether to quantize the vision encoder and the projector too.
+        device_map: "auto" or a map of modules to devices, for a model that exceeds one device.
         fast: Whether to use the vision encoder's fastest backend for this device, which is equal to the eager one but
             for rounding; or the name of a backend, see `ConvLlavaVisionModel`.
-        fallback_resolution: Taken where neither the checkpoint nor ``resolution`` tells it; otherwise it is unused.
+        fallback_resolution: Resolution that is used only where neither the checkpoint nor ``resolution`` holds one.
 
     Raises:
-        ValueError: There is no such checkpoint, its parts are damaged or do not fit each other, or an option is wrong.
+        ValueError: The checkpoint is missing, damaged or contradicts itself, or an option is invalid.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"device {str(device)!r} and device_map {device_map!r} exclude each other: give one of them")

@@ -99,10 +99,7 @@ class LoadArguments(DeviceArguments):
         """
         from ..inference import load_pretrained
 
-        model, processor = load_pretrained(source, **asdict(self), fallback_resolution=resolution)
-        if preprocessing is not None:
-            processor.image_processor.preprocessing = preprocessing
-        return model, processor
+        return load_pretrained(source, **asdict(self), fallback_resolution=resolution, preprocessing=preprocessing)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""The paper's findings as they show in a small model, each a number with its command.
+"""Measure the paper's findings on a small model.
 
-python benchmarks/findings.py native        an image's own shape against a padded square, on elongated documents
-python benchmarks/findings.py resolution    more pixels than trained with: documents, and scenes beside them (Table 7)
-python benchmarks/findings.py budget        images of 1536 x 1536 pixels under budgets of visual tokens
+python benchmarks/findings.py native        the native aspect ratio against a padded square, on elongated documents
+python benchmarks/findings.py resolution    higher resolutions than in training (Table 7), on documents and scenes
+python benchmarks/findings.py budget        token budgets on images of 1536 x 1536 pixels
 python benchmarks/findings.py               all of them
 
-Images are held-out ones of the generator (words, type faces and seeds that training never draws). What is answered is
-kept below --out, so a run that was stopped goes on; there also lie tables and plots.
+The images are held-out synthetic ones (words, type faces and seeds that no training data use). Predictions, tables and
+plots are written to --out, and a run that was stopped is resumed.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Question:
     Attributes:
         like: The benchmark whose answers are counted in the same way.
         changes: Options of the generator that differ from that benchmark's.
-        settings: How images are shown; the first is what the others are compared with.
+        settings: Image options; the others are compared with the first.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Question:
 
 
 def native(resolution: int | None = None, budget: int | None = None) -> ImageOptions:
-    """Show images in their own shape, at their own size or with the short side at ``resolution``."""
+    """Return options for the native aspect ratio, at the original size or with the short side at ``resolution``."""
     return ImageOptions("native", resolution, budget)
 
 
 def pad(side: int) -> ImageOptions:
-    """Show images on a padded square."""
+    """Return options for a padded square."""
     return ImageOptions("pad", side)
 
 
@@ -119,7 +119,7 @@ class Measured:
     """A question answered under one setting.
 
     Attributes:
-        counts: (samples, 2): what is summed up to the figure, and what it is divided by.
+        counts: Numerator and denominator of the figure for each sample, of shape (samples, 2).
     """
 
     point: Point
@@ -127,7 +127,7 @@ class Measured:
 
 
 def measure(generator: Any, model: Any, question: Question, options: ImageOptions, out: Path, limit: int) -> Measured:
-    """Ask under one setting, or read what was answered before."""
+    """Measure one setting; samples with a prediction are not answered again."""
     from convllava.eval.runner import BenchmarkRun
 
     benchmark = question.benchmark()
@@ -139,7 +139,7 @@ def measure(generator: Any, model: Any, question: Question, options: ImageOption
 
 
 def counts_of(benchmark: SyntheticBenchmark, folder: Path, limit: int) -> np.ndarray:
-    """Return what each answer counts, in the order of the samples."""
+    """Return the counts of each prediction, of shape (samples, 2)."""
     lines = PredictionFile(folder, benchmark.name).read()
     rows = [lines[f"{benchmark.name}/{index}"] for index in range(limit)]
     return np.array([benchmark.counts(prediction_of(line)) for line in rows], dtype=float).reshape(-1, 2)
@@ -176,20 +176,20 @@ def report(name: str, arguments: argparse.Namespace, generator: Any, model: Any)
     """Measure one finding and return it as Markdown."""
     out = arguments.out / name
     points: list[Point] = []
-    said = ""
+    comparison = ""
     for question in FINDINGS[name]:
         found = [measure(generator, model, question, options, out, arguments.samples) for options in question.settings]
-        points += [own.point for own in found]
-        said += compare(found)
+        points += [result.point for result in found]
+        comparison += compare(found)
     write_sweep(points, out)
     command = f"python benchmarks/findings.py {name} --model {arguments.model} --samples {arguments.samples}"
-    text = f"## {name}\n\n`{command}`\n\n{as_markdown(points)}\n{said}"
+    text = f"## {name}\n\n`{command}`\n\n{as_markdown(points)}\n{comparison}"
     write_text(out / "finding.md", text)
     return text
 
 
 def progress(what: str) -> Callable[[int, int, float | None], None] | None:
-    """Return what tells how far a run is, where somebody looks on."""
+    """Return a function that prints the progress of a run, or None if standard error is not a terminal."""
     if not sys.stderr.isatty():
         return None
 

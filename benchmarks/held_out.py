@@ -1,4 +1,4 @@
-"""Digests of the held-out samples: compare those on record with what is drawn here, or write them anew.
+"""Compare the held-out samples with the recorded digests, or record them again.
 
 python benchmarks/held_out.py            # compares all; exit code 1 if a sample differs
 python benchmarks/held_out.py --write    # after a change that is meant to change a benchmark
@@ -15,7 +15,7 @@ from convllava.eval.held_out import RECORD, differences, draw_record
 def main() -> int:
     """Compare or write."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--write", action="store_true", help="write what is drawn here in place of what is on record")
+    options.add_argument("--write", action="store_true", help="replace the recorded digests")
     datasets = {name: benchmark.dataset() for name, benchmark in SYNTHETIC.items()}
     if options.parse_args().write:
         record = draw_record(datasets, lambda name: print(f"drawn: {name}", flush=True))
@@ -26,8 +26,8 @@ def main() -> int:
     for name, dataset in datasets.items():
         found = differences(name, dataset, range(NUM_HELD_OUT))
         changed = changed or bool(found)
-        texts, pixels = (sum(getattr(own, what) for own in found) for what in ("texts", "pixels"))
-        print(f"{name}: {NUM_HELD_OUT - len(found)} as on record, {texts} other texts, {pixels} other pixels")
+        texts, pixels = (sum(getattr(each, aspect) for each in found) for aspect in ("texts", "pixels"))
+        print(f"{name}: {NUM_HELD_OUT - len(found)} as recorded, {texts} with other texts, {pixels} with other pixels")
     return int(changed)
 
 

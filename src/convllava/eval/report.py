@@ -158,9 +158,9 @@ def _item(
         extracted=verdict.extracted if verdict.extracted != prediction.text else None,
         error=prediction.error,
         categories=list(find_benchmark(benchmark).categories(row)),
-        input_size=", ".join(f"{width} x {height}" for height, width in line["image_sizes"]) or "not encoded",
+        input_size=", ".join(f"{width} x {height} px" for height, width in line["image_sizes"]) or "not encoded",
         num_tokens=line["num_image_tokens"],
-        image_size=", ".join(f"{width} x {height} ({width / height:.2f})" for height, width in sizes),
+        image_size=", ".join(f"{width} x {height} px (aspect ratio {width / height:.2f})" for height, width in sizes),
         images=images,
         has_boxes=bool(_reference_boxes(prediction)),
     )

@@ -1,7 +1,7 @@
-"""Depthwise 7 x 7 convolution in training: forward and backward as it is called, against PyTorch's own.
+"""Depthwise 7 x 7 convolution in training: forward and backward, against PyTorch's own.
 
-Shapes are those of the stages of ConvNeXt-L at 384 and of nano at 512. The share of a whole block (convolution, norm,
-products, scale, residual) says how much of a training step there is to gain.
+Shapes are those of the stages of ConvNeXt-L at 384 and of nano at 512. The share of a complete block (convolution,
+norm, products, scale, residual) bounds the gain in a training step.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from convllava.model.vision_convllava import ConvLlavaVisionLayer
 
 QUICK = [(32, 12)]
 SHAPES = [(32, 128), (64, 64), (128, 32), (256, 16), (512, 8), (192, 96), (384, 48), (768, 24), (1536, 12), (3072, 6)]
-"""Channels and side of the map."""
+"""(channels, side of the feature map)."""
 
 
 def step(function: "Run") -> None:

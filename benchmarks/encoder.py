@@ -1,14 +1,14 @@
-"""The vision encoder against transformers.ConvNextModel at its best, and against its own matrix products.
+"""The vision encoder against the faster layout of transformers.ConvNextModel, and against its matrix products alone.
 
-Same weights, same images, one process. transformers runs in {contiguous, channels_last} of each dtype; the better
+Same weights, same images, one process. transformers runs in {contiguous, channels_last} of each dtype; the faster
 one counts. Ours runs eagerly and with its backend for inference (`set_backend`), which is what the ratios are about.
-The limit is the time of the matrix products alone (stem, downsampling and pointwise layers as plain products of the
-same sizes): what is above it goes to depthwise convolutions, norms and moving memory. Packed weights and parts that
-stay in a cache can bring the encoder below it.
+The limit is the time of the matrix products alone (stem, downsampling and pointwise layers as products of the same
+sizes); the rest of the encoder's time goes to depthwise convolutions, norms and moving memory. Packed weights and
+chunks that stay in a cache can make the encoder faster than the limit.
 
-bfloat16 is measured where the processor has instructions for it (elsewhere it takes 50 times as long; --dtype asks for
-it all the same), int8 against transformers' best in the dtype that suits the machine. What a user gets without
-choosing anything is transformers in float32, contiguous: `times_default`.
+bfloat16 is measured where the processor has instructions for it (elsewhere it takes 50 times as long; --dtype forces
+it), int8 against transformers in its fastest dtype on this machine. `times_default` compares with the default of
+transformers: float32, contiguous.
 
 Goals: at bfloat16 at least 0.8 of the limit and 1.4x transformers' best (CPU with AMX); at float32 1.1x; int8 2x; 5x
 the default.
@@ -40,7 +40,7 @@ def towers(quick: bool) -> Iterator[tuple[str, ConvLlavaVisionConfig, list[int]]
 
 
 def ours(config: ConvLlavaVisionConfig) -> ConvLlavaVisionModel:
-    """Return an encoder whose layers all matter: random weights, layer scales of a trained size."""
+    """Return an encoder with random weights and layer scales of a trained magnitude."""
     torch.manual_seed(0)
     tower = ConvLlavaVisionModel(config).eval()
     with torch.no_grad():
@@ -51,7 +51,7 @@ def ours(config: ConvLlavaVisionConfig) -> ConvLlavaVisionModel:
 
 
 def theirs(tower: ConvLlavaVisionModel) -> ConvNextModel:
-    """Return transformers' model on the same weights, which take no memory a second time."""
+    """Return transformers' model with the same weight tensors, not copied."""
     config = tower.config
     with torch.device("meta"):
         model = ConvNextModel(
@@ -64,7 +64,7 @@ def theirs(tower: ConvLlavaVisionModel) -> ConvNextModel:
         )
     missing, unexpected = model.load_state_dict(tower.state_dict(), strict=False, assign=True)
     assert not unexpected and all(name.startswith("layernorm.") for name in missing), (missing, unexpected)
-    model.layernorm = nn.LayerNorm(config.hidden_sizes[-1])  # behind the feature map; ours has none
+    model.layernorm = nn.LayerNorm(config.hidden_sizes[-1])  # after the feature map; ours has none
     return model.to(device=tower.device, dtype=tower.dtype).eval()
 
 
@@ -106,7 +106,7 @@ def measure(report: Report, name: str, config: ConvLlavaVisionConfig, side: int)
 
 
 def precisions(device: str) -> list[str]:
-    """Return what this machine does at a sensible speed."""
+    """Return the precisions that this machine computes at a useful speed."""
     if device != "cpu":
         return ["float32", "bfloat16"]
     return ["float32", *(["bfloat16"] if fastest_precision() == "bfloat16" else []), "int8"]
@@ -115,7 +115,7 @@ def precisions(device: str) -> list[str]:
 def compare(
     tower: ConvLlavaVisionModel, pixels: Tensor, exact: Tensor, precision: str, rounds: int
 ) -> dict[str, object]:
-    """Time the candidates in one precision; transformers has no int8 and competes in its best dtype there."""
+    """Time the candidates in one precision; against int8, transformers runs in its fastest dtype."""
     device = pixels.device.type
     dtype = DTYPES[fastest_precision() if precision == "int8" else precision]
     fast = tower if tower.dtype == dtype else deepcopy(tower).to(dtype)
@@ -154,7 +154,7 @@ def _row(timings: Timings) -> dict[str, object]:
 
 
 def _error(features: Tensor, exact: Tensor) -> float:
-    """Relative to float32, in the Euclidean norm."""
+    """Return the error relative to float32 features, in the Euclidean norm."""
     return float((features.float() - exact).norm() / exact.norm())
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def encoded_image(number: int, kind: str = "PNG") -> bytes:
-    """Return the file of a small image whose size tells its number."""
+    """Return the file of a small image whose width encodes its number."""
     stream = io.BytesIO()
     Image.new("RGB", (16 + number, 20), (number, 0, 0)).save(stream, kind)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""The bundled model: small enough, whole, and able to do what its card says."""
+"""The bundled model: its size, its parts, and the figures of its card."""
 
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_weights_are_small_bfloat16_shards() -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-def test_it_is_a_five_stage_model_that_went_through_the_protocol(generator: Generator) -> None:
+def test_it_has_five_stages_and_native_aspect_ratio(generator: Generator) -> None:
     config = generator.model.config
     assert config.output_stride == 64
     assert (config.image_aspect_ratio, config.resolution) == ("native", None)
@@ -64,6 +64,6 @@ def test_a_price_is_read_digit_by_digit() -> None:
         ("synthetic-documents", 0.72),
     ],
 )
-def test_it_is_as_good_as_its_card_says(generator: Generator, benchmark: str, bound: float) -> None:
+def test_it_reaches_the_figures_of_its_card(generator: Generator, benchmark: str, bound: float) -> None:
     score = run_benchmark(generator, benchmark, limit=60)
     assert score.value >= bound if score.higher_is_better else score.value <= bound

@@ -1,4 +1,4 @@
-"""``convllava data check`` and ``data stats`` from the outside."""
+"""``convllava data check`` and ``data stats`` on the command line."""
 
 import json
 import sys
@@ -54,10 +54,10 @@ def test_a_recipe_is_checked_as_it_trains(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(dataset, "CHECKED_SAMPLES", 8)
     assert main(["data", "check", "recipe.yaml", "--jobs", "1", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
-    own, drawn = report["sources"]
-    assert (own["records"], own["drawn"], own["visual_tokens"]) == (2, 30, 1)
+    file, drawn = report["sources"]
+    assert (file["records"], file["drawn"], file["visual_tokens"]) == (2, 30, 1)
     assert (drawn["name"], drawn["drawn"], drawn["records"]) == ("synthetic/line", 10, 8)
-    assert own["share_of_supervised_tokens"] + drawn["share_of_supervised_tokens"] == pytest.approx(1)
+    assert file["share_of_supervised_tokens"] + drawn["share_of_supervised_tokens"] == pytest.approx(1)
     assert (
         main(["data", "check", "recipe.yaml", "image.max_visual_tokens=4", "max_length=4", "--jobs", "1", "--json"])
         == 1
@@ -90,7 +90,7 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
         (["stats", "absent-*.parquet"], "no data file absent-*.parquet"),
     ],
 )
-def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+def test_user_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     before = sorted(Path().iterdir())
     assert main(["data", *arguments, *(["--jobs", "1"] if arguments[0] == "check" else [])]) == 2
     printed = capsys.readouterr()
@@ -98,7 +98,7 @@ def test_mistakes_end_in_one_line(capsys: pytest.CaptureFixture[str], arguments:
     assert sorted(Path().iterdir()) == before
 
 
-def test_preview_is_colored_on_a_terminal_and_harmless() -> None:
+def test_preview_is_colored_on_a_terminal_and_escapes_control_characters() -> None:
     spans = [Span("shown", "a\x1b[31m"), Span("image", "4 visual tokens"), Span("supervised", "yes")]
     text = colored(spans, marked=False)
     assert text.plain == "a\ufffd[31m[4 visual tokens]yes"

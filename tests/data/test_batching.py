@@ -40,7 +40,7 @@ def test_exactly_the_answers_and_their_ends_are_supervised() -> None:
     assert _supervised_text(_sample("<|assistant|>", "é漢</s>")) == "é漢</s></s>"
 
 
-def test_labels_stand_on_their_own_tokens() -> None:
+def test_labels_equal_their_tokens() -> None:
     row = encode_sample(_sample("What?", "yes", images=(IMAGE,)), PROCESSOR, 512)
     kept = row["labels"] != -100
     assert torch.equal(row["labels"][kept], row["input_ids"][kept])
@@ -48,7 +48,7 @@ def test_labels_stand_on_their_own_tokens() -> None:
     assert not bool(kept[row["input_ids"] == PROCESSOR.image_token_id].any())
 
 
-def test_too_long_is_an_error_that_names_the_sample() -> None:
+def test_a_too_long_sample_is_an_error_with_its_name() -> None:
     with pytest.raises(ValueError, match=r"sample s1: \d+ tokens, more than max_length 10"):
         encode_sample(_sample("What is it?", "an image"), PROCESSOR, 10)
 
@@ -60,7 +60,7 @@ def test_an_unreadable_image_names_file_and_sample(tmp_path: Path) -> None:
         encode_sample(_sample("What?", "x", images=(path,)), PROCESSOR, 512)
 
 
-def test_collator_pads_rows_and_images() -> None:
+def test_collator_pads_sequences_and_images() -> None:
     samples = [_sample("A?", "b", images=(IMAGE,)), _sample("No image here", "right"), _sample("C?", "d")]
     wide = Image.new("RGB", (64, 192), "white")
     samples[2] = _sample("C?", "d", images=(wide,))
@@ -93,11 +93,11 @@ def test_batches_use_each_sample_once(count: int, batch_size: int, parts: int) -
     assert sorted(used) == list(range(len(used)))
 
 
-def test_an_update_holds_the_same_samples_however_it_is_split() -> None:
-    whole = list(ShapeGroupedBatches(_lines(640), 8, global_batch_size=8, seed=3))
+def test_a_step_holds_the_same_samples_for_any_micro_batch_size() -> None:
+    complete = list(ShapeGroupedBatches(_lines(640), 8, global_batch_size=8, seed=3))
     split = list(ShapeGroupedBatches(_lines(640), 2, global_batch_size=8, seed=3))
     joined = [[index for batch in split[first : first + 4] for index in batch] for first in range(0, len(split), 4)]
-    assert joined == whole
+    assert joined == complete
 
 
 def test_batches_are_mostly_of_one_shape_and_repeatable() -> None:
@@ -109,7 +109,7 @@ def test_batches_are_mostly_of_one_shape_and_repeatable() -> None:
     assert batches != list(ShapeGroupedBatches(source, 8, global_batch_size=8, seed=4))
 
 
-def test_groups_mix_shapes_within_an_update_but_not_within_a_group() -> None:
+def test_groups_mix_shapes_within_a_step_but_not_within_a_group() -> None:
     source = _lines(1024)
     batches = list(ShapeGroupedBatches(source, 8, global_batch_size=32, groups=4, seed=3))
     assert sorted(index for batch in batches for index in batch) == list(range(1024))
@@ -117,8 +117,8 @@ def test_groups_mix_shapes_within_an_update_but_not_within_a_group() -> None:
     def shapes(indices: list[int]) -> int:
         return len({tuple(source.image_sizes(index)) for index in indices})
 
-    updates = [list(chain.from_iterable(batches[first : first + 4])) for first in range(0, len(batches), 4)]
-    assert sum(map(shapes, updates)) > 1.5 * len(updates)
+    steps = [list(chain.from_iterable(batches[first : first + 4])) for first in range(0, len(batches), 4)]
+    assert sum(map(shapes, steps)) > 1.5 * len(steps)
     assert sum(map(shapes, batches)) < 1.2 * len(batches)
 
 
@@ -138,12 +138,12 @@ def test_mixture_by_epochs_takes_everything() -> None:
     assert drawn == sorted([(0, i) for i in range(5)] * 2 + [(1, i) for i in range(3)] * 2)
 
 
-def test_mixture_refuses_nothing_and_no_weight() -> None:
+def test_a_mixture_without_sources_or_weights_is_rejected() -> None:
     with pytest.raises(ValueError, match="a weight above 0"):
         Mixture([_lines(5)], [0.0])
 
 
-def test_encoded_dataset_reads_like_its_source() -> None:
+def test_encoded_dataset_has_the_samples_of_its_source() -> None:
     dataset = EncodedDataset(_lines(3), PROCESSOR, 512)
     assert len(dataset) == 3
     assert dataset[2]["sample_id"] == "synthetic/line/train/0/2"

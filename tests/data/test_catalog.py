@@ -1,4 +1,4 @@
-"""Data sets by name: what their cards say, and how they are opened from a folder."""
+"""Data sets by name: the content of their cards, and opening them from a folder."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def _lay_out(root: Path, name: str, records: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_every_card_says_what_a_user_needs(name: str) -> None:
+def test_every_card_is_complete(name: str) -> None:
     known = catalog.card(name)
     assert known.samples > 10_000 and known.text_only < known.samples
     assert known.source.startswith("https://") and known.license and known.used_in and known.title
@@ -49,7 +49,7 @@ def test_every_card_says_what_a_user_needs(name: str) -> None:
     ],
 )
 def test_a_data_set_is_opened_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, image: str) -> None:
-    """Names of images as the data sets' own cards show them."""
+    """Names of images as in the data sets' cards."""
     _lay_out(tmp_path, name, [{"id": "7", "image": image, "conversations": TURNS}])
     opened = open_source(name=name, data_root=tmp_path)
     assert [opened[0].sample_id, len(opened)] == ["7", 1]
@@ -58,7 +58,7 @@ def test_a_data_set_is_opened_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(open_source(name=name)) == 1
 
 
-def test_grounding_is_what_asks_for_boxes_on_coco_images(tmp_path: Path) -> None:
+def test_grounding_has_the_records_with_boxes_on_coco_images(tmp_path: Path) -> None:
     box = "<image>\nPlease provide the bounding box coordinate of the region this sentence describes: the dog."
     region = "Please provide a short description for this region: [0.1, 0.2, 0.3, 0.4]."
 
@@ -78,7 +78,7 @@ def test_grounding_is_what_asks_for_boxes_on_coco_images(tmp_path: Path) -> None
     assert opened.text_length(0) > opened.text_length(1)
 
 
-def test_what_is_missing_is_named_with_where_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_files_are_named_with_their_download_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(catalog.ROOT_VARIABLE, raising=False)
     with pytest.raises(
         ValueError, match=r"data_root in the recipe.*CONVLLAVA_DATA.*huggingface\.co/datasets/liuhaotian"
@@ -95,12 +95,12 @@ def test_what_is_missing_is_named_with_where_to_get_it(tmp_path: Path, monkeypat
         open_source(name="lcs-558k", data_root=tmp_path)
 
 
-def test_an_unknown_name_has_a_neighbor() -> None:
+def test_the_nearest_name_is_suggested() -> None:
     with pytest.raises(ValueError, match=r"called 'sharegpt4-pt'; did you mean 'sharegpt4v-pt'\?"):
         open_source(name="sharegpt4-pt")
 
 
-def test_another_number_of_samples_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_number_of_samples_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _lay_out(tmp_path, "vision-flan", [{"id": "7", "image": "7.jpg", "conversations": TURNS}])
     open_source(name="vision-flan", data_root=tmp_path)
     assert "has 1 samples, the known one 186103" in caplog.text

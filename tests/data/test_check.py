@@ -1,4 +1,4 @@
-"""``data check`` finds each fault once, where it is, and nothing else."""
+"""``data check`` finds each fault once, at the right record, and nothing else."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from convllava.model import build_nano_processor
 PROCESSOR = build_nano_processor()
 
 
-def _own(question: str = "<image>\nWhat?", *answers: str, image: Any = "a.png", **values: Any) -> dict[str, Any]:
+def _record(question: str = "<image>\nWhat?", *answers: str, image: Any = "a.png", **values: Any) -> dict[str, Any]:
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": (answers or ("this",))[0]}]
     for answer in answers[1:]:
         turns += [{"from": "human", "value": "And?"}, {"from": "gpt", "value": answer}]
@@ -54,34 +54,34 @@ def folder(tmp_path: Path) -> Path:
 def _cases(folder: Path) -> list[tuple[dict[str, Any], str]]:
     """Return faulty records, each with the kind of its fault."""
     Image.new("P", (64, 64)).save(folder / "gif.jpg", "GIF")
-    Image.effect_noise((200, 200), 50).save(folder / "whole.jpg")
-    (folder / "half.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:3000])
+    Image.effect_noise((200, 200), 50).save(folder / "complete.jpg")
+    (folder / "half.jpg").write_bytes((folder / "complete.jpg").read_bytes()[:3000])
     (folder / "text.png").write_text("no image")
     (folder / "bomb.ppm").write_text("P6 60000 60000 255\n")
     Image.new("L", (320, 320)).save(folder / "large.png")
     return [
-        (_own(image="gone.png"), "missing_image"),
-        (_own(image="half.jpg"), "corrupt_image"),
-        (_own(image="text.png"), "corrupt_image"),
-        (_own(image="bomb.ppm"), "huge_image"),
-        (_own(image="gif.jpg"), "wrong_name"),
-        (_own(image="large.png"), "large_image"),
-        (_own("What?"), "placeholder_mismatch"),
-        (_own(image=None), "placeholder_mismatch"),
-        (_own("<image>", " \n"), "no_answer"),
-        (_own("<image>", "yes", ""), "empty_answer"),
-        (_own("<image>\n" + "x" * 400), "too_long"),
-        ({"id": None, "conversations": _own()["conversations"][1:]}, "role_order"),
+        (_record(image="gone.png"), "missing_image"),
+        (_record(image="half.jpg"), "corrupt_image"),
+        (_record(image="text.png"), "corrupt_image"),
+        (_record(image="bomb.ppm"), "huge_image"),
+        (_record(image="gif.jpg"), "wrong_name"),
+        (_record(image="large.png"), "large_image"),
+        (_record("What?"), "placeholder_mismatch"),
+        (_record(image=None), "placeholder_mismatch"),
+        (_record("<image>", " \n"), "no_answer"),
+        (_record("<image>", "yes", ""), "empty_answer"),
+        (_record("<image>\n" + "x" * 400), "too_long"),
+        ({"id": None, "conversations": _record()["conversations"][1:]}, "role_order"),
         ({"id": None, "conversations": [{"from": "bot", "value": "x"}]}, "malformed"),
-        (_own("<image>\nOther?", id="r0"), "duplicate_id"),
-        (_own("<image>\nWhat?", "that"), "duplicate"),
+        (_record("<image>\nOther?", id="r0"), "duplicate_id"),
+        (_record("<image>\nWhat?", "that"), "duplicate"),
     ]
 
 
 @pytest.mark.parametrize("jobs", [0, 2])
 def test_each_fault_is_found_once_and_named(folder: Path, jobs: int) -> None:
     cases = _cases(folder)
-    good = [_own("<image>\nWhat?", "that"), _own(image=["a.png", "b.png"], question="<image><image>Same?")]
+    good = [_record("<image>\nWhat?", "that"), _record(image=["a.png", "b.png"], question="<image><image>Same?")]
     path = _write(folder, good + [faulty for faulty, _ in cases])
     report = _check(path, jobs=jobs, max_length=300, large_pixels=100_000)
     assert _found(report) == [(number, kind) for number, (_, kind) in enumerate(cases, start=2)]
@@ -100,7 +100,7 @@ def test_each_fault_is_found_once_and_named(folder: Path, jobs: int) -> None:
     }
 
 
-def test_what_is_called_an_error_is_what_training_refuses(folder: Path) -> None:
+def test_errors_are_the_samples_that_training_rejects(folder: Path) -> None:
     path = _write(folder, [faulty for faulty, _ in _cases(folder)])
     errors = {fault.record for fault in _check(path, max_length=300, large_pixels=100_000).faults if fault.is_error}
     dataset = ConversationDataset(path, on_bad_sample="skip")
@@ -113,11 +113,11 @@ def test_what_is_called_an_error_is_what_training_refuses(folder: Path) -> None:
     assert refused == errors
 
 
-def test_token_counts_are_those_of_training(folder: Path) -> None:
+def test_token_counts_equal_those_of_training(folder: Path) -> None:
     records = [
-        _own("<image>\nWhat?", "this", "that"),
-        _own(image=["c.png", "a.png"], question="First <image> then <image>?"),
-        _own("No image", "right", image=None),
+        _record("<image>\nWhat?", "this", "that"),
+        _record(image=["c.png", "a.png"], question="First <image> then <image>?"),
+        _record("No image", "right", image=None),
     ]
     dataset = ConversationDataset(_write(folder, records))
     rows = [encode_sample(dataset[index], PROCESSOR, 2048) for index in range(3)]
@@ -130,7 +130,7 @@ def test_token_counts_are_those_of_training(folder: Path) -> None:
 
 
 def test_the_preview_shows_supervised_text(folder: Path) -> None:
-    path = _write(folder, [_own("<image>\nWhat?", "this", "é!"), _own("No?", "x", image=None)])
+    path = _write(folder, [_record("<image>\nWhat?", "this", "é!"), _record("No?", "x", image=None)])
     [(place, pieces)] = _check(path, previewed=1).sources[0].previews
     assert place.endswith("record 0 (id r0)")
     assert [piece.text for piece in pieces if piece.kind == "supervised"] == ["this</s>", "é!</s>"]
@@ -138,23 +138,23 @@ def test_the_preview_shows_supervised_text(folder: Path) -> None:
     assert "What?" in "".join(piece.text for piece in pieces if piece.kind == "shown")
 
 
-def test_shares_count_what_the_run_draws(folder: Path) -> None:
-    first = ConversationDataset(_write(folder, [_own("a", "1", image=None)], "a.json"))
-    second = ConversationDataset(_write(folder, [_own("b", "123456789", image=None)] * 2, "b.json"))
+def test_shares_count_the_samples_that_the_run_draws(folder: Path) -> None:
+    first = ConversationDataset(_write(folder, [_record("a", "1", image=None)], "a.json"))
+    second = ConversationDataset(_write(folder, [_record("b", "123456789", image=None)] * 2, "b.json"))
     report = check([NamedSource("a", first, 30), NamedSource("b", second, 10)], Inspector(PROCESSOR, Limits()))
     shares = [source["share_of_supervised_tokens"] for source in report.as_json()["sources"]]
     assert shares == pytest.approx([30 * 2 / 160, 10 * 10 / 160])  # each answer and its end token
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
-def test_a_cleaned_copy_is_clean_and_the_original_untouched(folder: Path, name: str) -> None:
-    leading = _own("<image>\nNew?", "fine")
+def test_a_clean_copy_is_clean_and_the_original_unchanged(folder: Path, name: str) -> None:
+    leading = _record("<image>\nNew?", "fine")
     leading["conversations"].insert(0, {"from": "gpt", "value": "Hello"})
-    unanswered = _own("<image>\nOpen?", "yes")
+    unanswered = _record("<image>\nOpen?", "yes")
     unanswered["conversations"].append({"from": "human", "value": "and?"})
     hopeless = {"id": None, "conversations": [{"from": "gpt", "value": "x"}]}
     cases = [faulty for faulty, _ in _cases(folder)]
-    path = _write(folder, [_own("<image>\nWhat?", "that"), *cases, leading, unanswered, hopeless], name)
+    path = _write(folder, [_record("<image>\nWhat?", "that"), *cases, leading, unanswered, hopeless], name)
     before = path.read_bytes()
     limits = Limits(300, 100_000)
     report = _check(path, max_length=300, large_pixels=100_000)

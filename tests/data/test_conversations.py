@@ -1,4 +1,4 @@
-"""LLaVA files: what a record becomes, and what a faulty one is told."""
+"""LLaVA files: the sample of a record, and the message for a faulty one."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_jsonl_many_turns_and_sizes(folder: Path) -> None:
     assert dataset.text_length(1) == len("HiHello")
 
 
-def test_image_folder_may_lie_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_image_folder_may_be_elsewhere(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "elsewhere" / "data.json"
     path.write_text(json.dumps([_record("<image>", "x", image="a.png")]))
@@ -112,7 +112,7 @@ def test_a_faulty_file_is_named(tmp_path: Path, name: str, text: str, message: s
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_a_list_is_read_piece_by_piece(folder: Path, chunk: int, indent: int | None, monkeypatch: Any) -> None:
+def test_a_list_is_read_in_chunks(folder: Path, chunk: int, indent: int | None, monkeypatch: Any) -> None:
     monkeypatch.setattr(conversations, "_CHUNK", chunk)
     records = [_record(f'say "]" {number} \u00e9\u6f22', f"{{[{number},", meta=[1.5, None]) for number in range(9)]
     (folder / "data.json").write_text(f" \n{json.dumps(records, indent=indent)}\n")
@@ -135,7 +135,7 @@ def test_a_folder_of_many_images_is_listed_once(folder: Path, monkeypatch: pytes
     assert [dataset[index].origin.record for index in (149, 150)] == [149, 151]  # type: ignore[union-attr]
 
 
-def test_all_faults_are_counted_and_a_bad_line_costs_only_itself(folder: Path) -> None:
+def test_all_faults_are_counted_and_other_lines_are_kept(folder: Path) -> None:
     good, bad = json.dumps(_record("Hi", "Hello")), json.dumps(_record("Hi"))
     (folder / "data.jsonl").write_text(f"{good}\n{{broken\n{bad}\n\n{good}\n")
     with pytest.raises(ValueError, match=r"record 1 .*not valid JSON.*; 1 more records of .*data.jsonl cannot be used"):

@@ -1,4 +1,4 @@
-"""Parquet and WebDataset shards: stored and streamed give the same samples in the same order, from any point on."""
+"""Parquet and WebDataset shards: stored and streamed give the same samples in the same order from any start."""
 
 import pickle
 from pathlib import Path
@@ -22,7 +22,7 @@ LENGTHS = [23, 8, 31]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Windows that a small data set has several of, and a cache of its own."""
+    """Use windows smaller than the shards, and an empty cache."""
     for module in (sharded.records, sharded.shuffled):
         monkeypatch.setattr(module, "WINDOW", 8)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -67,7 +67,7 @@ def test_streamed_equals_stored_and_resumes_in_the_middle(
     assert sorted(ids[62:124]) == sorted(ids[:62]) and ids[62:124] != ids[:62]
 
 
-def test_a_worker_takes_an_open_stream_along(shards: str) -> None:
+def test_an_open_stream_can_be_pickled(shards: str) -> None:
     shuffled = ShardedDataset(shards, streaming=True).shuffled([3])
     before = [_facts(shuffled[index]) for index in range(30)]
     copy = pickle.loads(pickle.dumps(shuffled))
@@ -83,7 +83,7 @@ class _Read(torch.utils.data.Dataset[tuple[object, ...]]):
         return _facts(self.shuffled[index])
 
 
-def test_forked_workers_read_streams_of_their_own(shards: str) -> None:
+def test_forked_workers_open_their_own_streams(shards: str) -> None:
     shuffled = ShardedDataset(shards, streaming=True).shuffled([3])
     shuffled[9]  # the parent is in the middle of a shard
     loader = torch.utils.data.DataLoader(
@@ -94,20 +94,20 @@ def test_forked_workers_read_streams_of_their_own(shards: str) -> None:
     assert read == [_facts(alone[index]) for index in range(40)]
 
 
-def test_order_of_asking_does_not_matter(shards: str) -> None:
+def test_the_order_of_access_does_not_matter(shards: str) -> None:
     forwards, jumping = (ShardedDataset(shards, streaming=True).shuffled([0]) for _ in range(2))
     order = [50, 3, 130, 4, 61, 62]
     jumped = {index: _facts(jumping[index]) for index in order}
     assert jumped == {index: _facts(forwards[index]) for index in sorted(order)}
 
 
-def test_epochs_take_everything_as_often_as_told(shards: str) -> None:
+def test_epochs_repeat_all_samples(shards: str) -> None:
     mixture = Mixture([ShardedDataset(shards, streaming=True)], [1], epochs=2)
     ids = [mixture[index].sample_id for index in range(len(mixture))]
     assert sorted(ids) == sorted(2 * [f"s{number}" for number in range(62)])
 
 
-def test_sizes_are_those_of_the_images(shards: str) -> None:
+def test_sizes_equal_those_of_the_images(shards: str) -> None:
     shuffled = ShardedDataset(shards, streaming=True).shuffled([1])
     for index in range(62):
         sample = shuffled[index]
@@ -133,7 +133,7 @@ def _turns(number: int) -> str:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-def test_a_faulty_row_is_named_or_left_in_its_place(tmp_path: Path, streaming: bool) -> None:
+def test_a_faulty_record_is_named_and_keeps_its_index(tmp_path: Path, streaming: bool) -> None:
     files = {**tar_files([1, 2]), "0003.json": record(3), **tar_files([4])}
     path = write_tar(tmp_path / "a.tar", files)
     message = r"a\.tar, record 2 \(id s3\): 1 <image> placeholders but 0 images"
@@ -149,7 +149,7 @@ def test_a_faulty_row_is_named_or_left_in_its_place(tmp_path: Path, streaming: b
         shuffled[bad[0]]
 
 
-def test_captions_and_rows_of_other_shapes(tmp_path: Path) -> None:
+def test_captions_and_other_forms_of_records(tmp_path: Path) -> None:
     tar = write_tar(
         tmp_path / "c.tar", {"d/7.jpg": encoded_image(7, "JPEG"), "d/7.txt": "a red square", "d/7.cls": "3"}
     )
@@ -172,14 +172,14 @@ def test_captions_and_rows_of_other_shapes(tmp_path: Path) -> None:
     assert [fault.kind for fault in dataset.faults] == ["role_order"]
 
 
-def test_stored_shards_follow_their_files(tmp_path: Path) -> None:
+def test_changed_files_are_stored_again(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", tar_files([1]))
     assert len(ShardedDataset(path)) == 1
     write_tar(path, tar_files([1, 2]))
     assert len(ShardedDataset(path)) == 2
 
 
-def test_paths_mean_files(tmp_path: Path) -> None:
+def test_wildcards_and_ranges(tmp_path: Path) -> None:
     for name in ("a-00.tar", "a-01.tar", "b.parquet"):
         (tmp_path / name).touch()
     tars = [str(tmp_path / "a-00.tar"), str(tmp_path / "a-01.tar")]

@@ -1,4 +1,4 @@
-"""``data stats`` counts shapes as they are shown and tokens as the model would spend them."""
+"""``data stats`` counts upright shapes and the model's visual tokens."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What holds for every kind of synthetic data: determinism, splits, sizes, options."""
+"""Properties of every kind of synthetic data: determinism, splits, sizes, options."""
 
 import hashlib
 import re
@@ -41,7 +41,7 @@ def image_of(sample: Sample) -> Image.Image:
 
 
 def digest(kind: str, split: str, indices: range) -> str:
-    """Sum up pixels, questions and answers of some samples."""
+    """Return a digest of pixels, questions and answers of some samples."""
     dataset = SyntheticDataset(kind, count=1000, seed=3, split=split)
     total = hashlib.sha256()
     for index in indices:
@@ -91,14 +91,14 @@ def test_seeds_splits_and_indices_differ(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_image_sizes_are_those_drawn(kind: str) -> None:
+def test_image_sizes_equal_those_of_the_images(kind: str) -> None:
     sizes = [[128, 256], [160, 160], [320, 192]]
     options: dict[str, Any] = {"font_size": [10, 20]} if kind == "document" else {}
     dataset = SyntheticDataset(kind, count=30, sizes=sizes, **options)
-    told = [dataset.image_sizes(index) for index in range(30)]
+    sizes = [dataset.image_sizes(index) for index in range(30)]
     drawn = [[image_of(dataset[index]).size[::-1]] for index in range(30)]
-    assert told == drawn
-    assert {size for (size,) in told} == {(128, 256), (160, 160), (320, 192)}
+    assert sizes == drawn
+    assert {size for (size,) in sizes} == {(128, 256), (160, 160), (320, 192)}
 
 
 def test_image_sizes_draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_invented_words_belong_to_one_split() -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_written_words_belong_to_the_split(split: str) -> None:
-    """Dates, codes, units and ends of addresses apart, every word of a text is of its split."""
+    """Except for dates, codes, units and ends of addresses, every word of a text belongs to its split."""
     fixed = re.compile(r"\d|[A-Z]{2,}|\bwww|\.(com|org|net|co|uk)\b")
     rng = stream("test")
     pieces = [piece for _ in range(2000) for piece in any_text(rng, split).split()]
@@ -172,7 +172,7 @@ def test_face_draws_every_character(face: Face) -> None:
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.name)
 @pytest.mark.parametrize("size", [9, 17, 30])
-def test_put_together_text_is_what_the_font_draws(face: Face, size: int) -> None:
+def test_text_of_cached_glyphs_equals_that_of_the_font_engine(face: Face, size: int) -> None:
     text = "AV To. fi jj 12.50 (Wy)"
     font = load_font(face.name, size)
     ours, theirs = Image.new("L", (600, 60)), Image.new("L", (600, 60))
@@ -226,7 +226,7 @@ STABLE_HASH = 17888563078855198721
         ({"kind": "line", "split": "train", "count": 2.5}, "count must be a whole number"),
     ],
 )
-def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         SyntheticDataset(**{"count": 10, **arguments})
 

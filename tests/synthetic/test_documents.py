@@ -1,4 +1,4 @@
-"""Documents: sums add up, boxes hold their text, answers stand on the page."""
+"""Documents: sums are correct, boxes contain their text, answers are on the page."""
 
 import random
 import re
@@ -37,13 +37,13 @@ def test_transcript_gives_all_lines(split: str) -> None:
         assert all(line == line.strip() and line for line in page_of(example).lines)
 
 
-def test_answer_stands_on_the_page() -> None:
+def test_the_answer_is_on_the_page() -> None:
     for example in draw(60, tasks=["field"]):
         assert any(example.answer in line for line in page_of(example).lines)
         assert example.answer in {field.text for field in page_of(example).fields}
 
 
-def test_questions_of_a_page_are_told_apart() -> None:
+def test_questions_of_a_page_are_unambiguous() -> None:
     for example in draw(80):
         phrases = [field.fact.phrase for field in page_of(example).fields]
         assert len(phrases) == len(set(phrases)), page_of(example).lines
@@ -71,7 +71,7 @@ def test_located_box_is_that_of_a_field() -> None:
         assert best > 0.5
 
 
-def test_ink_stays_off_the_edges() -> None:
+def test_ink_keeps_a_margin() -> None:
     for example in draw(80, noise=0):
         dark = np.asarray(page_of(example).mask) > 0
         assert not (dark[0].any() or dark[-1].any() or dark[:, 0].any() or dark[:, -1].any())
@@ -95,11 +95,11 @@ def number(text: str) -> float:
     return float(match[1]) if match else 0.0
 
 
-@pytest.mark.parametrize("paper", LAYOUTS)
-def test_each_paper_is_drawn_when_asked_for(paper: str) -> None:
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_layout_is_drawn_on_request(layout: str) -> None:
     rng = random.Random(0)
-    assert all(LAYOUTS[paper](rng, LayoutContext("train", rows)) for rows in range(3, 30))
-    pages = [page_of(example) for example in draw(15, layouts=[paper])]
+    assert all(LAYOUTS[layout](rng, LayoutContext("train", rows)) for rows in range(3, 30))
+    pages = [page_of(example) for example in draw(15, layouts=[layout])]
     assert sum(page.fields[0].fact.phrase == "the number" and len(page.lines) == 1 for page in pages) <= 1
 
 
@@ -117,7 +117,7 @@ def test_any_size_gives_a_page(index: int, height: int, width: int, split: str) 
     assert page_of(example).fields and example.answer
 
 
-def test_typeset_says_when_rows_do_not_fit() -> None:
+def test_typeset_returns_none_when_rows_do_not_fit() -> None:
     word = Row((Cell("incomprehensibilities"),))
     assert typeset([word] * 3, (100, 300), TYPE) is not None
     assert typeset([word] * 9, (100, 300), TYPE) is None

@@ -1,4 +1,4 @@
-"""Writing data sets, contact sheets, and the command that does both."""
+"""Export of data sets, contact sheets, and the command for both."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_several_images_or_none(tmp_path: Path) -> None:
     assert (tmp_path / "out" / two["image"][1]).read_bytes() == file.read_bytes()
 
 
-def test_destination_in_use_is_refused(tmp_path: Path) -> None:
+def test_an_occupied_destination_is_rejected(tmp_path: Path) -> None:
     dataset = SyntheticDataset("line", count=1)
     (tmp_path / "empty").mkdir()
     write_dataset(dataset, tmp_path / "empty")
@@ -79,7 +79,7 @@ def test_destination_in_use_is_refused(tmp_path: Path) -> None:
         assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -95,7 +95,7 @@ def test_preview_shows_images_and_text() -> None:
     first = np.asarray(dataset.example(0).image)
     height, width, _ = first.shape
     assert np.array_equal(pixels[8 : 8 + height, 8 : 8 + width], first)
-    assert (pixels[8 + height : 8 + height + 16, 8:200] < 128).any(), "the question stands below"
+    assert (pixels[8 + height : 8 + height + 16, 8:200] < 128).any(), "the question is below"
     with pytest.raises(ValueError, match="nothing to show: 5 of 0 samples"):
         preview_sheet(SyntheticDataset("scene", count=0), 5)
 
@@ -121,7 +121,7 @@ def test_command_writes_a_data_set(tmp_path: Path) -> None:
     assert load(sheet).width > 500
 
 
-def test_command_passes_mistakes_on(tmp_path: Path) -> None:
+def test_command_reports_an_unknown_kind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'line'"):
         CliRunner().invoke(app, ["synth", str(tmp_path / "x"), "--kind", "lines"], catch_exceptions=False)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Text lines: the text is inside, it is all there, and it fills the image."""
+"""Text lines: the text is complete, inside the image, and fills it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from convllava.synthetic.fonts import CHARACTERS
 
 
 def ink(image: Image.Image) -> tuple[int, int, int, int]:
-    """Bounding box of what is dark on a clean white page, faint edges of letters included."""
+    """Bounding box of the ink on a clean white page, faint edges of letters included."""
     box = image.convert("L").point([255] * 250 + [0] * 6).getbbox()
     assert box is not None
     return box
@@ -31,7 +31,7 @@ def draw(index: int, **options: Any) -> Example:
     content=st.sampled_from(["fields", "characters"]),
 )
 @settings(max_examples=120, deadline=None)
-def test_text_lies_inside(index: int, height: int, width: int, split: str, rows: int, content: str) -> None:
+def test_text_is_inside(index: int, height: int, width: int, split: str, rows: int, content: str) -> None:
     example = draw(index, sizes=[[height, width]], split=split, rows=rows, content=content, noise=0)
     left, top, right, bottom = ink(example.image)
     assert 0 < left < right < width and 0 < top < bottom < height
@@ -80,9 +80,9 @@ def test_cap_sets_the_height_of_letters() -> None:
     assert mean_height([0.75, 0.85]) > 1.5 * mean_height([0.35, 0.45])
 
 
-def test_rows_stand_in_order_without_touching() -> None:
+def test_lines_are_in_order_and_do_not_touch() -> None:
     for index in range(40):
         example = draw(index, sizes=[[96, 192]], rows=3, noise=0)
         dark = (np.asarray(example.image.convert("L")) < 128).any(axis=1)
         starts = int(np.sum(dark[1:] & ~dark[:-1]))
-        assert starts >= 3, "blank pixels part one row from the next"
+        assert starts >= 3, "blank pixels separate the lines"

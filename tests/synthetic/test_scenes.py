@@ -1,4 +1,4 @@
-"""Scenes: what is asked has one answer, and the answer is what was drawn."""
+"""Scenes: every question has one answer, and the answer agrees with the drawing."""
 
 import math
 import random
@@ -18,7 +18,7 @@ from convllava.synthetic.paint import paint
 from convllava.synthetic.relations import by_size, extreme, holds, only_one
 from convllava.synthetic.scene_questions import SCENE_TASKS, describe
 
-NOUNS = "objects?|objects?|shapes?"
+NOUNS = "things?|objects?|shapes?"
 
 
 def draw(kind: str, count: int, **options: Any) -> list[Example]:
@@ -37,7 +37,7 @@ def item(color: str, shape: str, x: float, y: float, side: float = 20) -> SceneO
 
 
 def matching(scene: Scene, words: str) -> list[SceneObject]:
-    """Objects that ``red stars`` or ``large blue objects`` names, whatever its number."""
+    """Objects named by ``red stars`` or ``large blue objects``."""
     found = list(scene.objects)
     for word in words.split():
         shapes = [shape for shape, plural in SHAPES.items() if word in (shape, plural)]
@@ -50,7 +50,7 @@ def matching(scene: Scene, words: str) -> list[SceneObject]:
     return found
 
 
-def test_counts_are_those_of_the_scene() -> None:
+def test_counts_agree_with_the_scene() -> None:
     for example in draw("scene", 200, tasks=["count"]):
         match = re.search(
             r"(?:How many|Count the) (.*?)(?: are there| are in the picture| do you see)?[?.]$",
@@ -68,20 +68,20 @@ def test_counts_vary() -> None:
 
 @pytest.mark.parametrize("task", ["existence", "relation"])
 @pytest.mark.parametrize("split", ["train", "heldout"])
-def test_yes_and_no_come_equally_often(task: str, split: str) -> None:
+def test_yes_and_no_are_equally_frequent(task: str, split: str) -> None:
     answers = Counter(example.answer for example in draw("scene", 400, tasks=[task], split=split))
     assert set(answers) == {"yes", "no"}
     assert 160 <= answers["yes"] <= 240
 
 
-def test_existence_is_true_to_the_scene() -> None:
+def test_existence_agrees_with_the_scene() -> None:
     for example in draw("scene", 200, tasks=["existence"]):
         match = re.search(r" an? (.*?)(?: in the picture)?\?$", example.question)
         assert match is not None
         assert (example.answer == "yes") == bool(matching(scene_of(example), match[1])), example.question
 
 
-def test_relations_are_true_to_the_scene() -> None:
+def test_relations_agree_with_the_scene() -> None:
     pattern = re.compile(r"the (\w+ \w+) (?:stand )?(?:to the )?(left of|right of|above|below) the (\w+ \w+)\?")
     for example in draw("scene", 200, tasks=["relation"]):
         match = pattern.search(example.question)
@@ -103,7 +103,7 @@ def test_colors_and_shapes_are_unambiguous() -> None:
         assert example.answer in (found.color, found.shape), example.question
 
 
-def test_caption_names_everything_from_left_to_right() -> None:
+def test_caption_names_all_objects_from_left_to_right() -> None:
     scene = Scene(
         (100, 200),
         (
@@ -121,7 +121,7 @@ def test_caption_names_everything_from_left_to_right() -> None:
 
 
 @pytest.mark.parametrize("task", SCENE_TASKS)
-def test_chosen_task_is_the_one_asked(task: str) -> None:
+def test_the_question_belongs_to_the_task(task: str) -> None:
     captions = re.compile(r"Describe the|What is in the|What does the picture show|Caption this")
     for example in draw("scene", 60, tasks=[task]):
         assert bool(captions.match(example.question)) == (task == "caption")
@@ -134,7 +134,7 @@ def test_chosen_task_is_the_one_asked(task: str) -> None:
     most=st.integers(1, 8),
 )
 @settings(max_examples=60, deadline=None)
-def test_things_neither_overlap_nor_leave_the_image(seed: int, height: int, width: int, most: int) -> None:
+def test_objects_neither_overlap_nor_leave_the_image(seed: int, height: int, width: int, most: int) -> None:
     rng = random.Random(seed)
     scene = lay_out(rng, (height, width), combinations("train", wider=True), most)
     image, painted = paint(rng, scene, noise=1.0)
@@ -159,16 +159,16 @@ def test_box_is_tight_around_the_pixels(shape: str, degrees: float) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_area_is_about_what_is_painted(shape: str) -> None:
-    """Of largest and smallest objects only clear cases are asked for, so about is enough."""
+def test_area_is_close_to_the_painted_area(shape: str) -> None:
+    """An approximate area is enough: questions about size have a clear margin."""
     one = item("red", shape, 20, 20, side=60)
     image, _ = paint(random.Random(0), Scene((100, 100), (one,)), noise=0)
     ink = (np.asarray(image)[..., 1] < 128).sum()
     assert ink == pytest.approx(one.area, rel=0.1)
 
 
-def test_answered_box_holds_the_thing() -> None:
-    """The box in the answer maps back onto the item, whose color is what most of its middle shows."""
+def test_the_answered_box_contains_the_object() -> None:
+    """The box in the answer maps back to the object, whose color fills most of its center."""
     for example in draw("grounding", 150, noise=0):
         height, width = scene_of(example).size
         (fractions,) = find_boxes(example.answer)
@@ -181,7 +181,7 @@ def test_answered_box_holds_the_thing() -> None:
         assert near.mean() > 0.25, example.question
 
 
-def test_everything_comes_with_its_box_from_left_to_right() -> None:
+def test_all_objects_have_their_boxes_from_left_to_right() -> None:
     places = set()
     for example in draw("grounding", 30, everything=True, questions=2):
         scene = scene_of(example)
@@ -197,7 +197,7 @@ def test_everything_comes_with_its_box_from_left_to_right() -> None:
     assert len(places) > 1, "asked for one box first, a model must not list all"
 
 
-def test_expressions_fit_one_thing() -> None:
+def test_expressions_fit_one_object() -> None:
     for example in draw("grounding", 200, tasks=["attribute"]):
         name = re.sub(
             r"^.*? the (?:box of the )?|[?.]$",
@@ -212,7 +212,7 @@ def test_expressions_fit_one_thing() -> None:
         assert [t.box for t in found] == [example.facts["box"]], example.question
 
 
-def test_training_lacks_some_pairs_that_held_out_scenes_show() -> None:
+def test_training_lacks_some_pairs_of_held_out_scenes() -> None:
     missing = set(combinations("heldout")) - set(combinations("train"))
     assert len(missing) >= 8
     for part in (0, 1):
@@ -225,7 +225,7 @@ def test_training_lacks_some_pairs_that_held_out_scenes_show() -> None:
 
 
 @pytest.mark.parametrize("kind", ["scene", "grounding"])
-def test_wider_scenes_show_more_colors_and_shapes_and_no_held_out_pair(kind: str) -> None:
+def test_wider_scenes_have_more_colors_and_shapes_and_no_held_out_pair(kind: str) -> None:
     held_out = set(combinations("heldout")) - set(combinations("train"))
     assert set(combinations("train", wider=True)) == set(combinations("heldout", wider=True)) - held_out
     pairs = {(t.color, t.shape) for e in draw(kind, 300, wider=True) for t in scene_of(e).objects}
@@ -233,7 +233,7 @@ def test_wider_scenes_show_more_colors_and_shapes_and_no_held_out_pair(kind: str
     assert {color for color, _ in pairs} == set(COLORS) and {shape for _, shape in pairs} == set(SHAPES)
 
 
-def test_what_is_absent_may_be_of_the_wider_colors_and_shapes_too() -> None:
+def test_absent_objects_may_have_wider_colors_and_shapes() -> None:
     usual = {name for pair in combinations("heldout") for name in pair}
     asked = draw("scene", 300, tasks=["existence"], wider=True)
     answers = Counter(e.answer for e in asked if not usual & set(re.findall(r"[a-z]+", e.question)))

@@ -52,7 +52,7 @@ Row = tuple[TextLine, ...]
 def reading_rows(lines: Iterable[TextLine]) -> list[Row]:
     """Return the pieces row by row from the top; the order of the annotation does not matter.
 
-    A piece belongs to a row if its center lies between the upper and lower edge of the row's first piece.
+    A piece belongs to a row if its center is between the upper and lower edge of the row's first piece.
     """
     rows: list[list[TextLine]] = []
     for line in sorted(lines, key=lambda line: (_center(line), line.box[0])):

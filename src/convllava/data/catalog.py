@@ -60,7 +60,7 @@ class Card:
         image_folder: Folder under the root that names of images in the file are relative to.
         images: Folders under the root that must exist, each with its download page.
         source: Download page of the annotations.
-        license: The licenses, in prose; which one governs the data set as a whole is for the user to judge.
+        license: The licenses, in prose; the license of the complete data set is for the user to judge.
         used_in: Tables and training stages of the paper.
         asked, answered: Mean characters of a sample's user and assistant texts, for estimates without the data.
         keep: Filter of the file's records; None for all of them.

@@ -209,8 +209,17 @@ class ConvLlavaImageProcessor(PilBackend):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_aspect_ratio(self.image_aspect_ratio)
-        if self.preprocessing not in PREPROCESSING:
-            raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {self.preprocessing!r}")
+        self.set_preprocessing(self.preprocessing)
+
+    def set_preprocessing(self, preprocessing: str) -> None:
+        """Prepare images exactly or fast from now on.
+
+        Raises:
+            ValueError: The name is unknown.
+        """
+        if preprocessing not in PREPROCESSING:
+            raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {preprocessing!r}")
+        self.preprocessing = preprocessing
 
     def resized_shape(self, height: int, width: int, **options: Any) -> tuple[int, int]:
         """Return the (height, width) at which an image of this size would be shown, options as in a call."""

@@ -97,6 +97,30 @@ class ConvLlavaProcessor(ProcessorMixin):
             "image_sizes": image_sizes,
         }
 
+    def encode_prompt(
+        self, messages: Sequence[Message], images: Sequence[Any] = (), **image_options: Any
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Prepare one dialogue for generation.
+
+        Args:
+            messages: Dialogue whose last turn is the user's; its image parts stand for ``images``, in order.
+            images: Opened images.
+            image_options: Image options that replace the stored ones.
+
+        Returns:
+            Token ids (T,) int64, with the image token once per visual token, and the pixels (3, H_i, W_i) of each
+            image.
+
+        Raises:
+            ValueError: Roles are out of order, images and placeholders disagree, or an image option is wrong.
+        """
+        check_messages(messages, to_answer=True)
+        text, _ = self._render(messages, self.chat_template, with_answers=False, add_generation_prompt=True)
+        check_counts([text], [len(images)])
+        pixels = self.image_processor.prepare_each(images, **image_options)
+        ids, _ = self._tokenize(text, self._counts(image.shape[1:] for image in pixels))
+        return torch.tensor(ids, dtype=torch.int64), pixels
+
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Return the prompt of a dialogue as text, to look at; to tokenize it, use ``apply_chat_template``.
 

@@ -33,7 +33,7 @@ class Example:
 
 
 class Kind(Protocol):
-    """A generator of one kind of images: a dataclass whose fields, ``split`` apart, are its options."""
+    """A generator of one kind of images: a dataclass whose fields, except ``split``, are its options."""
 
     @property
     def sizes(self) -> tuple[Size, ...]: ...

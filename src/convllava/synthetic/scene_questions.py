@@ -55,7 +55,7 @@ def ask_caption(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bo
 
 
 def ask_count(rng: random.Random, scene: Scene, pairs: Sequence[Pair], yes: bool) -> Asked | None:
-    """Ask how many objects there are of a shape, of a color, of both, or in all; at times there are none."""
+    """Ask how many objects there are of a shape, of a color, of both, or in all; the answer may be 0."""
     color, shape = _name_to_count(rng, scene, pairs)
     matches = [t for t in scene.objects if color in (t.color, None) and shape in (t.shape, None)]
     noun = SHAPES[shape] if shape else rng.choice(("things", "objects", "shapes"))

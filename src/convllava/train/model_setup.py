@@ -29,13 +29,6 @@ from .lora import add_adapters
 from .recipe import AppendStages, Architecture, Parts, Recipe
 from .stages import check_is_convnext, set_trainable
 
-_IMAGE_OPTIONS = {
-    "aspect_ratio": "image_aspect_ratio",
-    "resolution": "resolution",
-    "max_visual_tokens": "max_visual_tokens",
-}
-"""Image options of a recipe and the image processor's names for them."""
-
 _ENCODER_KEYS = {
     "convllava_vision": ("depths", "hidden_sizes", "kernel_size"),
     "clip_vision_model": ("hidden_size", "num_hidden_layers", "patch_size", "image_size"),
@@ -135,7 +128,7 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
         config = config_with_stages(config, recipe.append_stages)
     _set_config_options(config, recipe)
     if processor is not None:
-        set_processor_options(processor, config, recipe)
+        _set_processor_options(processor, config, recipe)
     return ResolvedModel(recipe, config, processor, checkpoint)
 
 
@@ -248,23 +241,21 @@ def _append_stages(
 
 def _set_config_options(config: ConvLlavaConfig, recipe: Recipe) -> None:
     """Write the recipe's image and prompt options into the configuration that checkpoints carry."""
-    if recipe.image.aspect_ratio is not None:
-        config.image_aspect_ratio = recipe.image.aspect_ratio
-    if recipe.image.resolution is not None:
-        config.resolution = recipe.image.resolution
+    given = recipe.image.options.given()
+    for name in ("image_aspect_ratio", "resolution"):
+        if name in given:
+            setattr(config, name, given[name])
     if recipe.prompt_format is not None:
         config.prompt_format = recipe.prompt_format
 
 
-def set_processor_options(processor: ConvLlavaProcessor, config: ConvLlavaConfig, recipe: Recipe) -> None:
+def _set_processor_options(processor: ConvLlavaProcessor, config: ConvLlavaConfig, recipe: Recipe) -> None:
     """Write the recipe's image and prompt options into the processor that checkpoints carry."""
     if recipe.prompt_format is not None:
         processor.set_prompt_format(recipe.prompt_format)
     processor.image_processor.output_stride = config.output_stride
-    given = recipe.image.model_dump(exclude_none=True)
-    for key, attribute in _IMAGE_OPTIONS.items():
-        if key in given:
-            setattr(processor.image_processor, attribute, given[key])
+    for name, value in recipe.image.options.given().items():
+        setattr(processor.image_processor, name, value)
 
 
 def architecture_config(architecture: Architecture) -> ConvLlavaConfig:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..constants import PromptFormat
-from ..image_options import ImageAspectRatio
+from ..image_options import ImageAspectRatio, ImageOptions
 
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
@@ -92,6 +92,11 @@ class ImageSettings(Strict):
     aspect_ratio: ImageAspectRatio | None = None
     resolution: int | None = Field(default=None, gt=0)
     max_visual_tokens: int | None = Field(default=None, gt=0)
+
+    @property
+    def options(self) -> ImageOptions:
+        """The settings as options of an image processor."""
+        return ImageOptions(self.aspect_ratio, self.resolution, self.max_visual_tokens)
 
 
 class LanguageAdapter(Strict):

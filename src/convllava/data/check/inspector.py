@@ -110,7 +110,7 @@ class Inspector:
         try:
             data = _bytes_of(image)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here in our own words
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here as a fault
                 with undecoded(data, name=str(image), limits=DATA_SET_LIMITS) as opened:
                     size, format = upright_size(image if isinstance(image, Image.Image) else opened), opened.format
                     to_rgb(opened, str(image))

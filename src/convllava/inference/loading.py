@@ -1,4 +1,4 @@
-"""Opening a checkpoint of any known layout: nothing missing, nothing left over, or a clear error."""
+"""Load a checkpoint of any known layout as a model and a processor; a missing or surplus tensor is an error."""
 
 import importlib.util
 from pathlib import Path

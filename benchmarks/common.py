@@ -1,7 +1,7 @@
-"""What every benchmark shares: options, paired timings, the machine, a table and a JSON file.
+"""Shared parts of the benchmarks: options, paired timings, the machine, a table and a JSON file.
 
-Runs of the candidates alternate, round by round, and ratios are medians of the rounds' ratios: what slows the machine
-down for a while then slows all of them down.
+The candidates run in turns, round by round, and ratios are medians of the rounds' ratios, so that a slow phase of the
+machine affects all candidates alike.
 """
 
 import argparse
@@ -23,15 +23,15 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 Run = Callable[[], object]
 
 BUSY = 0.2
-"""Share of all cores; what others keep busy beyond it is too much for timings."""
+"""Share of all cores that other programs may keep busy; above it timings are unreliable."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Return the options that all benchmarks take."""
     options = argparse.ArgumentParser(description=description)
-    options.add_argument("--quick", action="store_true", help="few rounds on small shapes: does it run at all?")
+    options.add_argument("--quick", action="store_true", help="few rounds on small shapes, to check that it runs")
     options.add_argument("--rounds", type=int, help="paired runs (default: 7, with --quick 2)")
-    options.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
+    options.add_argument("--threads", type=int, help="threads of torch (default: chosen by torch)")
     options.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     options.add_argument("--out", type=Path, help="JSON file (default: benchmarks/results/NAME.json)")
     return options
@@ -43,7 +43,7 @@ def rounds_of(arguments: argparse.Namespace) -> int:
 
 
 def set_threads(arguments: argparse.Namespace) -> None:
-    """Let torch use as many threads as wanted."""
+    """Set the number of torch threads, if the option is given."""
     import torch
 
     if arguments.threads:
@@ -52,7 +52,7 @@ def set_threads(arguments: argparse.Namespace) -> None:
 
 @dataclass
 class Timings:
-    """Seconds of each candidate, round by round."""
+    """Times of each candidate in seconds, round by round."""
 
     seconds: dict[str, list[float]]
 
@@ -61,16 +61,16 @@ class Timings:
         return median(self.seconds[name])
 
     def ratio(self, slower: str, faster: str) -> float:
-        """Return how many times as long one takes as another: median of the rounds' ratios."""
+        """Return the time of one candidate divided by another's: the median of the rounds' ratios."""
         return median(a / b for a, b in zip(self.seconds[slower], self.seconds[faster], strict=True))
 
     def best_of(self, names: Sequence[str]) -> str:
-        """Return the quickest of some candidates."""
+        """Return the fastest of some candidates."""
         return min(names, key=self.median)
 
 
 def paired(runs: Mapping[str, Run], rounds: int, device: str = "cpu", warm_ups: int = 1) -> Timings:
-    """Time all candidates in turns, after runs that do not count."""
+    """Time all candidates in turns, after warm-up runs."""
     for run in runs.values():
         for _ in range(warm_ups):
             run()
@@ -83,7 +83,7 @@ def paired(runs: Mapping[str, Run], rounds: int, device: str = "cpu", warm_ups: 
 
 
 def seconds(run: Run, device: str = "cpu") -> float:
-    """Return the wall time of one run, the device's work included."""
+    """Return the wall time of one run, with the device synchronized at the end."""
     _wait(device)
     started = time.perf_counter()
     run()
@@ -100,7 +100,7 @@ def _wait(device: str) -> None:
 
 @dataclass
 class Report:
-    """Collects rows, prints them and writes them down."""
+    """Collects the results of a benchmark, prints them and writes them to a JSON file."""
 
     name: str
     arguments: argparse.Namespace
@@ -117,7 +117,7 @@ class Report:
         print("  " + "  ".join(f"{name} {_short(value)}" for name, value in values.items()), flush=True)
 
     def write(self) -> Path:
-        """Write what was found, all of it or nothing."""
+        """Write the results atomically."""
         path = self.arguments.out or Path(__file__).parent / "results" / f"{self.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         data = {
@@ -140,7 +140,7 @@ def _short(value: Any) -> str:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Return what a timing depends on: processor, its load, threads, versions."""
+    """Return the facts that a timing depends on: processor, load, threads, versions."""
     import PIL
     import torch
     import transformers
@@ -163,9 +163,9 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def cores_in_use(seconds: float = 1.0) -> float | None:
-    """Return how many cores others keep busy, while this process does nothing; None where that cannot be told.
+    """Return the number of cores that other programs keep busy; None where it cannot be measured.
 
-    Not the load average: it remembers what ended a minute ago, such as the benchmark before this one.
+    The load average is not used: it includes the last minutes, such as the benchmark before this one.
     """
     if not os.path.exists("/proc/stat"):
         return None
@@ -184,12 +184,12 @@ def _processor_time() -> tuple[int, int]:
 
 
 def is_busy(facts: Mapping[str, Any]) -> bool:
-    """Tell whether others compute on a machine."""
+    """Return whether other programs kept the machine busy."""
     return facts["load"] is not None and facts["load"] > BUSY * facts["cores"]
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """Say on one line where this is measured, and warn of a busy machine."""
+    """Return a line with the machine and its versions, and a warning if the machine is busy."""
     amx = ", AMX" if facts["amx"] else ""
     versions = f"torch {facts['torch']}, transformers {facts['transformers']}, pillow {facts['pillow']}"
     busy = ""
@@ -199,7 +199,7 @@ def describe(facts: Mapping[str, Any]) -> str:
 
 
 def main(name: str, run: Callable[[Report], None], options: argparse.ArgumentParser) -> None:
-    """Parse, run, write."""
+    """Parse the options, run the benchmark and write its results."""
     arguments = options.parse_args()
     set_threads(arguments)
     report = Report(name, arguments)

@@ -1,12 +1,12 @@
-"""The published 7B size on this machine: made with random weights, loaded, asked, quantized, converted.
+"""The published 7B model with random weights on this machine: created, loaded, run, quantized, converted.
 
     python benchmarks/full_size.py make full/ours                 # 14.8 GB of random bfloat16; takes minutes
     python benchmarks/full_size.py run full/ours --json plain.json
     python benchmarks/full_size.py run full/ours --quantize int8 --reference plain.json.logits
     python benchmarks/full_size.py convert full/ours full/again   # peak memory of a conversion
 
-Every step runs in a process of its own, so that its peak of resident memory is its own. ``--reduced`` makes a model of
-a few megabytes with the same code, to see that everything works.
+Every step is a process, so that its peak resident memory can be measured. ``--reduced`` creates a model of a few
+megabytes with the same code, to check that everything works.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from convllava.support import atomic_directory
 QUESTION = "Describe this image in detail."
 
 COMPARED_AT = 384
-"""Side in pixels at which logits are compared: the whole image would be read a second time for one figure."""
+"""Side of the image in pixels at which logits are compared; the full image would cost a second prefill."""
 
 
 @dataclass(frozen=True)
 class RandomWeight:
-    """Stands in for a stored tensor: values that keep activations finite through any number of layers."""
+    """A stand-in for a stored tensor, with values that keep activations finite through any number of layers."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class RandomWeight:
         return self
 
     def release(self) -> None:
-        """There is nothing to give back."""
+        """Do nothing; there are no resources to release."""
 
     def load(self) -> torch.Tensor:
         if self.name.endswith("layer_scale_parameter"):
@@ -69,9 +69,9 @@ class RandomWeight:
 
 @cache
 def noise() -> torch.Tensor:
-    """Return normal values, drawn once: billions of them would take longer than all the rest.
+    """Return normal values, drawn once, since drawing billions would take most of the time.
 
-    Their number is prime, so that no two rows of a matrix are the same.
+    Their number is prime, so that no two rows of a matrix are equal.
     """
     return torch.randn(4_194_301, generator=torch.Generator().manual_seed(0)).bfloat16()
 
@@ -108,7 +108,7 @@ def make(folder: Path, *, reduced: bool) -> dict[str, Any]:
 
 
 def run(folder: Path, *, quantize: str | None, reference: Path | None, out: Path | None, tokens: int) -> dict[str, Any]:
-    """Load the model, ask it once about one image at its resolution, and measure."""
+    """Load the model, answer one question about one image at its resolution, and measure time and memory."""
     start = time.perf_counter()
     model, processor = load_pretrained(folder, dtype="bfloat16", device="cpu", quantize=quantize)
     loaded = time.perf_counter() - start
@@ -136,7 +136,7 @@ def run(folder: Path, *, quantize: str | None, reference: Path | None, out: Path
 
 @torch.no_grad()
 def first_logits(model: Any, processor: Any, image: np.ndarray) -> torch.Tensor:
-    """Return the logits of the answer's first token, the image shown small."""
+    """Return the logits of the answer's first token, with a small image."""
     content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
     batch = processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -151,7 +151,7 @@ def first_logits(model: Any, processor: Any, image: np.ndarray) -> torch.Tensor:
 
 
 def error_against(reference: torch.Tensor, logits: torch.Tensor) -> dict[str, float]:
-    """Return how far logits lie from those of the unquantized model."""
+    """Return the differences of logits from those of the unquantized model."""
     difference = (logits - reference).norm() / reference.norm()
     divergence = torch.nn.functional.kl_div(
         logits.log_softmax(0), reference.log_softmax(0), log_target=True, reduction="sum"
@@ -169,7 +169,7 @@ def peak_gibibytes() -> float | None:
 
 
 def report(figures: Mapping[str, Any], out: Path | None) -> None:
-    """Print the figures, and write them where asked."""
+    """Print the figures, and write them to a file if one is given."""
     for name, value in figures.items():
         print(f"{name:26} {value:.4g}" if isinstance(value, float) else f"{name:26} {value}")
     if out is not None:
@@ -177,18 +177,18 @@ def report(figures: Mapping[str, Any], out: Path | None) -> None:
 
 
 def main() -> None:
-    """Read the command line and do one step."""
+    """Run one step from the command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("step", choices=("make", "run", "convert"))
     options.add_argument("folder", type=Path)
-    options.add_argument("destination", type=Path, nargs="?", help="of convert")
-    options.add_argument("--reduced", action="store_true", help="make a model of a few megabytes")
+    options.add_argument("destination", type=Path, nargs="?", help="destination of convert")
+    options.add_argument("--reduced", action="store_true", help="create a model of a few megabytes")
     options.add_argument("--quantize", choices=("int8", "nf4"))
-    options.add_argument("--reference", type=Path, help="logits of an unquantized run, to compare with")
+    options.add_argument("--reference", type=Path, help="file with the logits of an unquantized run to compare with")
     options.add_argument("--to", default="convllava", help="layout to convert to")
-    options.add_argument("--tokens", type=int, default=16, help="length of the answer")
-    options.add_argument("--threads", type=int, help="of torch")
-    options.add_argument("--json", type=Path, help="write the figures, and the logits beside them")
+    options.add_argument("--tokens", type=int, default=16, help="tokens of the answer")
+    options.add_argument("--threads", type=int, help="threads of torch")
+    options.add_argument("--json", type=Path, help="JSON file for the figures; the logits are written next to it")
     given = options.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -1,10 +1,10 @@
-"""Loss curves of a chain of training runs on one image, one behind the other along the samples seen.
+"""Loss curves of a chain of training runs in one figure, over the samples seen.
 
 python benchmarks/learning_curves.py runs/nano/* --out learning_curves.png    # or .svg
 
 A run is a folder with log.jsonl and recipe.yaml; folders without a log (conversions between two runs) are left out and
-named. Runs whose names all begin with a number are drawn in the order of these numbers, others as given. The loss is
-per supervised token, of runs of the stage `encoder` per character.
+listed. Runs whose names all begin with a number are drawn in the order of these numbers, others as given. The loss is
+per supervised token, and per character for runs of the stage `encoder`.
 """
 
 import argparse
@@ -26,8 +26,8 @@ class Curve:
     """The log of one run.
 
     Attributes:
-        samples: Seen in this run when each loss was written.
-        losses: Means over the steps since the line before.
+        samples: Samples seen in this run at each log entry.
+        losses: Mean loss over the steps since the entry before.
     """
 
     name: str
@@ -60,7 +60,7 @@ def read_curve(run: Path) -> Curve:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """Return the lines that are finished: a run that goes on may be writing its last one."""
+    """Return the complete lines; a running training may be writing its last one."""
     text = path.read_text(encoding="utf-8")
     return text[: text.rfind("\n") + 1].splitlines()
 
@@ -74,7 +74,7 @@ def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def draw(curves: Sequence[Curve], out: Path) -> None:
-    """Draw the runs one behind the other; ``out`` ends in .png, .svg or .pdf."""
+    """Draw the runs one after the other; ``out`` ends in .png, .svg or .pdf."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -100,7 +100,7 @@ def draw(curves: Sequence[Curve], out: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line, draw, say what was drawn."""
+    """Draw the curves from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, in the order in which they were trained")
     parser.add_argument("--out", type=Path, default=Path("learning_curves.png"), help="a .png, .svg or .pdf")

@@ -1,10 +1,10 @@
-"""200 images of natural shapes: encoded one by one, and bucketed by shape.
+"""200 images of natural shapes, encoded one by one and bucketed by shape.
 
-Receipts, screenshots and photographs (synthetic pixels, shapes as they occur), each shown at its own aspect ratio
+Receipts, screenshots and photographs (synthetic pixels, shapes as they occur), each resized at its own aspect ratio
 within a budget of visual tokens: such shapes are multiples of 64 and fall into few buckets. At their own size
-("native") they rarely coincide, which the row without a budget shows.
+("native") they rarely coincide, as the row without a budget shows.
 
-Goal: at least 1.5x the images a second, results equal within rounding.
+Goal: at least 1.5x the images per second, with results equal up to rounding.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SCREENS = [(1080, 1920), (900, 1440), (2532, 1170), (1600, 2560)]
 
 
 def natural_sizes(number: int) -> list[tuple[int, int]]:
-    """Return (height, width) of images as people take them, the same every time."""
+    """Return typical sizes of images as (height, width), the same at every run."""
     rng = np.random.default_rng(0)
     found: list[tuple[int, int]] = []
     for _ in range(number):
@@ -39,7 +39,7 @@ def natural_sizes(number: int) -> list[tuple[int, int]]:
 
 
 def shapes(sizes: list[tuple[int, int]], budget: int | None, largest: int) -> list[tuple[int, int]]:
-    """Return the shapes shown; without a budget images are scaled to have at most `largest` pixels a side."""
+    """Return the sizes after resizing; without a budget images are scaled to at most `largest` pixels per side."""
     options = {"image_aspect_ratio": "native", "resolution": None, "output_stride": 64, "max_visual_tokens": budget}
     if budget is not None:
         return [resized_shape(*size, **options) for size in sizes]
@@ -47,12 +47,12 @@ def shapes(sizes: list[tuple[int, int]], budget: int | None, largest: int) -> li
 
 
 def one_by_one(model: ConvLlavaForConditionalGeneration, images: list[Tensor]) -> list[Tensor]:
-    """Encode every image by itself."""
+    """Encode the images one by one."""
     return [model.get_image_features(image[None]).pooler_output[0] for image in images]
 
 
 def bucketed(model: ConvLlavaForConditionalGeneration, images: list[Tensor], pixels: int) -> list[Tensor]:
-    """Encode images of equal shape together, up to so many pixels at a time."""
+    """Encode images of equal shape in batches of limited pixels."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         groups[tuple(image.shape)].append(index)
@@ -96,7 +96,7 @@ def options() -> argparse.ArgumentParser:
     """Return the command line."""
     found = parser(__doc__.splitlines()[0])
     found.add_argument("--model", default="nano", help="nano, a directory or a hub id")
-    found.add_argument("--pixels", type=int, default=1 << 20, help="encoded together, at most")
+    found.add_argument("--pixels", type=int, default=1 << 20, help="maximum pixels of a batch")
     return found
 
 

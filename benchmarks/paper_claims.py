@@ -5,9 +5,9 @@
 - five stages against four at 768 with the language model behind them (144 and 576 visual tokens);
 - five stages at 1536 against LLaVA-1.5, ViT-L/14 at 336 (576 visual tokens each).
 
-Random weights: time does not depend on them. Of the language model a few layers of Vicuna-7B's size are timed and
-multiplied, as they are all alike; --layers 32 times all of them. Every encoder runs as the libraries run it, ConvNeXt
-also made ready for inference.
+Weights are random, since time does not depend on them. A few layers of Vicuna-7B's size are timed and multiplied, since
+all are alike; --layers 32 times all of them. Every encoder runs in eager mode, ConvNeXt also with its backend for
+inference.
 """
 
 import argparse
@@ -36,7 +36,7 @@ LAYERS = VICUNA_7B["num_hidden_layers"]
 
 
 class Sizes:
-    """What is compared: the paper's sizes, or a small likeness that runs in seconds."""
+    """Sizes that are compared: the paper's, or small ones that run in seconds."""
 
     def __init__(self, quick: bool) -> None:
         shrink = 8 if quick else 1
@@ -105,7 +105,7 @@ def prefill_runs(
 
 @torch.inference_mode()
 def run(report: Report) -> None:
-    """Count, time, compare."""
+    """Count, time and compare."""
     arguments = report.arguments
     sizes, device = Sizes(arguments.quick), arguments.device
     parameters(report, sizes)
@@ -137,7 +137,7 @@ def run(report: Report) -> None:
 
 
 def claims(report: Report, seconds: dict[str, float], sizes: Sizes, few: int, many: int, reference: int) -> None:
-    """Add the ratios that the paper's sentences are about."""
+    """Add the ratios of the paper's statements."""
     small, large = sizes.sides
     vit = seconds[f"ViT-L/14 {sizes.vit['image_size']}"]
     for suffix in ("", ", eager"):
@@ -157,8 +157,8 @@ def claims(report: Report, seconds: dict[str, float], sizes: Sizes, few: int, ma
 def options() -> argparse.ArgumentParser:
     """Return the command line."""
     found = parser(__doc__.splitlines()[0])
-    found.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: what suits the machine")
-    found.add_argument("--layers", type=int, default=1, help="of the language model that are timed (default: 1)")
+    found.add_argument("--dtype", choices=["float32", "bfloat16"], help="precision (default: by the machine)")
+    found.add_argument("--layers", type=int, default=1, help="timed layers of the language model (default: 1)")
     return found
 
 

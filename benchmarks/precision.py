@@ -1,7 +1,7 @@
-"""What the faster ways of encoding do to nano: its features, and its scores on held-out synthetic benchmarks.
+"""Effect of the faster encoder backends on nano: its features, and its scores on held-out synthetic benchmarks.
 
-Features are those of real (synthetic) documents; their error is relative to the eager float32 encoder, in the Euclidean
-norm. The language model stays in float32, so that a difference in a score is the encoder's.
+Features are those of synthetic documents. Their error is relative to the eager float32 encoder, in the Euclidean norm.
+The language model stays in float32, so that differences of scores come from the encoder.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def features(model: ConvLlavaForConditionalGeneration, images: list[Tensor]) -> 
 
 
 def run(report: Report) -> None:
-    """Encode and answer in every way."""
+    """Encode and answer with every backend."""
     arguments = report.arguments
     model, processor = load_pretrained(arguments.model, device="cpu")
     generator_options = {"max_batch": 8}

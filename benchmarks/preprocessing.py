@@ -1,10 +1,10 @@
-"""Decode, resize and normalize a JPEG: the fast and the exact way against transformers' CLIPImageProcessor.
+"""Preprocessing of a JPEG: the fast and the exact mode, compared with transformers' CLIPImageProcessor.
 
-One JPEG of 3000 x 4000 pixels, from the file to a tensor: the image on a square of 1536 and, for the project's own
-two ways, at its own aspect ratio too. Differences in levels of 8 bits are those of the fast way to the exact one, which
-equals CLIP's.
+A JPEG of 3000 x 4000 pixels, from the file to a tensor: on a square of 1536 and, for the two modes of this package, at
+its own aspect ratio. Differences are those of the fast mode from the exact one, which equals CLIP's, in levels of 8
+bits.
 
-Goal: the fast way at least 2x CLIPImageProcessor.
+Goal: the fast mode at least 2x CLIPImageProcessor.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def by_clip(processor: Any, path: Path) -> Tensor:
 
 
 def own_ways(**options: Any) -> dict[str, ConvLlavaImageProcessor]:
-    """Return our image processor in both ways."""
+    """Return the image processor in both modes."""
     return {way: ConvLlavaImageProcessor(preprocessing=way, **options) for way in ("exact", "fast")}
 
 
@@ -49,7 +49,7 @@ def levels_apart(exact: Tensor, fast: Tensor) -> dict[str, float]:
 
 
 def squares(report: Report, path: Path, side: int) -> None:
-    """Compare the three ways on a padded square."""
+    """Compare the three processors on a padded square."""
     reference = clip(side)
     ways = own_ways(image_aspect_ratio="pad", resolution=side)
     runs: dict[str, Run] = {"clip": lambda: by_clip(reference, path)}
@@ -69,7 +69,7 @@ def squares(report: Report, path: Path, side: int) -> None:
 
 
 def natives(report: Report, path: Path, short_side: int) -> None:
-    """Compare our two ways at the image's own aspect ratio."""
+    """Compare the two modes at the image's own aspect ratio."""
     ways = own_ways(image_aspect_ratio="native", resolution=short_side)
     timings = paired(
         {way: lambda own=own: own(str(path), return_tensors="pt") for way, own in ways.items()},
@@ -86,7 +86,7 @@ def natives(report: Report, path: Path, short_side: int) -> None:
 
 
 def run(report: Report) -> None:
-    """Make a JPEG and measure."""
+    """Create a JPEG and measure."""
     quick = report.arguments.quick
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photograph.jpg"

@@ -1,14 +1,14 @@
-"""A page of one's own, printed in a type face that no training used and photographed from straight above.
+"""Character error rates on a page in a type face that training did not use, photographed from above.
 
 python benchmarks/printed_page.py                                  # two texts in three faces of fonts-dejavu-core
-python benchmarks/printed_page.py --text my.txt --font MyFace.ttf  # one's own
-python benchmarks/printed_page.py --save runs/printed              # keeps the images and what was read
+python benchmarks/printed_page.py --text my.txt --font MyFace.ttf  # other texts and faces
+python benchmarks/printed_page.py --save runs/printed              # keeps the images and the answers
 
 The built-in texts share no word with the lists that the generator draws from, and no face is among the bundled ones.
-The photograph: slight blur, light that falls off to one corner, noise of the sensor, JPEG. Pages are the same every
-time. Each is read in three ways, and the character error rate (edits per true character, white space as one blank) of
-each is printed: the page at once, row by row, and in pieces of a few cells, cut at blanks, which is what a model reads
-best that was trained on short lines. Rows and pieces are found from the image alone.
+The photograph has slight blur, light that falls off to one corner, sensor noise and JPEG artifacts. Pages are the same
+at every run. Each is read in three ways, and the character error rate (edits per true character, white space as one
+blank) of each is printed: the page at once, line by line, and in pieces of a few visual tokens, cut at blanks, which
+suits a model trained on short lines. Lines and pieces are found in the image.
 """
 
 import argparse
@@ -46,22 +46,22 @@ Encore: Sibelius, Valse triste
 Tickets 26 / 34 / 52 crowns""",
 }
 
-CELL = 64
-"""Pixels of a visual token, each way."""
+TOKEN_SIDE = 64
+"""Side of a visual token, in pixels."""
 
 _SHRUNK = 1.5
-"""How much wider than its cells a piece may be before it is shrunk: letters then are as small as the smallest that the
-bundled model was trained with."""
+"""Width of a piece, relative to its visual tokens, above which it is scaled down; at this factor letters have the
+smallest size that the bundled model was trained with."""
 
 Span = tuple[int, int]
-"""First pixel and the one after the last."""
+"""First pixel, and the pixel after the last."""
 
 Read = Callable[[Sequence[Image.Image], str], list[str]]
-"""Images and the question about each of them, to the answers."""
+"""Function from images and a question about each to the answers."""
 
 
 def print_page(text: str, face: str, font_size: int) -> Image.Image:
-    """Set a text in black on white, a line a row."""
+    """Return an image (mode L) of a text in black on white, line by line."""
     try:
         font = ImageFont.truetype(face, font_size, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
@@ -90,14 +90,14 @@ def photograph(page: Image.Image) -> Image.Image:
 
 
 def ink_of(image: Image.Image) -> np.ndarray:
-    """Return (height, width) booleans: darker than three quarters of what surrounds it."""
+    """Return booleans of shape (height, width): whether a pixel is darker than three quarters of its surroundings."""
     grey = image.convert("L")
     around = np.asarray(grey.filter(ImageFilter.GaussianBlur(24)), dtype=np.float32)
     return np.asarray(grey, dtype=np.float32) < 0.75 * around
 
 
 def spans_of(marks: np.ndarray, gap: int) -> list[Span]:
-    """Return the runs of True, joined where at most ``gap`` pixels part them."""
+    """Return the runs of True, joined across gaps of at most ``gap`` pixels."""
     spans: list[Span] = []
     for place in np.flatnonzero(marks).tolist():
         if spans and place - spans[-1][1] <= gap:
@@ -108,12 +108,12 @@ def spans_of(marks: np.ndarray, gap: int) -> list[Span]:
 
 
 def rows_of(ink: np.ndarray) -> list[Span]:
-    """Return the rows of text from the top."""
+    """Return the lines of text from the top, as runs of pixel rows."""
     return [row for row in spans_of(ink.any(axis=1), gap=3) if row[1] - row[0] >= 6]
 
 
 def cut_row(letters: list[Span], most: float) -> list[list[Span]]:
-    """Cut a row of letters into pieces at most so many pixels wide, each at the widest gap within reach."""
+    """Cut a line of letters into pieces of limited width, each at the widest gap within reach."""
     start = letters[0][0]
     if letters[-1][1] - start <= most or len(letters) == 1:
         return [letters]
@@ -123,16 +123,16 @@ def cut_row(letters: list[Span], most: float) -> list[list[Span]]:
     return [letters[:place], *cut_row(letters[place:], most)]
 
 
-def pieces_of(image: Image.Image, cells: int | None) -> list[list[Image.Image]]:
-    """Return each row as images 64 pixels high: one, or several of at most ``cells`` times 64 pixels.
+def pieces_of(image: Image.Image, tokens: int | None) -> list[list[Image.Image]]:
+    """Return each line as images 64 pixels high: one, or several of at most ``tokens`` times 64 pixels.
 
-    A piece may be wider than that before it is shrunk to fit, so that cuts fall between words rather than in them.
+    A piece may be somewhat wider before it is scaled to fit, so that cuts fall between words.
     """
     ink = ink_of(image)
     rows = []
     for top, bottom in rows_of(ink):
         margin = 0.35 * (bottom - top)  # ink is three fifths of the height
-        most = cells * _SHRUNK * (bottom - top + 2 * margin) - 2 * margin if cells else math.inf
+        most = tokens * _SHRUNK * (bottom - top + 2 * margin) - 2 * margin if tokens else math.inf
         parts = cut_row(spans_of(ink[top:bottom].any(axis=0), gap=1), most)
         lefts = [part[0][0] for part in parts] + [image.width]
         rights = [0] + [part[-1][1] for part in parts]
@@ -141,25 +141,25 @@ def pieces_of(image: Image.Image, cells: int | None) -> list[list[Image.Image]]:
             left = max(lefts[number] - margin, (rights[number] + lefts[number]) / 2)
             right = min(rights[number + 1] + margin, (rights[number + 1] + lefts[number + 1]) / 2)
             boxes.append((round(left), max(0, round(top - margin)), round(right), round(bottom + margin)))
-        rows.append([fit(image.crop(box), cells) for box in boxes])
+        rows.append([fit(image.crop(box), tokens) for box in boxes])
     return rows
 
 
-def fit(cut: Image.Image, cells: int | None) -> Image.Image:
-    """Scale a piece to 64 pixels of height, or less if it would be wider than ``cells``; fill up with paper."""
-    scale = CELL / cut.height
-    if cells:
-        scale = min(scale, cells * CELL / cut.width)
+def fit(cut: Image.Image, tokens: int | None) -> Image.Image:
+    """Scale a piece to a height of 64 pixels, or less if it is wider than ``tokens`` allow; fill up with paper."""
+    scale = TOKEN_SIDE / cut.height
+    if tokens:
+        scale = min(scale, tokens * TOKEN_SIDE / cut.width)
     width, height = (max(1, round(side * scale)) for side in cut.size)
     paper = tuple(int(value) for value in ImageStat.Stat(cut).median)
-    piece = Image.new("RGB", (CELL * math.ceil(width / CELL), CELL), paper)
-    piece.paste(cut.resize((width, height), Image.Resampling.BICUBIC), (0, (CELL - height) // 2))
+    piece = Image.new("RGB", (TOKEN_SIDE * math.ceil(width / TOKEN_SIDE), TOKEN_SIDE), paper)
+    piece.paste(cut.resize((width, height), Image.Resampling.BICUBIC), (0, (TOKEN_SIDE - height) // 2))
     return piece
 
 
 @dataclass
 class Reading:
-    """What was read of one page in one way."""
+    """Text read from one page in one way."""
 
     page: str
     face: str
@@ -169,11 +169,11 @@ class Reading:
     characters: int
 
 
-def read_page(image: Image.Image, read: Read, cells: int) -> dict[str, str]:
+def read_page(image: Image.Image, read: Read, tokens: int) -> dict[str, str]:
     """Read a page in each way."""
     (whole,) = read([image], "Transcribe the page.")
     found = {"page": whole}
-    for way, most in (("rows", None), ("pieces", cells)):
+    for way, most in (("rows", None), ("pieces", tokens)):
         rows = pieces_of(image, most)
         answers = iter(read([piece for row in rows for piece in row], "Read the text."))
         found[way] = "\n".join(" ".join(next(answers) for _ in row) for row in rows)
@@ -190,7 +190,7 @@ def judge(page: str, face: str, truth: str, found: dict[str, str]) -> list[Readi
 
 
 def reader(model: str, batch_size: int) -> Read:
-    """Load a model and return what asks it."""
+    """Load a model and return a function that asks it."""
     from convllava.inference import Generator, Request, load_pretrained
 
     generator = Generator(*load_pretrained(model), max_batch=batch_size)
@@ -203,7 +203,7 @@ def reader(model: str, batch_size: int) -> Read:
 
 
 def texts_of(paths: Sequence[Path]) -> dict[str, str]:
-    """Return the texts to print: those of files, or the built-in ones."""
+    """Return the texts to print, from files or the built-in ones."""
     if not paths:
         return TEXTS
     texts = {path.stem: path.read_text(encoding="utf-8").strip("\n") for path in paths}
@@ -214,7 +214,7 @@ def texts_of(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def summary(readings: Sequence[Reading]) -> str:
-    """Return a table: a row a page, a column a way of reading, and all pages together."""
+    """Return a table with a row for each page and one for all, and a column for each way of reading."""
     ways = list(dict.fromkeys(own.way for own in readings))
     lines = [f"| page | face | {' | '.join(ways)} |", "|---|---|" + "---|" * len(ways)]
     for page, face in dict.fromkeys((own.page, own.face) for own in readings):
@@ -232,7 +232,7 @@ def _table_row(page: str, face: str, readings: Sequence[Reading], ways: Sequence
 
 
 def run(arguments: argparse.Namespace) -> list[Reading]:
-    """Print, photograph and read every text in every face."""
+    """Typeset, photograph and read every text in every face."""
     texts = texts_of(arguments.text)
     faces = arguments.font or FACES
     pages = {
@@ -243,7 +243,7 @@ def run(arguments: argparse.Namespace) -> list[Reading]:
     read = reader(arguments.model, arguments.batch_size)
     readings: list[Reading] = []
     for (name, face), image in pages.items():
-        readings += judge(name, Path(face).stem, texts[name], read_page(image, read, arguments.cells))
+        readings += judge(name, Path(face).stem, texts[name], read_page(image, read, arguments.tokens))
         if arguments.save:
             arguments.save.mkdir(parents=True, exist_ok=True)
             image.save(arguments.save / f"{name}-{Path(face).stem}.png")
@@ -254,18 +254,18 @@ def run(arguments: argparse.Namespace) -> list[Reading]:
 
 
 def main() -> None:
-    """Read the command line, measure, print."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano", help="nano, a directory or a hub id")
     parser.add_argument("--text", action="append", type=Path, default=[], help="a text file of your own; repeatable")
     parser.add_argument("--font", action="append", default=[], help="a font file or the name of one; repeatable")
-    parser.add_argument("--size", type=int, default=36, help="of the type, in pixels per em (default: 36)")
-    parser.add_argument("--cells", type=int, default=3, help="widest piece, in cells of 64 pixels (default: 3)")
+    parser.add_argument("--size", type=int, default=36, help="type size in pixels per em (default: 36)")
+    parser.add_argument("--tokens", type=int, default=3, help="maximum width of a piece, in visual tokens (default: 3)")
     parser.add_argument("--batch-size", type=int, default=16, help="answers at a time")
-    parser.add_argument("--save", type=Path, help="folder for the images and what was read")
+    parser.add_argument("--save", type=Path, help="folder for the images and the answers")
     arguments = parser.parse_args()
-    if arguments.size < 8 or arguments.cells < 1:
-        parser.error("--size is at least 8 and --cells at least 1")
+    if arguments.size < 8 or arguments.tokens < 1:
+        parser.error("--size is at least 8 and --tokens at least 1")
     try:
         print(summary(run(arguments)))
     except (ValueError, OSError) as error:

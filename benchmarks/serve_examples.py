@@ -1,4 +1,4 @@
-"""Draws the example images of the page that `convllava serve` shows.
+"""Draw the example images of the chat page of `convllava serve`.
 
 Example number ``i`` is sample ``i`` of held-out series 0, so none is chosen by the model's answer.
 

@@ -1,14 +1,13 @@
-"""Load on `convllava serve` from this machine: throughput, waiting times, memory, and whether every answer is right.
+"""Load test of `convllava serve`: throughput, latency, memory, and correctness of the answers.
 
     python benchmarks/serve_load.py --seconds 300 --clients 32
     python benchmarks/serve_load.py --url http://127.0.0.1:8001/v1 --name NAME    # another server, for example vLLM
 
 Clients are threads of this process and share the cores with the server. Each sends its next request when it has its
-answer: images of mixed shapes up to 512 pixels a side, answers of 64 to 128 tokens whether or not the model would
-stop earlier (a copy of the checkpoint without end tokens is served, so that every server does equal work). Every
-request has an image of its own, so that nothing is reused; otherwise throughput would be that of a cache. It is
-compared with that of one client who asks one request after the other, and a part of the greedy answers with those
-given alone.
+answer: images of mixed shapes up to 512 pixels per side, answers of 64 to 128 tokens. A copy of the checkpoint without
+end tokens is served, so that answers have full length and every server does equal work. Every request has another
+image, so that no cache is measured. Throughput is compared with that of a single client, and a part of the greedy
+answers with those given alone.
 """
 
 import argparse
@@ -41,7 +40,7 @@ QUESTIONS = ("What is written here?", "Transcribe the text.", "Where is the red 
 
 @dataclass
 class Reply:
-    """One answer and what it took."""
+    """One answer with its times."""
 
     which: int
     status: int
@@ -52,7 +51,7 @@ class Reply:
 
 
 def request_bodies(start: int, number: int, name: str | None) -> list[bytes]:
-    """Draw images and write the requests, always the same."""
+    """Return the requests with their images, the same at every run."""
     bodies = []
     for index in range(start, start + number):
         rng = random.Random(index)
@@ -111,14 +110,14 @@ def ask(url: str, which: int, body: bytes) -> Reply:
 
 
 def one_at_a_time(url: str, bodies: list[bytes]) -> tuple[list[Reply], float]:
-    """Answer all requests one after the other; return the replies and tokens per second."""
+    """Send the requests one after the other; return the replies and tokens per second."""
     started = time.perf_counter()
     replies = [ask(url, which, body) for which, body in enumerate(bodies)]
     return replies, sum(reply.tokens for reply in replies) / (time.perf_counter() - started)
 
 
 def storm(url: str, bodies: list[bytes], clients: int, seconds: float) -> list[Reply]:
-    """Let clients ask until the time is over, nobody what another has asked; requests under way are finished."""
+    """Let clients send different requests until the time is over; running requests are finished."""
     replies: list[Reply] = []
     end = time.perf_counter() + seconds
     turns = itertools.count()  # taking the next is atomic
@@ -137,7 +136,7 @@ def storm(url: str, bodies: list[bytes], clients: int, seconds: float) -> list[R
 
 
 class MemoryWatch(threading.Thread):
-    """Reads the resident size of a process (and its children) twice a second."""
+    """Samples the resident memory of a process and its children twice a second."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -156,7 +155,7 @@ class MemoryWatch(threading.Thread):
 
 
 def endless_copy(model: str, folder: Path) -> Path:
-    """Write a copy of a checkpoint that does not know how to end an answer."""
+    """Write a copy of a checkpoint without end tokens."""
     from convllava.inference import load_pretrained
 
     loaded, processor = load_pretrained(model, device="cpu")
@@ -189,20 +188,20 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def slope(samples: list[tuple[float, float]]) -> float:
-    """Return MiB per minute over the last third, when the caches are full."""
+    """Return the growth in MiB per minute over the last third, when the caches are full."""
     late = samples[len(samples) * 2 // 3 :]
     return statistics.linear_regression(*zip(*late, strict=True)).slope * 60 if len(late) > 2 else float("nan")
 
 
 def different(url: str, bodies: list[bytes], replies: list[Reply], most: int) -> int:
-    """Ask some of the storm's requests again, one at a time; return how many answers are not the same."""
+    """Send some of the requests again, one at a time; return how many answers differ."""
     chosen = {reply.which: reply for reply in replies if reply.status == 200}
     sample = random.Random(0).sample(sorted(chosen), min(most, len(chosen)))
     return sum(ask(url, which, bodies[which]).text != chosen[which].text for which in sample)
 
 
 def report(replies: list[Reply], seconds: float, baseline: float) -> dict[str, float]:
-    """Print what a storm was like."""
+    """Print the figures of a load test."""
     good = [reply for reply in replies if reply.status == 200]
     rate = sum(reply.tokens for reply in good) / seconds
     figures = {
@@ -222,7 +221,7 @@ def report(replies: list[Reply], seconds: float, baseline: float) -> dict[str, f
 
 
 def measure(url: str, pid: int | None, options: argparse.Namespace) -> bool:
-    """Warm up, measure one at a time, then the storms; return whether the bounds were kept."""
+    """Warm up, measure a single client, then the load; return whether the bounds were kept."""
     one_at_a_time(url, request_bodies(0, 3, options.name))
     expected, baseline = one_at_a_time(url, request_bodies(1000, options.alone, options.name))
     fast = statistics.median(reply.first for reply in expected)
@@ -251,15 +250,15 @@ def measure(url: str, pid: int | None, options: argparse.Namespace) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--seconds", type=float, default=60.0, help="Of each storm.")
-    parser.add_argument("--requests", type=int, default=1000, help="Different ones for each storm.")
-    parser.add_argument("--alone", type=int, default=32, help="Requests that are first asked one at a time.")
-    parser.add_argument("--compare", type=int, default=64, help="Answers of a storm that are compared.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="Seconds of each load test.")
+    parser.add_argument("--requests", type=int, default=1000, help="Number of different requests.")
+    parser.add_argument("--alone", type=int, default=32, help="Number of requests that a single client sends first.")
+    parser.add_argument("--compare", type=int, default=64, help="Number of answers that are compared.")
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--url", help="Of a server that is already up; by default one is started.")
-    parser.add_argument("--name", help="Of the model there.")
+    parser.add_argument("--url", help="URL of a running server; by default one is started.")
+    parser.add_argument("--name", help="Model name at --url.")
     parser.add_argument("--write-copy", type=Path, help="Only write the checkpoint without end tokens, to serve it.")
-    parser.add_argument("--log", type=Path, default=Path(os.devnull), help="Of the server.")
+    parser.add_argument("--log", type=Path, default=Path(os.devnull), help="Options of the server.")
     options, rest = parser.parse_known_args()
     if options.write_copy:
         print(endless_copy(options.model, options.write_copy))

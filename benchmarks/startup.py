@@ -1,4 +1,4 @@
-"""Start-up: `convllava --help`, and `convllava ask` with nano from a warm disk, with a profile of its imports.
+"""Start-up time of `convllava --help` and of `convllava ask` with nano from a warm disk, with a profile of imports.
 
 Goals: help in less than 0.5 s; an answer in less than 6 s on two cores.
 """
@@ -15,17 +15,17 @@ from common import Report, main, paired, parser, rounds_of
 from PIL import Image
 
 SHOWN = 12
-"""Imports that the profile names."""
+"""Number of imports that the profile lists."""
 
 
 def convllava(*words: str, python_options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own."""
+    """Run the program in a new process."""
     command = [sys.executable, *python_options, "-m", "convllava.cli.main", *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
 
 
 def slowest_imports(report_of_python: str, number: int = SHOWN) -> list[tuple[str, float]]:
-    """Return packages by what their modules take by themselves, in seconds, the slowest first."""
+    """Return packages with the import seconds of their modules, the slowest first."""
     own: dict[str, float] = {}
     for match in re.finditer(r"import time:\s+(\d+) \|\s+\d+ \|\s+([\w.]+)", report_of_python):
         parts = match[2].split(".")

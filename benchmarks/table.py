@@ -1,7 +1,7 @@
 """Write the results of the benchmarks into RESULTS.md.
 
 Reads every JSON file in benchmarks/results and replaces the text between the two marks of benchmarks/RESULTS.md.
-Results of --quick and of a busy machine are left out unless --all is given; they are marked then.
+Results of --quick and of a busy machine are left out unless --all is given, which marks them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BEGIN, END = "<!-- results: written by benchmarks/table.py -->", "<!-- end of re
 
 
 def is_trusted(result: dict[str, Any]) -> bool:
-    """Tell whether a result is of a full run on an idle machine."""
+    """Return whether a result is from a full run on an idle machine."""
     return not result["quick"] and not is_busy(result["machine"])
 
 
@@ -46,7 +46,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def short(value: Any) -> str:
-    """Return a number with three digits that count, anything else as it is."""
+    """Return a number with three significant digits, any other value unchanged."""
     if not isinstance(value, float):
         return str(value)
     if value != value:
@@ -55,7 +55,7 @@ def short(value: Any) -> str:
 
 
 def results(folder: Path, everything: bool) -> Iterator[dict[str, Any]]:
-    """Yield what the benchmarks wrote, by name."""
+    """Yield the results of the benchmarks, by name."""
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if everything or is_trusted(result):
@@ -68,7 +68,7 @@ def replaced(text: str, found: Sequence[dict[str, Any]]) -> str:
     """Return a page with new results between its marks.
 
     Raises:
-        ValueError: It has no such marks.
+        ValueError: The page has no marks.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -82,7 +82,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--results", type=Path, default=HERE / "results", help="folder of JSON files")
     options.add_argument("--page", type=Path, default=HERE / "RESULTS.md")
-    options.add_argument("--all", action="store_true", help="also quick runs and those on a busy machine")
+    options.add_argument("--all", action="store_true", help="include quick runs and those on a busy machine")
     arguments = options.parse_args()
     found = list(results(arguments.results, arguments.all))
     arguments.page.write_text(replaced(arguments.page.read_text(encoding="utf-8"), found), encoding="utf-8")

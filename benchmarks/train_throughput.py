@@ -1,9 +1,8 @@
-"""Training updates a minute on a nano recipe, against what one writes with transformers alone.
+"""Training throughput on a nano recipe, compared with transformers' Trainer.
 
-The other side is the same model and data under a plain `Trainer`: `ConvNextModel` as the encoder, batches without
-bucketing, images padded to the largest of their batch. Samples, trained parameters and batch size are the same.
-Both run as one process on all cores and, under `torchrun`, as one process for each core; each is judged by its better
-way.
+The other side trains the same model and data with a plain `Trainer`: `ConvNextModel` as the encoder, batches without
+bucketing, images padded to the largest of their batch. Samples, trained parameters and batch size are the same. Both
+run as one process on all cores and, under `torchrun`, as one process per core; the better result of each counts.
 """
 
 import argparse
@@ -41,11 +40,11 @@ from convllava.train.loop import TrainingLoop
 from convllava.train.model_setup import resolve_model
 
 WARM_UP = 2
-"""Updates that do not count."""
+"""Warm-up steps, which do not count."""
 
 
 class PaddedConvNext(nn.Module):
-    """transformers' encoder in the place of ours: all images of a batch at the size of the largest."""
+    """transformers' encoder in place of the package's: all images of a batch at the size of the largest."""
 
     def __init__(self, tower: ConvLlavaVisionModel) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class PaddedConvNext(nn.Module):
         self.stride = config.output_stride
 
     def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> BaseModelOutputWithNoAttention:
-        """Encode padding and all, and keep the cells of each image."""
+        """Encode the padded batch, and keep the positions of each image."""
         maps = self.encoder(pixel_values).last_hidden_state.permute(0, 2, 3, 1)
         grids = (image_sizes // self.stride).tolist()
         kept = [one[:height, :width].flatten(0, 1) for one, (height, width) in zip(maps, grids, strict=True)]
@@ -80,7 +79,7 @@ class Clock(Callback):
 
 
 class TrainerClock(TrainerCallback):
-    """Tells a clock about the steps of transformers' trainer."""
+    """Records the steps of transformers' Trainer."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -101,7 +100,7 @@ def ours(recipe: Recipe, clock: Clock) -> None:
 
 
 def plain(recipe: Recipe, clock: Clock) -> None:
-    """Train with transformers' trainer and nothing around it."""
+    """Train with transformers' plain Trainer."""
     resolved = resolve_model(recipe)
     model, processor = resolved.load(), resolved.processor
     assert processor is not None
@@ -157,7 +156,7 @@ def train_one_side(arguments: argparse.Namespace) -> None:
 
 
 def measured(side: str, workers: int, arguments: argparse.Namespace) -> float:
-    """Return the samples a second of a side, trained by so many processes that share the cores."""
+    """Return the samples per second of one side with a number of processes that share the cores."""
     with tempfile.TemporaryDirectory() as folder:
         rate_to = Path(folder) / "rate.json"
         command = [
@@ -180,7 +179,7 @@ def measured(side: str, workers: int, arguments: argparse.Namespace) -> float:
 
 
 def run(report: Report) -> None:
-    """Train both in turns, in both ways, and compare the medians."""
+    """Train both in turns, with one process and several, and compare the medians."""
     arguments = report.arguments
     ways = sorted({1, os.cpu_count() or 1})
     rates: dict[tuple[str, int], list[float]] = {(side, workers): [] for side in SIDES for workers in ways}
@@ -207,7 +206,7 @@ def run(report: Report) -> None:
 
 
 def steps_of(arguments: argparse.Namespace) -> int:
-    """Return the updates of one run, those that do not count included."""
+    """Return the steps of one run, warm-up included."""
     return WARM_UP + (2 if arguments.quick else int(arguments.updates))
 
 
@@ -218,7 +217,7 @@ def options() -> argparse.ArgumentParser:
     """Return the command line."""
     found = parser(__doc__.splitlines()[0])
     found.add_argument("--recipe", type=Path, default=Path("recipes/nano/22_pretrain.yaml"))
-    found.add_argument("--updates", type=int, default=20, help="timed updates a round (default: 20)")
+    found.add_argument("--updates", type=int, default=20, help="timed steps per round (default: 20)")
     found.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     found.add_argument("--rate-to", type=Path, help=argparse.SUPPRESS)
     return found

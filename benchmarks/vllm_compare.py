@@ -1,11 +1,11 @@
-"""Greedy answers of vLLM and ours, for the same checkpoint and the same requests.
+"""Greedy answers of vLLM and of `convllava serve`, for the same checkpoint and requests.
 
     benchmarks/vllm_environment.sh DIRECTORY
     python benchmarks/vllm_compare.py --vllm DIRECTORY/bin/python --work WORK
 
-Serves the checkpoint in vLLM (transformers backend, on the CPU unless the environment has another vLLM) and asks both
-for: images of mixed aspect ratios, two images in one question, text alone, and one of them as a stream. vLLM and
-ours run in processes of their own. Everything is float32, so that only ties could differ.
+Serves the checkpoint in vLLM (transformers backend, on the CPU unless the environment has another vLLM). Both servers
+get images of mixed aspect ratios, two images in one question, text alone, and a streamed request. Everything is
+float32, so that answers can differ only at ties.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def requests() -> dict[str, tuple[list[str], str]]:
 
 
 def body(images: list[str], question: str, **options: Any) -> bytes:
-    """Return a request in OpenAI's format."""
+    """Return a request in the OpenAI format."""
     parts: list[dict[str, Any]] = []
     for name in images:
         data = base64.b64encode((EXAMPLES / name).read_bytes()).decode()
@@ -51,7 +51,7 @@ def body(images: list[str], question: str, **options: Any) -> bytes:
 
 
 def ask(url: str, data: bytes) -> str:
-    """Return an answer, or what went wrong."""
+    """Return an answer, or the error."""
     request = urllib.request.Request(f"{url}/chat/completions", data, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=600) as response:
@@ -61,7 +61,7 @@ def ask(url: str, data: bytes) -> str:
 
 
 def ask_streaming(url: str, data: bytes) -> str:
-    """Return an answer that comes in pieces."""
+    """Return a streamed answer."""
     request = urllib.request.Request(f"{url}/chat/completions", data, {"Content-Type": "application/json"})
     text = ""
     with urllib.request.urlopen(request, timeout=600) as response:
@@ -86,7 +86,7 @@ def served(command: list[str], url: str, log: Path, environment: dict[str, str])
 
 
 def environment_of_vllm() -> dict[str, str]:
-    """Return this environment without what would lead the other interpreter to our packages."""
+    """Return the environment without variables that point to this interpreter's packages."""
     own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return own | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
@@ -106,7 +106,7 @@ def wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
 
 
 def vllm_command(python: Path, model: Path, port: int) -> list[str]:
-    """Return how vLLM is started; with `--model-impl transformers` it would not look where plugins register."""
+    """Return the command that starts vLLM; `--model-impl transformers` would bypass registered plugins."""
     return [
         str(python),
         *("-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", MODEL),
@@ -116,14 +116,14 @@ def vllm_command(python: Path, model: Path, port: int) -> list[str]:
 
 
 def our_command(model: Path, port: int) -> list[str]:
-    """Return how ours is started."""
+    """Return the command that starts `convllava serve`."""
     options = ["--name", MODEL, "--dtype", "float32", "--port", str(port)]
     code = "import sys; from convllava.cli.main import main; sys.exit(main())"
     return [sys.executable, "-c", code, "serve", str(model), *options]
 
 
 def own_checkpoint(model: str, folder: Path) -> Path:
-    """Return a checkpoint as `save_pretrained` writes it."""
+    """Write a checkpoint with `save_pretrained` and return its directory."""
     from convllava.inference import load_pretrained
 
     loaded, processor = load_pretrained(model, device="cpu")
@@ -133,7 +133,7 @@ def own_checkpoint(model: str, folder: Path) -> Path:
 
 
 def compare(ours: str, theirs: str) -> int:
-    """Print both answers to everything; return how many differ."""
+    """Print both answers to each request; return how many differ."""
     different = 0
     for name, (images, question) in requests().items():
         expected, got = ask(ours, body(images, question)), ask(theirs, body(images, question))

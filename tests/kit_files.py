@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
+
+from convllava.eval import Prediction
 
 
 def image_bytes(color: str = "red", size: tuple[int, int] = (64, 96), format_: str = "PNG") -> bytes:
@@ -46,3 +49,25 @@ def yes_no_rows(count: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def predict(rows: list[dict[str, Any]], predictions: list[str], **more: Any) -> list[Prediction]:
+    """Return predictions for rows, in order."""
+    return [
+        Prediction(str(number), row, prediction, **more)
+        for number, (row, prediction) in enumerate(zip(rows, predictions, strict=True))
+    ]
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]]) -> None:
+    """Write a parquet file; skip the test if pyarrow is missing."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table(columns), path)
+
+
+def parquet_image(size: tuple[int, int] = (64, 96)) -> dict[str, Any]:
+    """Return an image as the hub's parquet stores it."""
+    return {"bytes": image_bytes(size=size), "path": None}

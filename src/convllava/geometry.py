@@ -16,7 +16,7 @@ _BOX_IN_TEXT = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
 
 class SquarePadding(NamedTuple):
-    """Where an image lies on its padded square, in pixels."""
+    """Position of an image on its padded square, in pixels."""
 
     side: int
     left: int

@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically.
 
     Raises:
-        OSError: As :func:`atomic_write`.
+        OSError: The file cannot be written; what was there before is untouched.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -45,7 +45,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write an indented JSON file atomically.
 
     Raises:
-        OSError: As :func:`atomic_write`.
+        OSError: The file cannot be written; what was there before is untouched.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 

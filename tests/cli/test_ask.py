@@ -123,7 +123,7 @@ def test_boxes_are_in_pixels_of_the_whole_image_however_it_is_decoded(tiny_check
     assert getattr(lazy, "tile", None)  # nothing was decoded
     request = inference.Request.of_question(QUESTION, [lazy], resolution=128)
     prompt = inference.prepare(request, processor, 512)
-    assert prompt.image_size == (1000, 400)
+    assert prompt.first_image_size == (400, 1000)
     assert lazy.size == (500, 200)  # a half is enough for 128 pixels and a margin
     assert prompt.image_sizes == ((128, 320),)
 

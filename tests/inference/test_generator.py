@@ -82,9 +82,9 @@ def test_a_static_cache_gives_the_same_answers_and_is_allocated_once(
     allocated: list[int] = []
     reallocate = SlabLayer._reallocate
 
-    def counted(layer: SlabLayer, rows: int, columns: int) -> None:
-        reallocate(layer, rows, columns)
-        allocated.append(layer._buffers[0].shape[0])
+    def counted(layer: SlabLayer, sequences: int, positions: int) -> None:
+        reallocate(layer, sequences, positions)
+        allocated.append(layer.allocated[0])
 
     monkeypatch.setattr(SlabLayer, "_reallocate", counted)
     static = Generator(*tiny, max_batch=len(REQUESTS), static_cache=True)
@@ -196,8 +196,8 @@ def test_the_image_token_is_never_written(tiny: Loaded, settings: Any) -> None:
     logits[0, tiny[0].config.image_token_id] = 9.0
     generator.submit(REQUESTS[1])
     generator.step()
-    generator._take(list(generator._rows), logits)
-    assert generator._rows[0].token_ids[-1] == 0
+    generator._append_tokens(list(generator._running), logits)
+    assert generator._running[0].token_ids[-1] == 0
 
 
 def test_repetition_penalty_of_the_checkpoint(tiny: Loaded, settings: Any) -> None:
@@ -331,7 +331,7 @@ def test_placeholders_and_images_disagree(generator: Generator) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
         ({"temperature": -1.0}, "temperature must be 0"),
         ({"temperature": float("nan")}, "temperature must be 0"),
-        ({"top_p": 0.0}, "top_p must lie above 0"),
+        ({"top_p": 0.0}, "top_p must be above 0"),
         ({"stop": "text"}, "stop must be a list"),
         ({"stop": [""]}, "stop must be a list"),
     ],

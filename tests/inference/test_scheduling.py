@@ -13,8 +13,8 @@ from tiny import tiny_model
 from transformers.cache_utils import Cache, DynamicLayer
 
 from convllava.inference import Answer, Failed, Finished, Generator, Request, TextDelta, prepare
-from convllava.inference.generator import PIXELS_BESIDE_OTHERS
-from convllava.inference.kv_cache import RowCache
+from convllava.inference.generator import MAX_PIXELS_WHILE_DECODING
+from convllava.inference.kv_cache import BatchCache
 from convllava.inference.reuse import RecentlyUsed, common_length, signature
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 
@@ -122,7 +122,7 @@ def test_canceling_frees_the_slot_for_the_next_step(tiny: Loaded) -> None:
 
 def test_large_images_join_one_by_one_beside_others(tiny: Loaded) -> None:
     side = 832
-    assert PIXELS_BESIDE_OTHERS < 2 * side**2 < 2 * PIXELS_BESIDE_OTHERS
+    assert MAX_PIXELS_WHILE_DECODING < 2 * side**2 < 2 * MAX_PIXELS_WHILE_DECODING
     large = [Request.of_question("?", [noise(side, side, seed)], max_new_tokens=9) for seed in range(3)]
     generator = Generator(*tiny)
     for request in large:
@@ -316,32 +316,32 @@ def filled(lengths: list[int], seed: int) -> tuple[Cache, list[torch.Tensor]]:
         max_size=12,
     )
 )
-def test_rows_keep_their_keys(moves: list[tuple[str, Any]]) -> None:
-    rows, expected = RowCache(), list[torch.Tensor]()
+def test_sequences_keep_their_keys(moves: list[tuple[str, Any]]) -> None:
+    batch, expected = BatchCache(), list[torch.Tensor]()
     for number, (move, argument) in enumerate(moves):
         if move == "add":
             cache, keys = filled(argument, number)
-            rows.add(cache, argument)
+            batch.add(cache, argument)
             expected += keys
         elif move == "drop" and argument < len(expected):
-            rows.drop(argument)
+            batch.drop(argument)
             last = expected.pop()
             if argument < len(expected):
                 expected[argument] = last
         elif move == "grow" and expected:
             for _ in range(argument):
-                positions, mask = rows.grow()
+                positions, mask = batch.grow()
                 assert positions[:, 0].tolist() == [own.shape[-2] for own in expected]
                 token = torch.randn(len(expected), 2, 1, 4)
                 for layer in range(2):
-                    seen, _ = rows.cache.update(token, -token, layer)
-                assert seen.shape[-2] == mask.shape[1] and mask.sum(dim=1).tolist() == rows.lengths
+                    seen, _ = batch.cache.update(token, -token, layer)
+                assert seen.shape[-2] == mask.shape[1] and mask.sum(dim=1).tolist() == batch.lengths
                 expected = [torch.cat([own, new[None]], dim=2) for own, new in zip(expected, token, strict=True)]
-        assert rows.lengths == [own.shape[-2] for own in expected]
-        for row, own in enumerate(expected):
-            keys, values = rows.row(row)[0]
+        assert batch.lengths == [own.shape[-2] for own in expected]
+        for index, own in enumerate(expected):
+            keys, values = batch.sequence(index)[0]
             assert torch.equal(keys, own) and torch.equal(values, -own)
-            assert torch.isfinite(rows.cache.layers[0].keys).all()
+            assert torch.isfinite(batch.cache.layers[0].keys).all()
 
 
 def test_recently_used() -> None:

@@ -99,10 +99,7 @@ class LoadArguments(DeviceArguments):
         """
         from ..inference import load_pretrained
 
-        model, processor = load_pretrained(source, **asdict(self), fallback_resolution=resolution)
-        if preprocessing is not None:
-            processor.image_processor.preprocessing = preprocessing
-        return model, processor
+        return load_pretrained(source, **asdict(self), fallback_resolution=resolution, preprocessing=preprocessing)
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ def expand_settings(command: Callable[..., None]) -> Callable[..., None]:
             }
         )
 
-    del expanded.__wrapped__  # type: ignore[attr-defined]  # its parameters are not those of the command line
+    del expanded.__wrapped__  # its parameters are not those of the command line
     expanded.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
     expanded.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
     return expanded

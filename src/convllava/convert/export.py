@@ -237,7 +237,8 @@ def export_onnx(tower: PreTrainedModel, projector: nn.Module | None, destination
                 dynamic_shapes={"pixel_values": {0: batch, 2: stride * rows, 3: stride * columns}},
                 verbose=False,
             )
-        assert program is not None  # always a program with dynamo=True
+        if program is None:
+            raise ValueError("torch.onnx.export returned no program: install the versions in constraints.txt")
         program.save(str(temporary), external_data=False)
         return [_check_onnx(encoder, temporary, shape, stride) for shape in ((1, 1, 1), (2, 3, 2), (3, 2, 5))]
 

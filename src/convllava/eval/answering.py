@@ -122,7 +122,7 @@ class SampleAnswerer:
             self._cancel_all()
             raise fatal or failed[0].error
         # Once for all requests that failed together: a batch fails as a whole.
-        self._generator.max_batch //= 2
+        self._generator.limit_batch(self._generator.max_batch // 2)
         logger.warning("out of memory: the batch size is %d from here on", self._generator.max_batch)
         with suppress(RuntimeError):
             torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""From a checkpoint and an image to an answer."""
+"""Inference: load a checkpoint, open images, generate answers."""
 
 from ..model import ConvLlavaProcessor
 from .ask import ask

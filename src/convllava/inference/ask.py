@@ -1,4 +1,4 @@
-"""One question about one image or several."""
+"""A question about one image or several."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .generator import Generator
 from .images import open_images
-from .request import Answer, Finished, Request
+from .request import Answer, Request
 
 
 def ask(
@@ -23,30 +23,25 @@ def ask(
     """Answer a question about images.
 
     Args:
-        model, processor: From `load_pretrained`.
-        images: One image or a list, by path, URL or loaded; an empty list if there is nothing to see.
-        question: In words.
+        model, processor: Result of `load_pretrained`.
+        images: One image or a list, by path, URL or loaded; an empty list for a question without images.
+        question: Text of the question.
         page: Page of a PDF among the images, counted from 1.
-        on_text: Called with each piece of the answer as it arrives.
-        options: Fields of `Request`: image_aspect_ratio, resolution, max_visual_tokens, max_new_tokens,
-            temperature, top_p, seed, stop.
+        on_text: Called with each piece of the answer as it comes.
+        options: Fields of `Request` (image_options, max_new_tokens, temperature, top_p, seed, stop) and image options
+            by name (image_aspect_ratio, resolution, max_visual_tokens).
 
     Returns:
         Text, boxes in pixels of the first image (upright), visual tokens, grids and timings.
 
     Raises:
-        ValueError: No question, an image that cannot be opened, a wrong option, or too much for the context.
+        ValueError: The question is empty, an image cannot be opened, an option is wrong, or the context is too small.
     """
     if not question.strip():
         raise ValueError("there is no question about the image: say what you want to know")
     lazily = processor.image_processor.preprocessing == "fast"
     request = Request.of_question(question, open_images(_as_list(images), page, lazily=lazily), **options)
-    for event in Generator(model, processor).stream(request):
-        if isinstance(event, Finished):
-            return event.answer
-        if on_text is not None:
-            on_text(event.text)
-    raise AssertionError("a stream ends with the finished answer")
+    return Generator(model, processor).answer(request, on_text)
 
 
 def _as_list(images: Any) -> Sequence[Any]:

@@ -1,4 +1,4 @@
-"""Several prompts in one pass of the model, then token by token, while others join and leave."""
+"""The forward passes of generation: prompts are prefilled together, then all sequences are decoded token by token."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,22 +9,28 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..model import ConvLlavaForConditionalGeneration
-from .kv_cache import Room, RowCache
+from .kv_cache import BatchCache, KVCapacity
 from .prompt import Prompt
 from .reuse import NOTHING, KeysAndValues, RecentlyUsed, Reused
 
 MAX_ENCODER_PIXELS = 1 << 23
-"""Pixels that go through the vision encoder at a time: its first stage needs kilobytes for each."""
+"""Maximum pixels in one pass of the vision encoder: its first stage needs kilobytes for each."""
 
 MAX_ENCODER_PIXELS_ON_CPU = 1 << 18
-"""On a CPU one image of 512 x 512 already keeps all cores busy, and a few of them leave its caches: measured with
-nano on two cores, four together take a quarter to twice as long as one by one."""
+"""The same on a CPU, where one image of 512 x 512 already keeps all cores busy and a few exceed the caches: measured
+with nano on two cores, four together take a quarter to twice as long as one by one."""
 
 
 class Batch:
-    """Rows that are answered together, each at its own place of its own dialogue.
+    """Sequences that are decoded together, each at a position of its own.
 
-    `encode` and `prefill` read new prompts, `add` lets them join, `decode` gives every row its next token.
+    `encode` and `prefill` process new prompts, `add` lets them join, `decode` computes one step of all sequences.
+
+    Args:
+        model: The model.
+        pad_token_id: Token for the padding of shorter prompts.
+        features: Cache of projected features by the digest of the image.
+        capacity: Minimum size of an allocation of keys and values.
     """
 
     def __init__(
@@ -32,20 +38,20 @@ class Batch:
         model: ConvLlavaForConditionalGeneration,
         pad_token_id: int,
         features: RecentlyUsed[bytes, Tensor],
-        room: Room = Room(),  # noqa: B008, a constant
+        capacity: KVCapacity | None = None,
     ) -> None:
         self._model, self._pad_token_id = model, pad_token_id
         self._features = features
-        self._rows = RowCache(room)
+        self._sequences = BatchCache(capacity)
 
     def encode(self, prompts: Sequence[Prompt], reused: Reused = NOTHING) -> list[Tensor]:
-        """Return the projected features (n, D) of the images that prompts still have to read, in order.
+        """Return the projected features (n, D) of the images in the part of the prompts that is not reused, in order.
 
-        An image that was encoded before, or stands here twice, is encoded once; equal shapes go together.
+        An image that is cached, or occurs twice, is encoded once; equal shapes are encoded together.
 
         Args:
-            prompts: With images or without.
-            reused: A beginning of which nothing needs to be encoded, where there is only one prompt.
+            prompts: Prompts with or without images.
+            reused: Prefix that needs no encoding; only for a single prompt.
         """
         wanted = [image for prompt in prompts for image in _unread(prompt, reused.length)]
         found = {digest: self._features.get(digest) for _, digest, _ in wanted}
@@ -54,21 +60,21 @@ class Batch:
             found[digest] = features
             self._features.put(digest, features)
         if new and self._model.device.type == "cuda":
-            torch.cuda.synchronize()  # so that the time it took can be told
+            torch.cuda.synchronize()  # so that the measured time includes the encoding
         features_of = {digest: features for digest, features in found.items() if features is not None}
         return [features_of[digest][-count:] for _, digest, count in wanted]
 
     def prefill(
         self, prompts: Sequence[Prompt], features: Sequence[Tensor], reused: Reused = NOTHING
     ) -> tuple[Tensor, "Prefilled"]:
-        """Read prompts and return logits (N, V) of the first token of each answer, and what `add` wants.
+        """Return the logits (N, V) of the first token of each answer, and the prefilled sequences for `add`.
 
         Args:
-            prompts: Of any lengths.
-            features: From `encode`.
-            reused: A beginning that is not read again, where there is only one prompt.
+            prompts: Prompts of any lengths.
+            features: Result of `encode`.
+            reused: Prefix that is not computed again; only for a single prompt.
         """
-        assert reused.length == 0 or len(prompts) == 1  # with several there would be holes behind the beginning
+        assert reused.length == 0 or len(prompts) == 1  # shorter prompts would have padding after the prefix
         cache = Cache(layer_class_to_replicate=DynamicLayer)
         for index, (keys, values) in enumerate(reused.keys_and_values):
             cache.update(keys, values, index)
@@ -80,21 +86,21 @@ class Batch:
         return logits, Prefilled(cache, [len(prompt.input_ids) for prompt in prompts])
 
     def add(self, prefilled: "Prefilled") -> None:
-        """Let prompts that were read join, behind the rows that are here."""
-        self._rows.add(prefilled.cache, prefilled.lengths)
+        """Add prefilled sequences after those of the batch."""
+        self._sequences.add(prefilled.cache, prefilled.lengths)
 
     def decode(self, tokens: Sequence[int]) -> Tensor:
-        """Append one token to each row and return logits (N, V) of the next."""
-        positions, mask = self._rows.grow()
-        return self._forward(torch.tensor(tokens)[:, None], mask, positions, self._rows.cache)
+        """Append one token to each sequence and return the logits (N, V) of the next."""
+        positions, mask = self._sequences.grow()
+        return self._forward(torch.tensor(tokens)[:, None], mask, positions, self._sequences.cache)
 
-    def drop(self, row: int) -> None:
-        """Let a row leave; the last one takes its place."""
-        self._rows.drop(row)
+    def drop(self, index: int) -> None:
+        """Remove a sequence; the last one takes its place."""
+        self._sequences.drop(index)
 
-    def keys_and_values(self, row: int) -> KeysAndValues:
-        """Return copies of what was computed for a row."""
-        return self._rows.row(row)
+    def keys_and_values(self, index: int) -> KeysAndValues:
+        """Return copies of the keys and values of a sequence."""
+        return self._sequences.sequence(index)
 
     def _forward(
         self,
@@ -118,25 +124,25 @@ class Batch:
 
 
 class Prefilled:
-    """Prompts that were read, not yet among the rows of a batch."""
+    """Prefilled sequences that are not part of a batch yet."""
 
     def __init__(self, cache: Cache, lengths: list[int]) -> None:
         self.cache, self.lengths = cache, lengths
 
 
-def pad_left(rows: Sequence[Tensor], filler: int) -> tuple[Tensor, Tensor]:
-    """Return rows (T_i,) as one (N, T) of equal ends, and the mask (N, T) of what is not padding."""
-    length = max(map(len, rows))
-    padded = torch.full((len(rows), length), filler, dtype=torch.int64)
+def pad_left(sequences: Sequence[Tensor], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Return sequences (T_i,) padded on the left to (N, T), and the attention mask (N, T)."""
+    length = max(map(len, sequences))
+    padded = torch.full((len(sequences), length), pad_token_id, dtype=torch.int64)
     mask = torch.zeros_like(padded)
-    for row, target, own in zip(rows, padded, mask, strict=True):
-        target[length - len(row) :] = row
-        own[length - len(row) :] = 1
+    for sequence, tokens, visible in zip(sequences, padded, mask, strict=True):
+        tokens[length - len(sequence) :] = sequence
+        visible[length - len(sequence) :] = 1
     return padded, mask
 
 
 def encode_images(model: ConvLlavaForConditionalGeneration, images: Sequence[Tensor]) -> list[Tensor]:
-    """Return projected features (n_i, D) of images (3, H_i, W_i), in order; equal shapes are encoded together."""
+    """Return the projected features (n_i, D) of images (3, H_i, W_i), in order; equal shapes are encoded together."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         groups[tuple(image.shape)].append(index)
@@ -148,13 +154,13 @@ def encode_images(model: ConvLlavaForConditionalGeneration, images: Sequence[Ten
             part = members[start : start + most]
             stacked = torch.stack([images[index] for index in part]).to(model.device)
             # clones: a view would keep the features of the whole group in memory
-            outputs = (own.clone() for own in model.get_image_features(stacked).pooler_output)
+            outputs = (output.clone() for output in model.get_image_features(stacked).pooler_output)
             features.update(zip(part, outputs, strict=True))
     return [features[index] for index in range(len(images))]
 
 
 def _unread(prompt: Prompt, start: int) -> list[tuple[Tensor, bytes, int]]:
-    """Return (pixels, digest, visual tokens) of the images that a prompt has from position `start` on."""
+    """Return (pixels, digest, number of visual tokens) of the images from position `start` of a prompt on."""
     left = int(prompt.is_image[start:].sum())
     unread = []
     for pixels, digest, count in reversed(

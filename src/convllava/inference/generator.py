@@ -1,56 +1,56 @@
-"""The one road to an answer: requests in, pieces of text out, several at a time."""
+"""The generator of answers: requests go in, pieces of text come out, several requests at a time."""
 
 import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .batch import MAX_ENCODER_PIXELS, Batch
-from .kv_cache import Room
+from .kv_cache import KVCapacity
 from .prompt import Prompt, prepare
 from .request import Answer, Event, Failed, Finished, Request, TextDelta
 from .reuse import NOTHING, PrefixCache, Reused, feature_cache
-from .row import Row
 from .sampling import end_tokens, penalize, suppressed_tokens
+from .sequence import GeneratedSequence
 
 MAX_BATCH = 8
 
 FEATURE_CACHE_BYTES = 64 << 20
-"""For features of images: some thousand images of 1024 x 1024 pixels with nano, a hundred with a 7B model."""
+"""Size of the cache of image features: a thousand images of 1024 x 1024 pixels with nano, a hundred with a 7B model."""
 
-PIXELS_BESIDE_OTHERS = 1 << 20
-"""Pixels that are encoded in one step while others wait for their next token: a fraction of a second on a CPU."""
+MAX_PIXELS_WHILE_DECODING = 1 << 20
+"""Maximum pixels encoded in one step while other requests are decoded: a fraction of a second on a CPU."""
 
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Layers of a language model whose state is keys and values, which rows of a batch can bring and take away."""
+"""Layer types whose state is keys and values, so that sequences can join and leave a batch."""
 
 logger = logging.getLogger(__name__)
 
 
 class Generator:
-    """Answers requests in batches with a KV cache; requests join while others are being answered.
+    """Answers requests in batches with a KV cache; requests join while others are decoded.
 
-    First come, first served: up to `max_batch` rows are answered at a time, and a row that is finished or
-    canceled makes room at once. At temperature 0 an answer equals that of `model.generate`, in whatever
-    company it is computed (float32; of two tokens that are equally likely within rounding either may win).
-    An image that is shown again is not encoded again.
+    First come, first served: up to `max_batch` requests are decoded at a time, and a request that is finished or
+    canceled makes room at once. At temperature 0 an answer equals that of `model.generate`, whatever else is in the
+    batch (float32; of two tokens that are equally likely within rounding either may be chosen). An image that occurs
+    again is not encoded again.
 
     Args:
-        model, processor: From `load_pretrained`.
-        max_batch: Rows answered at a time.
-        prefix_cache_bytes: For keys and values of the latest dialogues, so that a further turn of one costs
-            only what is new in it; 0 keeps none.
-        static_cache: Allocate the memory for keys and values once, for `max_batch` rows of the whole context,
-            instead of as they come: if it does not suffice, that shows with the first request.
+        model, processor: Result of `load_pretrained`.
+        max_batch: Maximum requests decoded at a time.
+        prefix_cache_bytes: Memory for keys and values of the latest dialogues, so that a further turn costs its new
+            tokens only; 0 keeps none.
+        static_cache: Allocate keys and values once, for `max_batch` sequences of the whole context, so that a lack of
+            memory shows with the first request.
 
     Example:
         generator = Generator(model, processor)
-        identity = generator.submit(Request.of_question("What does it say?", ["receipt.png"]))
+        request_id = generator.submit(Request.of_question("What does it say?", ["receipt.png"]))
         while generator.is_busy:
             for event in generator.step():
                 ...
@@ -75,67 +75,73 @@ class Generator:
         text_config = model.config.get_text_config(decoder=True)
         _check_layers(text_config)
         self.context: int = text_config.max_position_embeddings
-        self._room = Room(max_batch, self.context) if static_cache else Room()
+        self._capacity = KVCapacity(max_batch, self.context) if static_cache else KVCapacity()
         self._ends = end_tokens(model.generation_config, processor.tokenizer)
         image_token_id: int = processor.image_token_id
         self._suppressed = suppressed_tokens(model.generation_config, image_token_id)
         self._ids = itertools.count()
-        self._waiting: deque[Row] = deque()
-        self._rows: list[Row] = []
+        self._waiting: deque[GeneratedSequence] = deque()
+        self._running: list[GeneratedSequence] = []
         self._features = feature_cache(FEATURE_CACHE_BYTES)
         self._prefixes = PrefixCache(prefix_cache_bytes)
         self._batch = self._new_batch()
 
     @property
     def num_waiting(self) -> int:
-        """Requests that are not being answered yet."""
+        """Number of queued requests."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
-        """Rows of the batch."""
-        return len(self._rows)
+        """Number of requests that are decoded."""
+        return len(self._running)
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request waits or is being answered."""
-        return bool(self._waiting or self._rows)
+        """Whether a request is queued or decoded."""
+        return bool(self._waiting or self._running)
+
+    def limit_batch(self, max_batch: int) -> None:
+        """Decode at most ``max_batch`` requests at a time from now on; those that are running finish."""
+        if max_batch < 1:
+            raise ValueError(f"max_batch must be at least 1, got {max_batch}")
+        self.max_batch = max_batch
 
     def submit(self, request: Request, prompt: Prompt | None = None) -> int:
         """Put a request in the queue and return its id.
 
         Args:
-            request: To be answered.
-            prompt: From `prepare`, by whoever has opened and resized the images elsewhere.
+            request: The request.
+            prompt: Result of `prepare` for this request, if the images were opened and resized elsewhere.
 
         Raises:
             ValueError: An image cannot be opened, an option is wrong, or the context is too small.
         """
         submitted = time.perf_counter()
         prompt = prompt or prepare(request, self.processor, self.context)
-        row = Row(next(self._ids), request, prompt, self.processor, submitted)
-        self._waiting.append(row)
-        return row.request_id
+        sequence = GeneratedSequence(next(self._ids), request, prompt, self.processor, submitted)
+        self._waiting.append(sequence)
+        return sequence.request_id
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Compute one token for every row of the batch, let waiting requests join, and tell what is new."""
-        events = self._decode() if self._rows else []
+        """Decode one token for every running request, admit queued ones, and return the new events."""
+        events = self._decode() if self._running else []
         return events + self._admit()
 
     @torch.inference_mode()
     def cancel(self, request_id: int) -> None:
-        """Forget a request; there will be no event of it. One that is finished, or unknown, is let be."""
-        self._waiting = deque(row for row in self._waiting if row.request_id != request_id)
-        for row in [row for row in self._rows if row.request_id == request_id]:
-            self._leave(row)
+        """Remove a request, of which no further event comes; a finished or unknown one is ignored."""
+        self._waiting = deque(sequence for sequence in self._waiting if sequence.request_id != request_id)
+        for sequence in [sequence for sequence in self._running if sequence.request_id == request_id]:
+            self._remove(sequence)
 
     def stream(self, request: Request) -> Iterator[TextDelta | Finished]:
         """Yield the events of one request; leaving the loop cancels it.
 
         Raises:
-            ValueError: As `submit`, and when other requests are under way.
-            Exception: Whatever happened while the answer was computed.
+            ValueError: Same as `submit`; or other requests are queued or running.
+            Exception: The error with which the computation failed.
         """
         self._check_idle()
         request_id = self.submit(request)
@@ -146,14 +152,33 @@ class Generator:
         finally:
             self.cancel(request_id)
 
+    def answer(self, request: Request, on_text: Callable[[str], None] | None = None) -> Answer:
+        """Return the answer to one request.
+
+        Args:
+            request: The request.
+            on_text: Called with each piece of the answer as it comes.
+
+        Raises:
+            ValueError: Same as `stream`.
+            Exception: The error with which the computation failed.
+        """
+        answers = []
+        for event in self.stream(request):
+            if isinstance(event, Finished):
+                answers.append(event.answer)
+            elif on_text is not None:
+                on_text(event.text)
+        return answers[0]
+
     def generate(self, requests: Iterable[Request]) -> list[Answer]:
         """Answer all requests and return the answers in the same order.
 
-        They are read as they are needed: an iterator over a large data set keeps few images in memory.
+        Requests are taken as they are needed: an iterator over a large data set keeps few images in memory.
 
         Raises:
-            ValueError: As `submit`, and when other requests are under way.
-            Exception: Whatever happened while an answer was computed.
+            ValueError: Same as `submit`; or other requests are queued or running.
+            Exception: The error with which a computation failed.
         """
         self._check_idle()
         requests = iter(requests)
@@ -161,8 +186,8 @@ class Generator:
         answers: dict[int, Answer] = {}
         try:
             while True:
-                room = self.max_batch - self.num_running - self.num_waiting
-                ids.extend(map(self.submit, itertools.islice(requests, room)))
+                free = self.max_batch - self.num_running - self.num_waiting
+                ids.extend(map(self.submit, itertools.islice(requests, max(0, free))))
                 if not self.is_busy:
                     break
                 for event in map(_unless_failed, self.step()):
@@ -174,7 +199,7 @@ class Generator:
         return [answers[request_id] for request_id in ids]
 
     def _check_idle(self) -> None:
-        number = len(self._waiting) + len(self._rows)
+        number = len(self._waiting) + len(self._running)
         if number:
             raise ValueError(
                 f"the generator is busy with {number} requests whose events would be lost here: step until "
@@ -182,91 +207,93 @@ class Generator:
             )
 
     def _new_batch(self) -> Batch:
-        return Batch(self.model, self.processor.tokenizer.pad_token_id, self._features, self._room)
+        return Batch(self.model, self.processor.tokenizer.pad_token_id, self._features, self._capacity)
 
     def _decode(self) -> list[Event]:
-        """Give every row its next token; if that fails, nobody can say for which of them it would not."""
-        rows = list(self._rows)
+        """Decode one token for every running request. An error fails all of them, since the culprit is unknown."""
+        sequences = list(self._running)
         try:
-            logits = self._batch.decode([row.token_ids[-1] for row in rows])
+            logits = self._batch.decode([sequence.token_ids[-1] for sequence in sequences])
         except Exception as error:
-            logger.exception("a step for %d rows failed", len(rows))
-            self._rows, self._batch = [], self._new_batch()
-            return [Failed(row.request_id, error) for row in rows]
-        return self._take(rows, logits)
+            logger.exception("a step of %d sequences failed", len(sequences))
+            self._running, self._batch = [], self._new_batch()
+            return [Failed(sequence.request_id, error) for sequence in sequences]
+        return self._append_tokens(sequences, logits)
 
     def _admit(self) -> list[Event]:
-        """Let waiting requests join: prompts together that are new, continued dialogues each by itself."""
-        rows = self._next_rows()
-        reused = [self._prefixes.find(row.prompt) for row in rows]
-        fresh = [row for row, beginning in zip(rows, reused, strict=True) if not beginning.length]
-        events = self._start(fresh) if fresh else []
-        for row, beginning in zip(rows, reused, strict=True):
-            if beginning.length:
-                events += self._start([row], beginning)
+        """Prefill queued requests: new prompts together, each continued dialogue by itself."""
+        sequences = self._next_sequences()
+        prefixes = [self._prefixes.find(sequence.prompt) for sequence in sequences]
+        new = [sequence for sequence, prefix in zip(sequences, prefixes, strict=True) if not prefix.length]
+        events = self._start(new) if new else []
+        for sequence, prefix in zip(sequences, prefixes, strict=True):
+            if prefix.length:
+                events += self._start([sequence], prefix)
         return events
 
-    def _next_rows(self) -> list[Row]:
-        """Take from the queue as many as there is room for, and whose images do not keep others waiting."""
-        budget = PIXELS_BESIDE_OTHERS if self._rows else MAX_ENCODER_PIXELS
-        rows: list[Row] = []
-        while self._waiting and len(self._rows) + len(rows) < self.max_batch:
+    def _next_sequences(self) -> list[GeneratedSequence]:
+        """Remove from the queue as many requests as fit the batch and the limit of pixels for one step."""
+        budget = MAX_PIXELS_WHILE_DECODING if self._running else MAX_ENCODER_PIXELS
+        sequences: list[GeneratedSequence] = []
+        while self._waiting and len(self._running) + len(sequences) < self.max_batch:
             budget -= sum(height * width for height, width in self._waiting[0].prompt.image_sizes)
-            if rows and budget < 0:
+            if sequences and budget < 0:
                 break
-            rows.append(self._waiting.popleft())
-        return rows
+            sequences.append(self._waiting.popleft())
+        return sequences
 
-    def _start(self, rows: list[Row], beginning: Reused = NOTHING) -> list[Event]:
-        """Read prompts and take the first token of each answer; what fails for several is tried one by one."""
-        prompts = [row.prompt for row in rows]
+    def _start(self, sequences: list[GeneratedSequence], prefix: Reused = NOTHING) -> list[Event]:
+        """Prefill prompts and choose the first token of each answer; after an error each is tried by itself."""
+        prompts = [sequence.prompt for sequence in sequences]
         try:
             started = time.perf_counter()
-            features = self._batch.encode(prompts, beginning)
+            features = self._batch.encode(prompts, prefix)
             encode_seconds = time.perf_counter() - started
-            logits, prefilled = self._batch.prefill(prompts, features, beginning)
+            logits, prefilled = self._batch.prefill(prompts, features, prefix)
         except Exception as error:
-            if len(rows) > 1:
-                return [event for row in rows for event in self._start([row])]
-            logger.exception("request %d failed", rows[0].request_id)
-            return [Failed(rows[0].request_id, error)]
-        for row in rows:
-            row.admit(started, encode_seconds if row.prompt.images else 0.0, beginning.length)
+            if len(sequences) > 1:
+                return [event for sequence in sequences for event in self._start([sequence])]
+            logger.exception("request %d failed", sequences[0].request_id)
+            return [Failed(sequences[0].request_id, error)]
+        for sequence in sequences:
+            sequence.admit(started, encode_seconds if sequence.prompt.images else 0.0, prefix.length)
         self._batch.add(prefilled)
-        self._rows += rows
-        return self._take(rows, logits)
+        self._running += sequences
+        return self._append_tokens(sequences, logits)
 
-    def _take(self, rows: Sequence[Row], logits: Tensor) -> list[Event]:
-        """Choose a token for each row and let go those that are done."""
+    def _append_tokens(self, sequences: Sequence[GeneratedSequence], logits: Tensor) -> list[Event]:  # (N, V)
+        """Append a token to each sequence and remove those that are finished."""
         logits[:, self._suppressed] = -torch.inf
         events: list[Event] = []
-        for row, token in zip(rows, self._choose(rows, logits), strict=True):
-            piece, reason = row.take(token, self._ends)
+        for sequence, token in zip(sequences, self._choose(sequences, logits), strict=True):
+            piece, reason = sequence.append(token, self._ends)
             if piece:
-                events.append(TextDelta(row.request_id, piece))
+                events.append(TextDelta(sequence.request_id, piece))
             if reason is not None:
-                events.append(Finished(row.request_id, row.answer(reason)))
-                self._leave(row)
+                events.append(Finished(sequence.request_id, sequence.answer(reason)))
+                self._remove(sequence)
         return events
 
-    def _choose(self, rows: Sequence[Row], logits: Tensor) -> list[int]:  # (N, V)
+    def _choose(self, sequences: Sequence[GeneratedSequence], logits: Tensor) -> list[int]:  # (N, V)
         penalty = self.model.generation_config.repetition_penalty
         if penalty is not None and penalty != 1.0:
-            seen = [row.prompt.input_ids.tolist() + row.token_ids for row in rows]
+            seen = [sequence.prompt.input_ids.tolist() + sequence.token_ids for sequence in sequences]
             logits = torch.stack([penalize(*pair, penalty) for pair in zip(logits, seen, strict=True)])
-        likeliest = logits.argmax(dim=-1).tolist()
-        chosen = zip(rows, logits, likeliest, strict=True)
-        return [best if row.sampler is None else row.sampler(own) for row, own, best in chosen]
+        most_likely = logits.argmax(dim=-1).tolist()
+        return [
+            best if sequence.sampler is None else sequence.sampler(scores)
+            for sequence, scores, best in zip(sequences, logits, most_likely, strict=True)
+        ]
 
-    def _leave(self, row: Row) -> None:
-        """Take a row out of the batch; what was computed for it may serve the next turn of its dialogue."""
-        index = self._rows.index(row)
+    def _remove(self, sequence: GeneratedSequence) -> None:
+        """Remove a sequence from the batch; its keys and values may serve the next turn of the dialogue."""
+        index = self._running.index(sequence)
         if self._prefixes.is_on:
-            self._prefixes.keep(row.prompt, row.token_ids, self._batch.keys_and_values(index))
+            self._prefixes.keep(sequence.prompt, sequence.token_ids, self._batch.keys_and_values(index))
         self._batch.drop(index)
-        last = self._rows.pop()
-        if last is not row:
-            self._rows[index] = last
+        last = self._running.pop()
+        if last is not sequence:
+            self._running[index] = last
 
 
 def _unless_failed(event: Event) -> TextDelta | Finished:
@@ -276,7 +303,7 @@ def _unless_failed(event: Event) -> TextDelta | Finished:
 
 
 def _check_layers(text_config: object) -> None:
-    """Refuse language models with a recurrent state, which rows of a batch cannot bring along."""
+    """Reject language models with a recurrent state, which sequences cannot take along when they join or leave."""
     other = set(getattr(text_config, "layer_types", None) or ()) - ATTENTION_LAYERS
     if other:
         raise ValueError(

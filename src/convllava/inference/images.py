@@ -51,7 +51,7 @@ def open_images(sources: Sequence[Any], page: int | None = None, *, lazily: bool
             For images that are shown once.
 
     Raises:
-        ValueError: As :func:`open_image`.
+        ValueError: Same as :func:`open_image`.
     """
     opened = [_open(source, page, lazily) for source in sources]
     if page is not None and not any(is_pdf for _, is_pdf in opened):

@@ -1,4 +1,4 @@
-"""Keys and values of the rows of a running batch: rows come and go, columns grow, little is copied."""
+"""Keys and values of a running batch: sequences join and leave, positions are appended, little is copied."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,136 +7,152 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-SPARE_COLUMNS = 128
-"""Room for so many further tokens is allocated at a time."""
+SPARE_POSITIONS = 128
+"""Positions that are allocated at a time beyond those in use."""
 
 
-class Room(NamedTuple):
-    """What is allocated at a time, at least: rows, and columns beyond those in use."""
+class KVCapacity(NamedTuple):
+    """Minimum size of an allocation.
 
-    rows: int = 0
-    columns: int = SPARE_COLUMNS
+    Attributes:
+        sequences: Number of sequences.
+        positions: Number of positions beyond those in use.
+    """
+
+    sequences: int = 0
+    positions: int = SPARE_POSITIONS
 
 
 class SlabLayer(DynamicLayer):
-    """Keys and values (rows, heads, columns, width) of one layer, a window of a larger buffer.
+    """Keys and values (sequences, heads, positions, head_dim) of one layer, a window of a larger buffer.
 
-    Rows end at the same column. A row that is shorter than the window has something finite, to be masked, on
-    its left. Appending a token, adding a row and dropping one mostly copy no more than that token or row.
+    All sequences end at the same position. A sequence shorter than the window has finite values on its left, which
+    are masked. Appending a token, adding a sequence or dropping one mostly copies no more than that token or sequence.
+
+    Args:
+        capacity: Minimum size of an allocation.
     """
 
-    def __init__(self, room: Room = Room()) -> None:  # noqa: B008, a constant
+    def __init__(self, capacity: KVCapacity | None = None) -> None:
         super().__init__()
-        self._room = room
+        self._capacity = capacity or KVCapacity()
         self._buffers: list[Tensor] = []
-        self._rows = 0
+        self._num_sequences = 0
         self._left = self._right = 0
+
+    @property
+    def allocated(self) -> tuple[int, int]:
+        """Number of sequences and positions that the buffers hold."""
+        return (self._buffers[0].shape[0], self._buffers[0].shape[-2]) if self._buffers else (0, 0)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append (rows, heads, n, width) to every row and return all keys and values."""
+        """Append keys and values (sequences, heads, n, head_dim) and return all of them."""
         new = key_states.shape[-2]
         if self._right + new > self._buffers[0].shape[-2]:
             self._reallocate(self._buffers[0].shape[0], self._right - self._left)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[: self._rows, :, self._right : self._right + new] = states
+            buffer[: self._num_sequences, :, self._right : self._right + new] = states
         self._right += new
         self._show()
         return self.keys, self.values
 
     def add(self, keys: Tensor, values: Tensor) -> None:
-        """Add rows (n, heads, columns, width); shorter ones of them are padded on the left."""
+        """Add sequences (n, heads, positions, head_dim), padded on the left to one length."""
         if not self._buffers:
             self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
             self._buffers = [keys[:0, :, :0], values[:0, :, :0]]
-        rows, columns = self._rows + len(keys), keys.shape[-2]
-        if rows > self._buffers[0].shape[0] or columns > self._right:
-            self._reallocate(max(rows, self._buffers[0].shape[0]), max(columns, self._right - self._left))
+        sequences, positions = self._num_sequences + len(keys), keys.shape[-2]
+        if sequences > self._buffers[0].shape[0] or positions > self._right:
+            self._reallocate(max(sequences, self._buffers[0].shape[0]), max(positions, self._right - self._left))
         for buffer, states in zip(self._buffers, (keys, values), strict=True):
-            buffer[self._rows : rows, :, self._right - columns : self._right] = states
-        self._rows, self._left = rows, min(self._left, self._right - columns)
+            buffer[self._num_sequences : sequences, :, self._right - positions : self._right] = states
+        self._num_sequences, self._left = sequences, min(self._left, self._right - positions)
         self._show()
 
-    def drop(self, row: int) -> None:
-        """Remove a row; the last one takes its place."""
-        self._rows -= 1
-        if row != self._rows:
+    def drop(self, index: int) -> None:
+        """Remove a sequence; the last one takes its place."""
+        self._num_sequences -= 1
+        last = self._num_sequences
+        if index != last:
             for buffer in self._buffers:
-                buffer[row, :, self._left : self._right] = buffer[self._rows, :, self._left : self._right]
+                buffer[index, :, self._left : self._right] = buffer[last, :, self._left : self._right]
         self._show()
 
-    def narrow(self, columns: int) -> None:
-        """Forget all but the last columns."""
-        self._left = self._right - columns
+    def narrow(self, positions: int) -> None:
+        """Forget all but the last positions."""
+        self._left = self._right - positions
         self._show()
 
-    def row(self, row: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Return copies of a row's last columns, (1, heads, columns, width)."""
-        start = self._right - columns
-        keys, values = (buffer[row : row + 1, :, start : self._right].clone() for buffer in self._buffers)
+    def sequence(self, index: int, positions: int) -> tuple[Tensor, Tensor]:
+        """Return copies of the last keys and values of a sequence, (1, heads, positions, head_dim)."""
+        start = self._right - positions
+        keys, values = (buffer[index : index + 1, :, start : self._right].clone() for buffer in self._buffers)
         return keys, values
 
-    def _reallocate(self, rows: int, columns: int) -> None:
-        """Move to buffers for so many rows and columns, the window's end at the last of these columns."""
-        width, rows = self._right - self._left, max(rows, self._room.rows)
-        assert columns >= width
+    def _reallocate(self, sequences: int, positions: int) -> None:
+        """Move to buffers of this size, with the end of the window at the last of these positions."""
+        length, sequences = self._right - self._left, max(sequences, self._capacity.sequences)
+        assert positions >= length
+        used = self._num_sequences
         larger = []
         for old in self._buffers:
-            # zeros: masked columns are multiplied by 0, which does not help against a NaN
-            new = old.new_zeros(rows, old.shape[1], columns + self._room.columns, old.shape[3])
-            new[: self._rows, :, columns - width : columns] = old[: self._rows, :, self._left : self._right]
+            # zeros: masked positions are multiplied by 0, which does not help against a NaN
+            new = old.new_zeros(sequences, old.shape[1], positions + self._capacity.positions, old.shape[3])
+            new[:used, :, positions - length : positions] = old[:used, :, self._left : self._right]
             larger.append(new)
         self._buffers = larger
-        self._left, self._right = columns - width, columns
+        self._left, self._right = positions - length, positions
 
     def _show(self) -> None:
-        self.keys, self.values = (buffer[: self._rows, :, self._left : self._right] for buffer in self._buffers)
+        used = self._num_sequences
+        self.keys, self.values = (buffer[:used, :, self._left : self._right] for buffer in self._buffers)
 
 
-class RowCache:
-    """The KV cache of a running batch: a `Cache` for the model, and the length of each row.
+class BatchCache:
+    """The KV cache of a running batch: a `Cache` for the model, and the length of each sequence.
 
     Args:
-        room: Allocated at a time; as much as all rows will ever need makes the cache static.
+        capacity: Minimum size of an allocation; the maximum of sequences and positions makes the cache static.
     """
 
-    def __init__(self, room: Room = Room()) -> None:  # noqa: B008, a constant
-        self._room = room
+    def __init__(self, capacity: KVCapacity | None = None) -> None:
+        self._capacity = capacity
         self.lengths: list[int] = []
         self.cache = Cache(layer_class_to_replicate=SlabLayer)
 
     @property
-    def width(self) -> int:
-        """Columns in use."""
+    def num_positions(self) -> int:
+        """Length of the longest sequence."""
         return max(self.lengths, default=0)
 
     def add(self, filled: Cache, lengths: Sequence[int]) -> None:
-        """Take over rows that were read into a cache of their own, padded on the left."""
-        columns = max(lengths)
+        """Add sequences that were prefilled in another cache, padded on the left."""
+        positions = max(lengths)
         for index, layer in enumerate(filled.layers):
             if len(self.cache.layers) == index:
-                self.cache.layers.append(SlabLayer(self._room))
-            self.cache.layers[index].add(layer.keys[:, :, -columns:], layer.values[:, :, -columns:])
+                self.cache.layers.append(SlabLayer(self._capacity))
+            self.cache.layers[index].add(layer.keys[:, :, -positions:], layer.values[:, :, -positions:])
         self.lengths += lengths
 
-    def drop(self, row: int) -> None:
-        """Remove a row; the last one takes its place."""
+    def drop(self, index: int) -> None:
+        """Remove a sequence; the last one takes its place."""
         last = self.lengths.pop()
-        if row < len(self.lengths):
-            self.lengths[row] = last
+        if index < len(self.lengths):
+            self.lengths[index] = last
         for layer in self.cache.layers:
-            layer.drop(row)
-            layer.narrow(self.width)
+            layer.drop(index)
+            layer.narrow(self.num_positions)
 
     def grow(self) -> tuple[Tensor, Tensor]:
-        """Count one more token in each row; return its position (N, 1) and the mask (N, columns) up to it."""
+        """Count one more token in each sequence; return its position (N, 1) and the mask (N, T) up to it."""
         lengths = torch.tensor(self.lengths)[:, None]
         self.lengths = [length + 1 for length in self.lengths]
-        width = self.width
-        mask = torch.arange(width)[None] >= width - 1 - lengths
+        num_positions = self.num_positions
+        mask = torch.arange(num_positions)[None] >= num_positions - 1 - lengths
         return lengths, mask.long()
 
-    def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
-        """Return copies of a row's keys and values, (1, heads, length, width) for each layer."""
-        return [layer.row(row, self.lengths[row]) for layer in self.cache.layers]
+    def sequence(self, index: int) -> list[tuple[Tensor, Tensor]]:
+        """Return copies of a sequence's keys and values, (1, heads, length, head_dim) for each layer."""
+        return [layer.sequence(index, self.lengths[index]) for layer in self.cache.layers]

@@ -1,4 +1,4 @@
-"""Opening a checkpoint of any known layout: nothing missing, nothing left over, or a clear error."""
+"""Load a checkpoint of any known layout as a model and a processor; a missing or surplus tensor is an error."""
 
 import importlib.util
 from pathlib import Path
@@ -43,6 +43,7 @@ def load_pretrained(
     device_map: str | dict[str, Any] | None = None,
     fast: bool | str = False,
     fallback_resolution: int | None = None,
+    preprocessing: str | None = None,
 ) -> tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]:
     """Load a model and its processor from any layout: this package's, both of the authors', LLaVA-1.5's as the control.
 
@@ -60,6 +61,7 @@ def load_pretrained(
         fast: Whether to use the vision encoder's fastest backend for this device, which is equal to the eager one but
             for rounding; or the name of a backend, see `ConvLlavaVisionModel`.
         fallback_resolution: Resolution that is used only where neither the checkpoint nor ``resolution`` holds one.
+        preprocessing: "exact" or "fast" preparation of images; None keeps the checkpoint's setting.
 
     Raises:
         ValueError: The checkpoint is missing, damaged or contradicts itself, or an option is invalid.
@@ -81,6 +83,8 @@ def load_pretrained(
     model.eval()
     if fast:
         _set_backend(model, "auto" if fast is True else fast)
+    if preprocessing is not None:
+        checkpoint.processor.image_processor.set_preprocessing(preprocessing)
     return model, checkpoint.processor
 
 

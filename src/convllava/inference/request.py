@@ -1,4 +1,4 @@
-"""What is asked, and what comes back."""
+"""Requests, answers and the events in between."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ..image_options import IMAGE_OPTIONS, ImageOptions
 from ..model import Message, images_of
 
 DEFAULT_NEW_TOKENS = 512
-"""Longest answer unless a request says otherwise, and shorter where the context ends sooner."""
+"""Maximum new tokens if a request does not set them; fewer where the context ends sooner."""
 
 
 class ContextOverflowError(ValueError):
@@ -18,21 +18,21 @@ class ContextOverflowError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A dialogue to be answered.
+    """A dialogue that the model continues.
 
     Args:
-        messages: Dialogue whose last turn is the user's. Its image parts bring their images (under "image",
-            "url" or "path") or stand for `images`, in order.
+        messages: Dialogue whose last turn is the user's. Its image parts hold their images (see
+            `convllava.model.images_of`) or stand for `images`, in order.
         images: Images by path, URL or loaded.
         image_options: Size at which the images are shown; by default the checkpoint's.
-        max_new_tokens: Longest answer; None takes `DEFAULT_NEW_TOKENS`, or fewer where the context ends.
-        temperature: 0 always takes the likeliest token; above it, tokens are drawn.
-        top_p: Draw among the likeliest tokens that together have this probability.
-        seed: Makes drawing repeatable, whatever else is in the batch.
+        max_new_tokens: Maximum length of the answer; None takes `DEFAULT_NEW_TOKENS`, or fewer where the context ends.
+        temperature: 0 always takes the most likely token; above it, tokens are sampled.
+        top_p: Sample among the most likely tokens that together have this probability.
+        seed: Makes sampling repeatable, independent of the other requests of the batch.
         stop: Texts before which the answer ends.
 
     Raises:
-        ValueError: A value is out of range or nobody is asked anything.
+        ValueError: A value is out of range, or the last message is not the user's.
     """
 
     messages: Sequence[Message]
@@ -52,7 +52,7 @@ class Request:
         if not self.temperature >= 0:
             raise ValueError(f"temperature must be 0 (the likeliest token) or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie above 0 and be at most 1, got {self.top_p}")
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if isinstance(self.stop, str) or not all(self.stop):
             raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r}")
 
@@ -80,7 +80,7 @@ class Request:
 
 
 def question_message(question: str, num_images: int = 0) -> Message:
-    """Return a user's turn: so many images, then the question.
+    """Return a user's turn: image parts, then the question.
 
     Raises:
         ValueError: The question is empty.
@@ -93,7 +93,14 @@ def question_message(question: str, num_images: int = 0) -> Message:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds. Encoding is that of all images that were admitted together; the others count from submission."""
+    """Times in seconds.
+
+    Attributes:
+        encode_seconds: Vision encoder and projector, for all images that left the queue together.
+        first_token_seconds: From submission to the first token.
+        total_seconds: From submission to the end of the answer.
+        queue_seconds: From submission to the start of the computation.
+    """
 
     encode_seconds: float
     first_token_seconds: float
@@ -106,15 +113,15 @@ class Answer:
     """A finished answer.
 
     Attributes:
-        text: Without end token, stop text and the blank that prompt formats put before an answer.
-        token_ids: All that was generated, the end token included.
+        text: Answer without end token, stop text and the blank that prompt formats put before an answer.
+        token_ids: All generated tokens, including the end token.
         finish_reason: "stop" (end token or stop text) or "length" (cut at max_new_tokens).
         boxes: Boxes written in the text, in pixels of the first image.
-        num_prompt_tokens: Visual tokens included.
+        num_prompt_tokens: Tokens of the prompt, including visual tokens.
         num_image_tokens: Visual tokens of all images.
-        image_sizes: (height, width) of each image as the vision encoder saw it.
+        image_sizes: (height, width) of each image at the input of the vision encoder.
         grids: (rows, columns) of visual tokens of each image.
-        num_cached_tokens: Positions of the prompt that were not computed again.
+        num_cached_tokens: Tokens of the prompt whose keys and values were reused.
     """
 
     text: str
@@ -147,7 +154,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """In place of `Finished`: this request, and no other, came to an error while it was computed."""
+    """The last event of a request whose computation failed, in place of `Finished`."""
 
     request_id: int
     error: Exception

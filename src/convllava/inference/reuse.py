@@ -1,4 +1,4 @@
-"""What was computed once and is needed again: features of images, keys and values of dialogues."""
+"""Caches of earlier results: features of images, and keys and values of dialogues."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -13,17 +13,18 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 KeysAndValues = list[tuple[Tensor, Tensor]]
-"""Of each layer, (1, heads, positions, width)."""
+"""Keys and values of each layer, (1, heads, positions, head_dim)."""
 
 WORTH_REUSING = 64
-"""A common beginning of so many positions, or of half the prompt, is worth a prefill of its own.
+"""Minimum length of a reused prefix, unless it is half of the prompt.
 
-Less than that (a system message that all prompts share) costs more in lost company than it saves.
+A prompt with a reused prefix is prefilled by itself; for a shorter prefix (a system message that all prompts share)
+this costs more than it saves.
 """
 
 
 class RecentlyUsed(Generic[Key, Value]):
-    """A mapping of bounded size; what was not used for longest leaves first."""
+    """A mapping of bounded size that evicts the least recently used value first."""
 
     def __init__(self, max_bytes: int, num_bytes: Callable[[Value], int]) -> None:
         self._max_bytes, self._measure = max_bytes, num_bytes
@@ -34,13 +35,13 @@ class RecentlyUsed(Generic[Key, Value]):
         return len(self._values)
 
     def get(self, key: Key) -> Value | None:
-        """Return a value, now the last to leave."""
+        """Return a value and mark it as the most recently used; None if it is not cached."""
         if key in self._values:
             self._values.move_to_end(key)
         return self._values.get(key)
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep a value if it fits at all."""
+        """Store a value unless it alone exceeds the limit."""
         self.drop(key)
         size = self._measure(value)
         if size > self._max_bytes:
@@ -51,23 +52,23 @@ class RecentlyUsed(Generic[Key, Value]):
         self.num_bytes += size
 
     def drop(self, key: Key) -> None:
-        """Forget a value, if it is here."""
+        """Remove a value if it is cached."""
         value = self._values.pop(key, None)
         if value is not None:
             self.num_bytes -= self._measure(value)
 
     def items(self) -> list[tuple[Key, Value]]:
-        """Return all of them, what leaves first in front."""
+        """Return all keys and values, the least recently used first."""
         return list(self._values.items())
 
 
 def feature_cache(max_bytes: int) -> RecentlyUsed[bytes, Tensor]:
-    """Return an empty cache of projected features (n, D) by the digest of the image as the encoder sees it."""
+    """Return an empty cache of projected features (n, D) by the digest of the preprocessed image."""
     return RecentlyUsed(max_bytes, lambda features: features.nbytes)
 
 
 class Reused(NamedTuple):
-    """The beginning of a prompt that was read before."""
+    """The prefix of a prompt whose keys and values are known."""
 
     length: int
     keys_and_values: KeysAndValues
@@ -77,9 +78,9 @@ NOTHING = Reused(0, [])
 
 
 class PrefixCache:
-    """Keys and values of the latest dialogues; the next turn of one continues where it ended.
+    """Keys and values of the latest dialogues, with which the next turn of one continues.
 
-    Two prompts share a beginning if their tokens are equal and, where an image stands, its pixels too.
+    Two prompts share a prefix if their tokens are equal and, at image tokens, the pixels of the images too.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -94,11 +95,11 @@ class PrefixCache:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything can be kept here."""
+        """Whether dialogues are kept."""
         return self._max_bytes > 0
 
     def find(self, prompt: Prompt) -> Reused:
-        """Return the longest beginning of a prompt that is worth reusing; at least one token stays to be read."""
+        """Return the longest prefix of a prompt that is worth reusing; at least one token is left to compute."""
         if not self._dialogues:
             return NOTHING
         wanted = signature(prompt)
@@ -113,18 +114,18 @@ class PrefixCache:
         return Reused(best.length, [(k[:, :, : best.length], v[:, :, : best.length]) for k, v in best.keys_and_values])
 
     def keep(self, prompt: Prompt, answer: Sequence[int], keys_and_values: KeysAndValues) -> None:
-        """Keep what was computed for a prompt and the beginning of its answer, in place of shorter beginnings."""
+        """Keep the keys and values of a prompt and its answer, in place of those of its prefixes."""
         length = keys_and_values[0][0].shape[-2]
-        own = torch.cat([signature(prompt), torch.tensor(answer, dtype=torch.int64)])[:length]
+        tokens = torch.cat([signature(prompt), torch.tensor(answer, dtype=torch.int64)])[:length]
         for key, (stored, _) in self._dialogues.items():
-            if len(stored) <= len(own) and common_length(stored, own) == len(stored):
+            if len(stored) <= len(tokens) and common_length(stored, tokens) == len(stored):
                 self._dialogues.drop(key)
-        self._dialogues.put(self._next, (own, keys_and_values))
+        self._dialogues.put(self._next, (tokens, keys_and_values))
         self._next += 1
 
 
 def signature(prompt: Prompt) -> Tensor:
-    """Return the prompt's tokens (T,), those of an image replaced by a negative number that stands for it."""
+    """Return the prompt's tokens (T,), those of an image replaced by a negative number made of its digest."""
     marks: list[int] = []
     for digest, count in zip(prompt.image_digests, prompt.tokens_per_image, strict=True):
         marks += [-1 - (int.from_bytes(digest[:8], "big") >> 1)] * count
@@ -132,7 +133,7 @@ def signature(prompt: Prompt) -> Tensor:
 
 
 def common_length(first: Tensor, second: Tensor) -> int:
-    """Return at how many positions from the beginning on two rows (T,) are equal."""
+    """Return the length of the common prefix of two sequences (T,)."""
     length = min(len(first), len(second))
     different = (first[:length] != second[:length]).nonzero()
     return int(different[0]) if len(different) else length

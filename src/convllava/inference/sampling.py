@@ -1,4 +1,4 @@
-"""Choosing the next token of each row of a batch."""
+"""Choosing the next token of each sequence of a batch."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from .request import Request
 class Sampler:
     """Draws the tokens of one request (temperature above 0) from a random stream of its own.
 
-    So an answer does not depend on what else is in the batch.
+    An answer therefore does not depend on the other requests of the batch.
     """
 
     def __init__(self, request: Request) -> None:
@@ -24,7 +24,7 @@ class Sampler:
             self._random.manual_seed(request.seed)
 
     def __call__(self, logits: Tensor) -> int:  # (V,)
-        """Draw a token."""
+        """Return a token drawn from logits (V,)."""
         # on the CPU, in float32: the same draw on every device
         probabilities = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
         return int(torch.multinomial(nucleus(probabilities, self._top_p), 1, generator=self._random))
@@ -42,12 +42,12 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 
 def suppressed_tokens(config: GenerationConfig, image_token_id: int) -> list[int]:
-    """Return the tokens that a checkpoint must never write; `<image>` is one even if its files forgot it."""
+    """Return the tokens that are never generated; `<image>` is one even if the checkpoint does not list it."""
     return sorted({image_token_id, *(config.suppress_tokens or ())})
 
 
 def penalize(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:
-    """Make tokens that stand in the prompt or the answer less likely, if a checkpoint asks for it; (V,)."""
+    """Return logits (V,) in which tokens of the prompt or the answer are less likely, if the checkpoint says so."""
     if penalty is None or penalty == 1.0:
         return logits
     seen = torch.tensor(sorted(set(token_ids)), device=logits.device)
@@ -56,7 +56,7 @@ def penalize(logits: Tensor, token_ids: Sequence[int], penalty: float | None) ->
 
 
 def end_tokens(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the tokens that end an answer: the checkpoint's, or else the tokenizer's."""
+    """Return the tokens that end an answer: those of the checkpoint, or else the tokenizer's."""
     ends = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
     if ends is None:
         return frozenset()

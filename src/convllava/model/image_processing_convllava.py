@@ -1,6 +1,8 @@
-"""Images of any size and mode to the padded batch that ConvLLaVA reads.
+"""The image processor: images of any size and mode become one padded batch.
 
-Reading order: shapes (pure arithmetic), the options of a call, the processor.
+Reading order: shapes (pure arithmetic), options of a call, the processor.
+
+Shapes: N images, (height, width) in pixels; a grid is (rows, columns) of visual tokens.
 """
 
 import math
@@ -28,19 +30,22 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 MAX_RESIZED_PIXELS = 1 << 27
-"""Pixels one resized image may have (128 Mi, 32768 visual tokens at stride 64).
+"""Largest number of pixels in one resized image (128 Mi, 32768 visual tokens at stride 64).
 
-With its short side scaled up to the resolution, an image 1 pixel high and 4000 wide would otherwise ask for
-gigabytes before anybody counts its tokens.
+With its short side scaled up to the resolution, an image 1 pixel high and 4000 wide would otherwise need gigabytes
+before its tokens are counted.
 """
 
 
 MOST_ENLARGED = 4.0
-"""A line of text 32 pixels high fills a cell of 64 undistorted; a hairline does not become a mile long."""
+"""Factor by which an image thinner than one visual token is enlarged, at most.
+
+A line of text 32 pixels high fills the 64 pixels of a token undistorted, and a line one pixel high stays short.
+"""
 
 
 def num_image_tokens(height: int, width: int, output_stride: int) -> int:
-    """Return how many visual tokens an image of this (resized) shape costs."""
+    """Return the number of visual tokens of an image with this resized shape."""
     return (height // output_stride) * (width // output_stride)
 
 
@@ -56,13 +61,13 @@ def resized_shape(
     """Return the (height, width) at which an image is shown to the vision encoder.
 
     Args:
-        height: Of the original image, in pixels.
-        width: Of the original image, in pixels.
+        height: Height of the original image in pixels.
+        width: Width of the original image in pixels.
         image_aspect_ratio: "pad" (a square) or "native" (the image's own).
         resolution: Side of the square under "pad", short side under "native". None (native only) keeps the
             image's own size, each side rounded to the nearest multiple of the stride; an image thinner
-            than one cell is enlarged first, keeping its shape, at most fourfold.
-        max_visual_tokens: Budget of one image. Applied last; a shape that fits is left as it is.
+            than one visual token is enlarged first, keeping its shape, at most fourfold.
+        max_visual_tokens: Most tokens of one image. Applied last; a shape that fits is unchanged.
         output_stride: Pixels per visual token and side.
 
     Raises:
@@ -122,12 +127,11 @@ def _with_short_side(height: int, width: int, resolution: int) -> tuple[int, int
 
 
 def _within_budget(height: int, width: int, budget: int, stride: int, *, square: bool) -> tuple[int, int]:
-    """Return the largest shape of whole cells near the aspect ratio that costs at most ``budget`` tokens."""
+    """Return the largest shape near the aspect ratio, in multiples of the stride, of at most ``budget`` tokens."""
     if square:
         side = math.isqrt(budget) * stride
         return side, side
-    # A stretched image is as sharp as its more shrunken side; more cells along the other one tell nothing
-    # new.
+    # a stretched image is as sharp as its more shrunken side: more tokens along the other side add no detail
     rows, columns = max(
         _grids_near(height, width, budget, stride),
         key=lambda grid: (min(grid[0] / height, grid[1] / width), -grid[0] * grid[1]),
@@ -136,7 +140,7 @@ def _within_budget(height: int, width: int, budget: int, stride: int, *, square:
 
 
 def _grids_near(height: int, width: int, budget: int, stride: int) -> list[tuple[int, int]]:
-    """Return the grids (rows, columns) around the ideal one, none larger than the image's own."""
+    """Return the grids (rows, columns) nearest to the ideal one, none larger than the image."""
     ideal_rows, ideal_columns = math.sqrt(budget * height / width), math.sqrt(budget * width / height)
     candidates = (math.floor(ideal_rows), math.ceil(ideal_rows), budget // math.ceil(ideal_columns))
     grids = []
@@ -158,12 +162,12 @@ def pad_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Imag
     return square
 
 
-# Transformers hands these to every image processor; here there is nothing to choose.
+# transformers passes these to every image processor; this one ignores them
 _WITHOUT_EFFECT = ("device", "disable_grouping")
 
 
 def check_option_names(names: Iterable[str]) -> None:
-    """Raise a ValueError for the first name that is no image option."""
+    """Raise a ValueError for the first name that is not an image option."""
     for name in names:
         if name not in IMAGE_OPTIONS:
             hint = did_you_mean(name, IMAGE_OPTIONS) or f": one of {', '.join(IMAGE_OPTIONS)}"
@@ -171,7 +175,7 @@ def check_option_names(names: Iterable[str]) -> None:
 
 
 class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """What is stored with the image processor, on top of what transformers stores of every one."""
+    """Options that are stored with the image processor, in addition to those of all image processors."""
 
     output_stride: int
     image_aspect_ratio: str
@@ -181,17 +185,17 @@ class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg
 
 
 class ConvLlavaImageProcessor(PilBackend):
-    """Images to ``pixel_values`` (N, 3, Hmax, Wmax), zero right and below, and ``image_sizes`` (N, 2).
+    """Prepares images as ``pixel_values`` (N, 3, Hmax, Wmax), zero right and below, and ``image_sizes`` (N, 2).
 
     Args:
         output_stride: Pixels per visual token and side of the vision encoder.
         image_aspect_ratio: "pad": centered on a square of the mean color. "native": the image's own.
-        resolution: Side of the square ("pad") or short side ("native"); None (native only): the own size.
-        max_visual_tokens: Budget of one image, None for no limit.
-        preprocessing: "exact": values equal those of CLIP's image processor. "fast": a level or so beside them on
-            average, in a fraction of the time; see `fast_image_processing`.
+        resolution: Side of the square ("pad") or short side ("native"); None (native only) keeps the size.
+        max_visual_tokens: Most tokens of one image, None for no limit.
+        preprocessing: "exact": values equal those of CLIP's image processor. "fast": values differ by
+            about one level on average and take a fraction of the time; see `fast_image_processing`.
 
-    All but the stride and the preprocessing can be given again with every call.
+    All but the stride and the preprocessing can be replaced in every call.
     """
 
     model_input_names = ["pixel_values", "image_sizes"]
@@ -209,11 +213,20 @@ class ConvLlavaImageProcessor(PilBackend):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_aspect_ratio(self.image_aspect_ratio)
-        if self.preprocessing not in PREPROCESSING:
-            raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {self.preprocessing!r}")
+        self.set_preprocessing(self.preprocessing)
+
+    def set_preprocessing(self, preprocessing: str) -> None:
+        """Prepare images exactly or fast from now on.
+
+        Raises:
+            ValueError: The name is unknown.
+        """
+        if preprocessing not in PREPROCESSING:
+            raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {preprocessing!r}")
+        self.preprocessing = preprocessing
 
     def resized_shape(self, height: int, width: int, **options: Any) -> tuple[int, int]:
-        """Return the (height, width) at which an image of this size would be shown, options as in a call."""
+        """Return the (height, width) to which an image of this size is resized, with the options of a call."""
         return resized_shape(height, width, **self._options(options))
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:

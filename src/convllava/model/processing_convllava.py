@@ -33,12 +33,12 @@ class ConvLlavaProcessor(ProcessorMixin):
     """Image processor, tokenizer and prompt format of a checkpoint.
 
     Args:
-        image_processor: Says how images are shown; its options can be given again with every call.
-        tokenizer: Any fast tokenizer. ``<image>`` is added to it as the next free id if it has none, and it
-            is set to pad on the left, as generation needs.
+        image_processor: Image processor, whose options can be replaced in every call.
+        tokenizer: Any fast tokenizer. ``<image>`` is added to it as the next free id if missing, and it is
+            set to pad on the left, as generation needs.
         chat_template: Jinja template; by default that of ``prompt_format``.
         prompt_format: "vicuna_v1", "llava_v1", "plain" or "tokenizer" (the tokenizer's own template).
-        own_template: The tokenizer's own template, kept here because saving overwrites the tokenizer's copy.
+        own_template: The tokenizer's own template, stored here because saving overwrites the tokenizer's copy.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         """Prepare one dialogue for training.
 
         Args:
-            messages: The dialogue; its image parts stand for ``images``, in order.
+            messages: The dialogue; its image parts are placeholders for ``images``, in order.
             images: PIL, numpy or torch images.
             image_options: image_aspect_ratio, resolution, max_visual_tokens.
 
@@ -81,7 +81,7 @@ class ConvLlavaProcessor(ProcessorMixin):
             the assistant's text and its end token; pixel_values (N, 3, Hmax, Wmax); image_sizes (N, 2).
 
         Raises:
-            ValueError: Roles out of order, images and placeholders disagree, or a wrong image option.
+            ValueError: Roles are out of order, images and placeholders disagree, or an image option is wrong.
         """
         check_messages(messages)
         text, answers = self._render(messages, self.chat_template, with_answers=True)
@@ -97,10 +97,34 @@ class ConvLlavaProcessor(ProcessorMixin):
             "image_sizes": image_sizes,
         }
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """Return the prompt of a dialogue as text, to look at; to tokenize it, use ``apply_chat_template``.
+    def encode_prompt(
+        self, messages: Sequence[Message], images: Sequence[Any] = (), **image_options: Any
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Prepare one dialogue for generation.
 
-        In the text alone nobody can tell a control token that the template wrote from one that a user typed.
+        Args:
+            messages: Dialogue whose last turn is the user's; its image parts are placeholders for ``images``.
+            images: Opened images.
+            image_options: Image options that replace the stored ones.
+
+        Returns:
+            Token ids (T,) int64, with the image token once per visual token, and the pixels (3, H_i, W_i) of each
+            image.
+
+        Raises:
+            ValueError: Roles are out of order, images and placeholders disagree, or an image option is wrong.
+        """
+        check_messages(messages, to_answer=True)
+        text, _ = self._render(messages, self.chat_template, with_answers=False, add_generation_prompt=True)
+        check_counts([text], [len(images)])
+        pixels = self.image_processor.prepare_each(images, **image_options)
+        ids, _ = self._tokenize(text, self._counts(image.shape[1:] for image in pixels))
+        return torch.tensor(ids, dtype=torch.int64), pixels
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """Return the prompt of a dialogue as text, for display; to tokenize it, use ``apply_chat_template``.
+
+        In the text alone, a control token of the template and one that a user typed look the same.
         """
         text: str = self.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
         return text
@@ -120,17 +144,18 @@ class ConvLlavaProcessor(ProcessorMixin):
     ) -> Any:
         """Render one dialogue or a list of them; with ``tokenize`` prepare texts and images for the model.
 
-        As in transformers, with two differences: control tokens and ``<image>`` typed in a message always
-        stay text, and ``assistant_masks`` come from character spans in every version of transformers.
+        It differs from the method of transformers in two points: control tokens and ``<image>`` typed in a message
+        always stay text, and ``assistant_masks`` come from character spans in every version of transformers.
 
         Args:
-            conversation: Messages. An image part brings its image under "image", "path", "url" or "base64".
-            processor_kwargs: Image options, padding and the like, as for a call. "images" among them stand
-                for the image parts of the messages.
-            kwargs: Template variables (tools, ...); processor options are understood here too.
+            conversation: Messages. An image part has its image under "image", "path", "url" or "base64".
+            processor_kwargs: Image options, padding and other options of a call. Its "images" replace those of the
+                messages.
+            kwargs: Template variables (tools, ...); processor options are accepted here too.
 
         Raises:
-            ValueError: As ``encode``; and nothing is left to answer where a generation prompt is asked for.
+            ValueError: Roles are out of order, images and placeholders disagree, an option is wrong, or a generation
+                prompt is requested after an answer.
         """
         dialogues, batched = as_dialogues(conversation)
         for messages in dialogues:
@@ -154,20 +179,20 @@ class ConvLlavaProcessor(ProcessorMixin):
         return data if return_dict else data["input_ids"]
 
     def __call__(self, images: Any = None, text: str | list[str] | None = None, **kwargs: Any) -> BatchFeature:
-        """Prepare images and texts that hold one ``<image>`` for each image.
+        """Prepare images and texts with one ``<image>`` for each image.
 
         Args:
             images: One image, a flat list over all texts, or a list for each text; loaded, or by path or
                 URL.
             text: One prompt or several.
             kwargs: Image options, and padding, return_tensors, return_offsets_mapping and the other text
-                options of transformers. Truncation is refused: it would cut images in two.
+                options of transformers. Truncation is rejected: it would split images.
 
         Returns:
             input_ids and attention_mask for texts, pixel_values and image_sizes for images.
 
         Raises:
-            ValueError: Nothing to do, images and placeholders disagree, or a wrong option.
+            ValueError: Neither images nor text are given, they disagree, or an option is wrong.
         """
         if images is None and text is None:
             raise ValueError("nothing to process: pass images, text or both")
@@ -175,13 +200,13 @@ class ConvLlavaProcessor(ProcessorMixin):
         return self._process(texts, images, **kwargs)
 
     def replace_image_token(self, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
-        """Return what ``<image>`` becomes for one processed image (transformers' and vLLM's hook)."""
+        """Return the image tokens that replace ``<image>`` for one processed image (hook of transformers and vLLM)."""
         return self.image_token * self._counts([image_inputs["image_sizes"][image_idx]])[0]
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Tell how many tokens images of these original (height, width) will cost (vLLM's hook)."""
+        """Return the numbers of visual tokens of images of these original (height, width) (vLLM's hook)."""
         if image_sizes is None:
             return MultiModalData()
         given = self._sorted_options(kwargs)["images_kwargs"]
@@ -196,7 +221,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         answers: list[list[Span]] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Do a call; ``answers`` are the spans of each text, unexpanded, to report as ``assistant_masks``."""
+        """Process a call; ``answers`` are spans in each unexpanded text, returned as ``assistant_masks``."""
         _check_typos(kwargs)
         options = self._sorted_options(kwargs)
         flat, per_text = flatten_images(images)
@@ -219,7 +244,7 @@ class ConvLlavaProcessor(ProcessorMixin):
         answers: list[list[Span]] | None,
         options: dict[str, Any],
     ) -> dict[str, Any]:
-        """Tokenize and pad; under each key one list a text."""
+        """Tokenize and pad; each key of the result has one list for each text."""
         if options.get("truncation"):
             raise ValueError("truncation would cut images in two: lower resolution or max_visual_tokens instead")
         special = options.get("add_special_tokens", True)

@@ -1,4 +1,4 @@
-"""What callers hand a processor, in the many forms transformers allows, brought into one."""
+"""Normalization of a processor's inputs: the forms that transformers allows become one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .prompts import Message
 
 
 def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:
-    """Return a list of dialogues, and whether there were several; each may be wrapped, as pipelines do."""
+    """Return a list of dialogues, and whether several were given; pipelines wrap each in an object."""
     if hasattr(conversation, "messages"):
         return [conversation.messages], False
     first = conversation[0] if len(conversation) else None
@@ -23,11 +23,11 @@ def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:
 
 
 def images_of(messages: Sequence[Message]) -> Iterator[Any]:
-    """Yield the images that the parts of a dialogue bring with them, in reading order.
+    """Yield the images that are given inside a dialogue, in reading order.
 
-    An image part holds its image under "image", "url", "path", "base64" or (OpenAI's form) "image_url", a URL or
-    ``{"url": ...}``. Of several keys the first that is set counts; a part without any stands for an image that is
-    given apart from the messages.
+    An image part has its image under "image", "url", "path", "base64" or (OpenAI's form) "image_url", a URL or
+    ``{"url": ...}``. The first of these keys that is set counts; a part without any is a placeholder for an image that
+    is passed separately.
     """
     for message in messages:
         content = message.get("content")
@@ -37,17 +37,17 @@ def images_of(messages: Sequence[Message]) -> Iterator[Any]:
 
 
 def _image_of(part: Message) -> list[Any]:
-    """Return the one image of an image part, or none."""
+    """Return the image of an image part in a list, which is empty if the part has none."""
     given = [part[key] for key in ("image", "url", "path", "base64", "image_url") if part.get(key) is not None]
     return [image["url"] if isinstance(image, Mapping) else image for image in given[:1]]
 
 
 def flatten_images(images: Any) -> tuple[list[Any], list[int]]:
-    """Return the images in one list, and how many belong to each text (one number if that was not told)."""
+    """Return the images in one list, and the number of images of each text, or one total for a flat list."""
     if images is None:
         return [], [0]
-    if isinstance(images, (list, tuple)) and images and all(isinstance(own, (list, tuple)) for own in images):
-        return [image for own in images for image in own], [len(own) for own in images]
+    if isinstance(images, (list, tuple)) and images and all(isinstance(group, (list, tuple)) for group in images):
+        return [image for group in images for image in group], [len(group) for group in images]
     several = isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4  # (N, H, W, C)
     flat = list(images) if several else [images]
     return flat, [len(flat)]
@@ -58,10 +58,10 @@ def check_counts(texts: Sequence[str], images: Sequence[int]) -> None:
 
     Args:
         texts: Rendered prompts.
-        images: Images of each text, or one number for all texts together.
+        images: Number of images of each text, or one total for all texts.
 
     Raises:
-        ValueError: Names the text, where images were told apart, and both counts.
+        ValueError: The numbers of placeholders and images differ.
     """
     placeholders = [text.count(IMAGE_TOKEN) for text in texts]
     if len(images) > 1:
@@ -79,7 +79,11 @@ def _check_count(where: str, placeholders: int, images: int) -> None:
 
 
 def check_context(num_tokens: int, limit: int) -> None:
-    """Raise a ValueError if a sequence is longer than the language model's context."""
+    """Check that a sequence fits into the language model's context.
+
+    Raises:
+        ValueError: It has more tokens than the context.
+    """
     if num_tokens > limit:
         raise ValueError(
             f"the prompt has {num_tokens} tokens and the context holds {limit}: lower resolution or "
@@ -89,25 +93,25 @@ def check_context(num_tokens: int, limit: int) -> None:
 
 @dataclass(frozen=True)
 class Padding:
-    """How the rows of one batch are made equally long; rows longer than ``length`` stay as they are."""
+    """Padding of the sequences of one batch to ``length``; longer ones are unchanged."""
 
     length: int
     side: str
 
     @classmethod
     def from_options(cls, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], longest: int) -> "Padding":
-        """Read transformers' padding options; ``longest`` is the longest row of the batch."""
+        """Read transformers' padding options; ``longest`` is the length of the batch's longest sequence."""
         side = options.get("padding_side") or tokenizer.padding_side
-        kind = options.get("padding") or PaddingStrategy.DO_NOT_PAD
-        if kind == PaddingStrategy.DO_NOT_PAD:
+        strategy = options.get("padding") or PaddingStrategy.DO_NOT_PAD
+        if strategy == PaddingStrategy.DO_NOT_PAD:
             return cls(0, side)
         length = longest
-        if kind == PaddingStrategy.MAX_LENGTH:
+        if strategy == PaddingStrategy.MAX_LENGTH:
             length = max(options.get("max_length") or 0, longest)
         unit = options.get("pad_to_multiple_of") or 1
         return cls(-(-length // unit) * unit, side)
 
-    def __call__(self, row: Sequence[Any], filler: Any) -> list[Any]:
-        """Return the row at full length."""
-        missing = [filler] * (self.length - len(row))
-        return [*missing, *row] if self.side == "left" else [*row, *missing]
+    def __call__(self, sequence: Sequence[Any], filler: Any) -> list[Any]:
+        """Return the sequence padded with ``filler``."""
+        padding = [filler] * (self.length - len(sequence))
+        return [*padding, *sequence] if self.side == "left" else [*sequence, *padding]

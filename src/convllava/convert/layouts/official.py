@@ -213,7 +213,7 @@ def _image_options(folder: Path, config: Mapping[str, Any], options: ReadOptions
 
     The caller's resolution comes first, then those in the files, which must agree, then that of a published hub id.
     """
-    images = {"image_mean": list(CLIP_MEAN), "image_std": list(CLIP_STD), "rescale_factor": 1 / 255}
+    images: dict[str, Any] = {"image_mean": list(CLIP_MEAN), "image_std": list(CLIP_STD), "rescale_factor": 1 / 255}
     found: dict[str, int] = {}
     tower_folder = folder / TOWER_FOLDER
     stored = tower_folder / "preprocessor_config.json"

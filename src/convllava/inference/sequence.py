@@ -1,4 +1,4 @@
-"""One request on its way to an answer."""
+"""The state of one request between submission and answer."""
 
 import time
 from collections.abc import Set
@@ -14,8 +14,8 @@ from .text_stream import TextStream
 FinishReason = Literal["stop", "length"]
 
 
-class Row:
-    """What is known of one answer so far: a row of the batch, or a place in the queue."""
+class GeneratedSequence:
+    """One sequence of the batch, or one entry of the queue: a prompt and its answer so far."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class Row:
         self._first_token_seconds = 0.0
 
     def admit(self, now: float, encode_seconds: float, num_cached_tokens: int) -> None:
-        """Note when the row's turn came and what it took, or needed not take, to read its prompt."""
+        """Note when the request left the queue, and what prefilling its prompt took."""
         self._queue_seconds = now - self._submitted
         self._encode_seconds, self._num_cached_tokens = encode_seconds, num_cached_tokens
 
-    def take(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
-        """Append a token; return the text that is new and, at the end, why it ends."""
+    def append(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
+        """Append a token; return the new text and, at the end, the reason for it."""
         self.token_ids.append(token)
         if len(self.token_ids) == 1:
             self._first_token_seconds = time.perf_counter() - self._submitted
@@ -59,7 +59,7 @@ class Row:
             text=self._text,
             token_ids=tuple(self.token_ids),
             finish_reason=reason,
-            boxes=boxes_in_pixels(self._text, *prompt.image_size) if prompt.image_size else (),
+            boxes=boxes_in_pixels(self._text, *reversed(prompt.first_image_size)) if prompt.first_image_size else (),
             num_prompt_tokens=len(prompt.input_ids),
             num_image_tokens=sum(rows * columns for rows, columns in grids),
             image_sizes=sizes,

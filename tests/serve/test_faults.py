@@ -130,7 +130,7 @@ def test_a_byte_at_a_time(serve: Serve, alone: Alone) -> None:
                     received += read_until_closed(connection)
                     break
                 assert server.chat("Why?").json["choices"][0]["message"]["content"] == expected
-        assert received.startswith(b"HTTP/1.1 408") and b"did not come in 0.6 s" in received
+        assert received.startswith(b"HTTP/1.1 408") and b"was not complete after 0.6 s" in received
 
 
 def test_a_head_a_byte_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

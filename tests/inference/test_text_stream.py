@@ -1,5 +1,6 @@
 """Pieces of text are whole characters and make up the answer."""
 
+import itertools
 import time
 from functools import lru_cache
 
@@ -110,7 +111,7 @@ def test_suppressed_tokens() -> None:
 @given(text=st.text("ab", max_size=40), stop=st.text("ab", min_size=1, max_size=8), cuts=st.sets(st.integers(1, 39)))
 def test_a_stop_text_is_found_as_by_search(text: str, stop: str, cuts: set[int]) -> None:
     matcher, edges = StopText(stop), [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         found = matcher.find(text[start:end])
         if found is not None:
             assert start + found - len(stop) == text.find(stop)

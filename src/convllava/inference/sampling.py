@@ -8,7 +8,6 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from .request import Request
 
-
 LOWEST_TEMPERATURE = 1e-5
 """Temperature below which the most likely token is taken: logits divided by less can exceed float32."""
 

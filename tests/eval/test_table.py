@@ -242,3 +242,21 @@ def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert default_data_folder() == tmp_path
     monkeypatch.setenv("LMUData", str(tmp_path / "not there"))
     assert default_data_folder() == Path.home() / "LMUData"
+
+
+def test_sizes_are_those_of_the_upright_images(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.new("RGB", (192, 64)).save(stream, "JPEG", exif=exif)
+    data = stream.getvalue()
+    (tmp_path / "a.jpg").write_bytes(data)
+    (tmp_path / "x.jsonl").write_text(json.dumps(question(0, "a.jpg")) + "\n")
+    tables = [
+        read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, base64.b64encode(data).decode())]), ["question"]),
+        read_jsonl(tmp_path / "x.jsonl", ["question"], [tmp_path]),
+    ]
+    for table in tables:
+        image = table.images[0][0]
+        assert image.size == (192, 64)  # (height, width)
+        assert open_image(image.open()).size == (64, 192)

@@ -9,8 +9,8 @@ from typing import Any
 
 import h11
 from starlette.requests import Request
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..compat import uvicorn_h11_protocol
 from .errors import ApiError
 from .settings import Settings
 
@@ -21,12 +21,12 @@ MOST_DISCARDED = 8
 """Factor of the size limit up to which an oversized body is read and discarded, so that its sender gets the error."""
 
 
-class PatientProtocol(H11Protocol):
+class PatientProtocol(uvicorn_h11_protocol()):  # type: ignore[misc]
     """HTTP/1.1 protocol that closes connections whose request head is incomplete after `HEAD_SECONDS`."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Start the timer."""
         super().connection_made(transport)
         self._watch()

@@ -58,6 +58,7 @@ _DATA_URL = re.compile(
     r"\s{0,16}data:(?:image/[\w.+-]{1,32}|application/octet-stream)(?:;[\w.+-]{1,32}=[\w.+-]{1,64}){0,8};base64,",
     re.IGNORECASE,
 )
+_PIECE = 1 << 20
 _BLANKS = b" \t\r\n\f\v"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -292,14 +293,33 @@ def decode_data_url(url: str, name: str | None = None) -> bytes:
     if head is None:
         raise ImageError("data_url", name, "must begin with data:image/<format>;base64,")
     try:
-        text = url[head.end() :].encode("ascii").translate(_URL_SAFE, _BLANKS)
-        data = base64.b64decode(text + b"=" * (-len(text) % 4 if len(text) % 4 > 1 else 0), validate=True)
+        data = _from_base64(url, head.end())
     except (binascii.Error, ValueError) as error:
         reason = "is not valid base64: the text after the comma is cut off or has other characters"
         raise ImageError("base64", name, reason) from error
     if not data:
         raise ImageError("empty", name, "holds no image: there is nothing after the comma")
     return data
+
+
+def _from_base64(text: str, start: int) -> bytes:
+    """Return the bytes of base64 text from a place on, wrapped or not, with either alphabet, with or without padding.
+
+    In pieces, between which other threads continue.
+
+    Raises:
+        ValueError: It is cut off or has other characters.
+    """
+    data, rest = bytearray(), b""
+    for place in range(start, len(text), _PIECE):
+        rest += text[place : place + _PIECE].encode("ascii").translate(_URL_SAFE, _BLANKS)
+        whole = 0 if place + _PIECE >= len(text) else len(rest) // 4 * 4
+        if b"=" in rest[:whole]:
+            raise ValueError("padding is followed by more")
+        data += base64.b64decode(rest[:whole], validate=True)
+        rest = rest[whole:]
+    padding = b"=" * (-len(rest) % 4 if len(rest) % 4 > 1 else 0)
+    return bytes(data + base64.b64decode(rest + padding, validate=True))
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -165,6 +165,6 @@ class Decoder:
         return head, levels
 
     def _release(self, worker: WorkerProcess, done: "asyncio.Future[Any] | Future[Any]") -> None:
-        if not done.cancelled():
+        with suppress(asyncio.CancelledError, CancelledError):
             done.exception()  # it was raised where the work was awaited, or is of no interest
         self._idle.put_nowait(worker)

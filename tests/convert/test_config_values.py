@@ -1,4 +1,4 @@
-"""Every value of a checkpoint's small files is checked before use; a wrong one is a ValueError that names file and key."""
+"""Every value of a checkpoint's small files is checked before use; errors name the file and the key."""
 
 import json
 import logging
@@ -176,9 +176,7 @@ def test_published_configurations_are_read_without_a_word(
     assert not caplog.records
 
 
-def test_unknown_keys_of_a_foreign_configuration_are_one_warning(
-    split: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unknown_keys_of_a_foreign_configuration_are_one_warning(split: Path, caplog: pytest.LogCaptureFixture) -> None:
     change(split / "config.json", "mm_something_new", 1)
     change(split / "config.json", "hiden_size", 64)
     with caplog.at_level(logging.WARNING):

@@ -1,6 +1,7 @@
 """The small files next to the weights: configuration keys, tokenizer, image processor and generation defaults."""
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         stored = read_json(settings) if settings.is_file() else {}
         options["legacy"] = stored.get("legacy", True) is not False
     try:
-        return AutoTokenizer.from_pretrained(folder, **options)
+        with warnings.catch_warnings():
+            # transformers also reads config.json here, where older keys make it warn of its own future
+            warnings.simplefilter("ignore", FutureWarning)
+            return AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:  # a damaged tokenizer file raises errors of many types
         raise ValueError(
             f"cannot load the tokenizer of {folder}: {first_line(error)}; copy tokenizer.model and "

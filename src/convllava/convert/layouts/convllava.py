@@ -26,6 +26,7 @@ from ..config_files import check_image_processor, check_keys, read_generation_co
 from ..config_values import check_depth, check_sections
 from ..tensor_files import open_weights
 from ..weights import OutputTensor, Weights, write_weights
+from .official_config import training_stage
 
 _SHARED_OPTIONS = ("image_aspect_ratio", "resolution", "output_stride")
 """Options that both the model's configuration and the image processor store."""
@@ -148,10 +149,10 @@ def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, fol
 
 
 def _training_stage(folder: Path) -> str | None:
-    """Return the training stage of the recipe that was saved with the checkpoint, or None if none was."""
-    path = folder / "recipe.yaml"
+    """Return the training stage that the saved recipe or the original configuration tells, or None without either."""
+    path, original = folder / "recipe.yaml", folder / _ORIGINAL / "config.json"
     if not path.is_file():
-        return None
+        return training_stage(read_json(original)) if original.is_file() else None
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

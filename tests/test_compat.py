@@ -3,6 +3,7 @@
 Each check uses a name as ``compat`` does, at toy size, and compares with a public computation where there is one.
 """
 
+import asyncio
 import copy
 import functools
 from collections.abc import Callable
@@ -176,3 +177,17 @@ def test_set_gradient_sync() -> None:
     for is_last in (False, True):
         compat.set_gradient_sync(accelerator, is_last)
         assert accelerator.sync_gradients == is_last
+
+
+@names("uvicorn", "H11Protocol or one of its attributes and methods")
+def test_uvicorn_h11_protocol() -> None:
+    uvicorn = pytest.importorskip("uvicorn")
+    protocol_class = compat.uvicorn_h11_protocol()
+    for method in ("connection_made", "connection_lost", "handle_events", "on_response_complete"):
+        assert callable(getattr(protocol_class, method))
+    config = uvicorn.Config(lambda scope: None, lifespan="off", ws="none")
+    config.load()
+    loop = asyncio.new_event_loop()
+    protocol = protocol_class(config, uvicorn.server.ServerState(), {}, loop)
+    loop.close()
+    assert protocol.loop is loop and protocol.conn.their_state is not None and hasattr(protocol, "transport")

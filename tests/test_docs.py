@@ -42,16 +42,6 @@ PAGES = [
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").rglob("README.md")),
 ]
-PENDING = [
-    "README.md",
-    "docs/checkpoints.md",
-    "docs/performance.md",
-    "docs/serving.md",
-    "docs/train.md",
-    "docs/training_runs.md",
-]
-"""Pages whose blocks are not marked yet; they are not run."""
-
 RUNNABLE = ("console", "bash", "python")
 LANGUAGES = (*RUNNABLE, "text", "yaml", "json", "html")
 MARKER = re.compile(r"<!-- (not run|slow|file|prepare):\s+(.+?)\s+-->", re.DOTALL)
@@ -216,10 +206,7 @@ def is_run(block: Block, *, slow: bool) -> bool:
     return wanted and "not run" not in block.markers and (slow or "slow" not in block.markers)
 
 
-READY = [page for page in PAGES if page not in PENDING]
-
-
-@pytest.mark.parametrize("page", READY)
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_shows_what_its_commands_print(page: str, session: Session) -> None:
     for block in read(page):
         if is_run(block, slow=False):
@@ -227,14 +214,14 @@ def test_a_page_shows_what_its_commands_print(page: str, session: Session) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in READY if any("slow" in block.markers for block in read(page))])
+@pytest.mark.parametrize("page", [page for page in PAGES if any("slow" in block.markers for block in read(page))])
 def test_a_page_shows_what_its_slow_commands_print(page: str, session: Session) -> None:
     for block in read(page):
         if is_run(block, slow=True):
             session.run(block)
 
 
-@pytest.mark.parametrize("page", READY)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_block_is_run_or_says_why_not(page: str) -> None:
     """A block is in a language that is known here, console blocks can be read, and a reason is a few words at least."""
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -245,10 +232,6 @@ def test_every_block_is_run_or_says_why_not(page: str) -> None:
         assert all(len(block.markers[name]) > 5 for name in ("not run", "slow") if name in block.markers)
         if block.language == "console" and "not run" not in block.markers:
             assert block.commands, f"line {block.line}: a console block without `$ `"
-
-
-def test_pending_pages_exist() -> None:
-    assert set(PENDING) <= set(PAGES)
 
 
 PAGE = """\

@@ -1,4 +1,4 @@
-"""Small training runs: a mixture of shapes and text alone, and processes that start in no time and may be killed."""
+"""Small training runs: samples of several image shapes and of text alone, in processes that may be killed."""
 
 import json
 import multiprocessing
@@ -17,7 +17,7 @@ from PIL import Image
 STEPS = 8
 
 PATIENCE = 600
-"""Seconds for anything that another process does, on a machine that has much else to do."""
+"""Timeout in seconds for another process, on a busy machine."""
 
 SHAPES = [(64, 64), (128, 64), (64, 128), (192, 128), None, None]
 """(width, height) of the images of successive samples; None is a sample of text alone."""
@@ -27,7 +27,7 @@ _forks.set_forkserver_preload(["convllava.train", "convllava.cli.main"])  # impo
 
 
 def write_data(folder: Path, count: int = 48) -> Path:
-    """Write a LLaVA data file with noise as images, several shapes among them, and answers of several lengths."""
+    """Write a LLaVA data file with noise images of several shapes and answers of several lengths."""
     rng = np.random.default_rng(0)
     records = []
     for number in range(count):
@@ -48,7 +48,7 @@ def write_data(folder: Path, count: int = 48) -> Path:
 
 
 def write_recipe(folder: Path, checkpoint: Path, **values: Any) -> Path:
-    """Write a recipe that trains a checkpoint on ``write_data``, and the data beside it."""
+    """Write a recipe that trains a checkpoint on ``write_data``, and the data next to it."""
     recipe = {
         "init_from": str(checkpoint),
         "training_stage": "pretrain",
@@ -69,16 +69,16 @@ def write_recipe(folder: Path, checkpoint: Path, **values: Any) -> Path:
 
 
 def logged(run: Path, key: str = "loss") -> dict[int, float]:
-    """Return one figure of a run's log by step."""
+    """Return one figure of a run's log, by step."""
     lines = (run / "log.jsonl").read_text().splitlines()
     return {entry["step"]: entry[key] for entry in map(json.loads, lines) if key in entry}
 
 
 class Run:
-    """A training run in one or more processes of its own, which find each other over gloo.
+    """A training run in one or more processes, which communicate over gloo.
 
     Args:
-        grouped: Let even a single process form a group, as torchrun does.
+        grouped: Whether a single process forms a group too, as under torchrun.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Run:
         return self.out
 
     def error(self) -> str:
-        """Return what the processes said at their ends."""
+        """Return the errors of the processes."""
         for process in self.processes:
             process.join(PATIENCE)
         return self.errors.read_text() if self.errors.exists() else "no error was written"

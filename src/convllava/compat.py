@@ -207,3 +207,15 @@ def set_gradient_sync(accelerator: "Accelerator", is_last: bool) -> None:
     micro-batches, and ours is divided by the tokens of the global batch already. Awaited: a public setter.
     """
     accelerator.gradient_state._set_sync_gradients(is_last)
+
+
+def uvicorn_h11_protocol() -> Any:
+    """Return uvicorn's HTTP/1.1 protocol class, to be subclassed for a time limit on the head of a request.
+
+    Borrows ``uvicorn.protocols.http.h11_impl.H11Protocol`` with its attributes ``conn``, ``loop`` and ``transport`` and
+    its methods ``handle_events`` and ``on_response_complete`` (uvicorn 0.54), none of them documented. Awaited: an
+    option of uvicorn for this time limit.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    return H11Protocol

@@ -1,6 +1,6 @@
 """Images from anywhere (path, URL, bytes, PIL, numpy, torch; any mode) to upright PIL images in RGB, and their sizes.
 
-The one place that opens, orients, converts and measures images. What may be opened is an argument: `LOCAL_LIMITS`
+The only module that opens, orients, converts and measures images. The limits are an argument: `LOCAL_LIMITS`
 for the user of this machine, `DATA_SET_LIMITS` for files of data sets, `SERVER_LIMITS` for uploads.
 """
 
@@ -59,7 +59,7 @@ _DATA_URL = re.compile(r"data:image/[\w.+-]{1,32}((?:;[\w.+-]{1,32}=[\w.+-]{1,64
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What may be opened.
+    """Limits of an image file that is opened.
 
     Attributes:
         formats: Pillow's names of the accepted formats. Pillow knows many more; some run other programs (EPS:
@@ -116,7 +116,7 @@ def open_image(
         source: A path, an http(s) or data URL, base64 text, the bytes of a file, an open stream, or a PIL, numpy or
             torch image (see `to_pil`).
         name: The image in messages; by default the source.
-        limits: What may be opened; a loaded image is not subject to them.
+        limits: Limits of a file; a loaded image is not subject to them.
         lazily: Leave upright local JPEGs undecoded: fast preprocessing decodes them no larger than they are shown,
             which changes the image that is returned here. For images that are shown once.
 
@@ -126,7 +126,7 @@ def open_image(
     if lazily and (jpeg := undecoded_jpeg(source, limits)) is not None:
         return jpeg
     if isinstance(source, str | Path | bytes | IOBase):
-        with undecoded(source, name=name, limits=limits) as image:
+        with undecoded(source, name=name, limits=limits) as image:  # type: ignore[arg-type]
             return to_rgb(image, name or short_name(source))
     return to_rgb(to_pil(source), name)
 

@@ -160,7 +160,7 @@ def test_clip_encoder() -> None:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Adds up the memory of all tensors that an operation made and nobody has dropped yet."""
+    """Adds up the memory of all live tensors that operations have made."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which shape to choose, and what a choice keeps to, for images of any size."""
+"""The size chosen for an image, and the limits that it keeps, for images of any size."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a user gets wrong ends as one line on standard error, exit code 2 and nothing half-written."""
+"""Bad input ends as one line on standard error, exit code 2 and no half-written file."""
 
 import json
 import shutil

@@ -17,7 +17,7 @@ from convllava.inference.loading import load_pretrained
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, so that nobody's own calibration is found."""
+    """An empty cache, so that no stored calibration is found."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -112,7 +112,7 @@ def test_table_1_and_figure_2(cost: Any, tmp_path: Path) -> None:
     assert "LLaVA-NeXT" in cost("--table1")
 
 
-def test_a_image_under_every_policy(cost: Any, album: Path, tiny_checkpoint: Path) -> None:
+def test_an_image_under_every_policy(cost: Any, album: Path, tiny_checkpoint: Path) -> None:
     found = cost(album / "page.jpg", "--model", tiny_checkpoint, "--resolution", "256", "--budget", "20", "--json")
     (image,) = found["images"]
     tokens = {row["policy"]: row["visual_tokens"] for row in image["policies"]}

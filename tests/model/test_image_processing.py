@@ -342,7 +342,7 @@ class TestBatch:
         assert processor(image)["image_sizes"].tolist() == [[128, 128]]
 
     def test_misspelled_option(self) -> None:
-        with pytest.raises(ValueError, match="'resoluton': did you mean 'resolution'"):
+        with pytest.raises(ValueError, match="'resoluton'; did you mean 'resolution'"):
             ConvLlavaImageProcessor()(gradient(), resoluton=128)
 
     def test_unknown_policy_at_construction(self) -> None:

@@ -21,6 +21,7 @@ from serve.conftest import Reply, Running, Serve, data_url, encoded, image_part,
 
 from convllava.fetch import FetchPolicy, fetch, is_public
 from convllava.images import ImageError
+from convllava.serve import app
 from convllava.serve.errors import ApiError
 from convllava.serve.limits import key_check
 
@@ -363,7 +364,7 @@ def test_nobody_writes_into_our_headers_or_log(server: Running, log: Log) -> Non
 
 def test_errors_that_should_not_happen_tell_the_client_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as server:
-        monkeypatch.setattr(server.engine.pace, "seconds", lambda *_: (_ for _ in ()).throw(OSError("secret place")))
+        monkeypatch.setattr(app, "image_costs", lambda *_: (_ for _ in ()).throw(OSError("secret place")))
         reply: Reply = server.post("/v1/estimate", {"sizes": []})
         assert reply.status == 500 and "secret" not in reply.error["message"]
         assert server.chat("?").status == 200

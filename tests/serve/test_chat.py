@@ -62,7 +62,7 @@ def test_a_stream_without_usage(server: Running) -> None:
 
 def test_openais_client_raises_its_own_errors(client: openai.OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "?"}]
-    with pytest.raises(openai.NotFoundError, match="'gpt' is not here: this server has 'tiny'") as missing:
+    with pytest.raises(openai.NotFoundError, match="'gpt' does not exist: this server has 'tiny'") as missing:
         client.chat.completions.create(model="gpt", messages=messages)
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError, match="n: Input should be 1") as refused:
@@ -289,7 +289,7 @@ def test_estimates(server: Running) -> None:
     asked = {"sizes": [[256, 192], [64, 64]], "max_visual_tokens": 6, "num_text_characters": 100}
     estimate = server.post("/v1/estimate", asked).json
     assert [image["grid"] for image in estimate["images"]] == [[2, 3], [1, 1]] and estimate["visual_tokens"] == 7
-    assert estimate["context"] == 512 and 0 < estimate["seconds"] < 60
+    assert estimate["context"] == 512
     assert server.post("/v1/estimate", {"sizes": [[1]]}).error["param"].startswith("sizes")
     wrong = server.post("/v1/estimate", {"sizes": [[1, 1]], "image_aspect_ratio": "pad"})
     assert wrong.status == 400 and "needs a resolution" in wrong.error["message"]

@@ -130,7 +130,7 @@ def test_a_byte_at_a_time(serve: Serve, alone: Alone) -> None:
                     received += read_until_closed(connection)
                     break
                 assert server.chat("Why?").json["choices"][0]["message"]["content"] == expected
-        assert received.startswith(b"HTTP/1.1 408") and b"did not come in 0.6 s" in received
+        assert received.startswith(b"HTTP/1.1 408") and b"was not complete after 0.6 s" in received
 
 
 def test_a_head_a_byte_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,9 @@ def test_a_image_that_breaks_the_model_breaks_nobody_else(
 def test_a_step_that_breaks(serve: Serve, alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as server:
         with monkeypatch.context() as broken:
-            broken.setattr(server.engine.generator, "_take", lambda *_: (_ for _ in ()).throw(ValueError("bug")))
+            broken.setattr(
+                server.engine.generator, "_append_tokens", lambda *_: (_ for _ in ()).throw(ValueError("bug"))
+            )
             assert server.chat("Why?").status == 500
         assert server.chat("Why?").json["choices"][0]["message"]["content"] == alone("Why?")
 
@@ -194,12 +196,12 @@ def test_one_thread_renders_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPa
     most: list[int] = []
     prepared = chat.prepared
 
-    def watched(*arguments: Any) -> Any:
+    def watched(*arguments: Any, **options: Any) -> Any:
         inside.append(1)
         most.append(len(inside))
         time.sleep(0.05)
         try:
-            return prepared(*arguments)
+            return prepared(*arguments, **options)
         finally:
             inside.pop()
 
@@ -211,7 +213,7 @@ def test_one_thread_renders_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("endless")
-def test_a_full_queue_says_when_to_come_again(serve: Serve) -> None:
+def test_a_full_queue_says_when_to_retry(serve: Serve) -> None:
     with serve(max_batch=1, max_queue=1) as server, ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(server.chat, "?", max_tokens=150) for _ in range(2)]
         while server.engine.taken < 2:

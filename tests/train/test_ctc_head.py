@@ -13,7 +13,7 @@ from convllava.train.ctc_head import EncoderWithCtcHead
 from tests.tiny import tiny_model
 
 POSITION_END = 15
-"""The token of a tab in the character vocabulary: six control tokens, then the bytes."""
+"""Id of a tab in the character vocabulary: six control tokens, then the bytes."""
 
 
 def _batch(count: int) -> tuple[EncoderWithCtcHead, dict[str, Tensor]]:
@@ -44,7 +44,7 @@ def _texts(encoder: EncoderWithCtcHead, labels: Tensor) -> list[list[int]]:
 
 
 def _alignments(log_probabilities: Tensor, text: list[int], blank: int) -> float:
-    """Sum over every path by hand: the definition of the loss, for short texts over few steps."""
+    """Return the loss by its definition, a sum over all paths, for short texts over few steps."""
     symbols = sorted({*text, blank})
     paths = itertools.product(symbols, repeat=len(log_probabilities))
     spelled = [path for path in paths if [s for s, _ in itertools.groupby(path) if s != blank] == text]

@@ -1,4 +1,4 @@
-"""Cached encoder features: the same run, the encoder called once an image, and no more room than was allowed."""
+"""Cached encoder features: the same run, one encoding per image, and no more disk space than allowed."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def recipe(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return write_recipe(folder, tiny_checkpoint, training_stage="instruct", train_from_stage=None, save_every=100)
 
 
-def test_the_run_is_the_same_and_the_encoder_rests(
+def test_the_run_is_the_same_and_each_image_is_encoded_once(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[int] = []
@@ -45,21 +45,21 @@ def test_the_run_is_the_same_and_the_encoder_rests(
     assert not list((tmp_path / "cache").rglob("*.tmp-*")), "something half-written is left"
 
 
-def test_the_estimate_is_made_first(recipe: Path, tmp_path: Path) -> None:
-    """8 updates of 4 samples, four images in six samples, of 1, 2, 2 and 6 tokens of 32 numbers of 4 bytes."""
+def test_the_estimate_comes_first(recipe: Path, tmp_path: Path) -> None:
+    """8 steps of 4 samples, four images in six samples, of 1, 2, 2 and 6 tokens of 32 numbers of 4 bytes."""
     cache = f"{{folder: {tmp_path / 'cache'}, limit_gb: 1.0e-6}}"
     with pytest.raises(ValueError, match=r"feature_cache would take about 0\.0 GB, more than its limit_gb 1e-06"):
         train(load_recipe(recipe, [f"feature_cache={cache}", f"output_dir={tmp_path / 'run'}"]))
     assert not (tmp_path / "run").exists()
 
 
-def test_an_encoder_that_trains_has_none(recipe: Path) -> None:
+def test_a_trained_encoder_cannot_be_cached(recipe: Path) -> None:
     overrides = ["feature_cache={folder: x, limit_gb: 1}", "training_stage=pretrain", "train_from_stage=3"]
     with pytest.raises(ValueError, match="feature_cache needs a frozen encoder"):
         load_recipe(recipe, overrides)
 
 
-def test_another_encoder_or_precision_finds_nothing() -> None:
+def test_another_encoder_or_precision_has_its_own_folder() -> None:
     one, other = (tiny_model(seed=seed)[0].model.vision_tower for seed in (0, 1))
     names = {fingerprint(one, "float32"), fingerprint(other, "float32"), fingerprint(one, "bfloat16")}
     assert len(names) == 3

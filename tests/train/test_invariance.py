@@ -1,4 +1,4 @@
-"""What must not change the result: how an update is split, packed, loaded, recomputed or watched."""
+"""The result does not depend on how a step is split, packed, loaded, recomputed or observed."""
 
 from pathlib import Path
 
@@ -33,9 +33,9 @@ def plain(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["activation_checkpointing=true", "num_workers=2"],
         ["sample_answers={every: 2, count: 3, max_new_tokens: 3}"],
     ],
-    ids=["accumulation", "packed alone", "packed", "recomputed", "watched"],
+    ids=["accumulation", "packed alone", "packed", "recomputed", "observed"],
 )
-def test_the_trajectory_stays(recipe: Path, plain: Path, tmp_path: Path, overrides: list[str]) -> None:
+def test_the_trajectory_is_the_same(recipe: Path, plain: Path, tmp_path: Path, overrides: list[str]) -> None:
     run = train(load_recipe(recipe, [*SHORT, *overrides, f"output_dir={tmp_path / 'run'}"]))
     assert logged(run) == pytest.approx(logged(plain), abs=1e-4)
     assert logged(run, "grad_norm") == pytest.approx(logged(plain, "grad_norm"), rel=1e-3)
@@ -50,8 +50,8 @@ def test_compiled_layers_give_the_same(recipe: Path, plain: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_bfloat16_divided_and_not(recipe: Path, tmp_path: Path) -> None:
-    """FSDP2 casts what it gathers, autocast what it multiplies: close, not equal."""
+def test_bfloat16_sharded_and_replicated(recipe: Path, tmp_path: Path) -> None:
+    """FSDP2 casts gathered weights, autocast casts operands: the results are close, not equal."""
     whole = Run(recipe, *SHORT, "precision=bfloat16", f"output_dir={tmp_path / 'whole'}").wait()
     divided = Run(
         recipe, *SHORT, "precision=bfloat16", "engine=fsdp2", f"output_dir={tmp_path / 'divided'}", processes=2
@@ -61,7 +61,7 @@ def test_bfloat16_divided_and_not(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_frozen_parts_build_no_graph() -> None:
-    """Up to the first trained stage nothing is kept for the backward pass; behind it everything is."""
+    """Nothing is stored for the backward pass before the first trained stage; everything is after it."""
     model, _ = tiny_model()
     values = {"init_from": "x", "data": [{"name": "synthetic/line"}], "learning_rate": 1e-3, "max_steps": 1}
     chosen = Recipe.model_validate({**values, "output_dir": "x", "training_stage": "pretrain", "train_from_stage": 3})

@@ -1,4 +1,4 @@
-"""LoRA and QLoRA: what trains, what is saved, and that both ways of loading it answer alike."""
+"""LoRA and QLoRA: trained and saved parameters; the adapter and the merged model answer alike."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def test_it_learns_and_the_merged_model_loads_like_any_other(run: Path, tiny_che
     torch.testing.assert_close(_logits(merged), _logits(adapted), rtol=1e-4, atol=1e-4)
 
 
-def test_ask_takes_what_was_trained(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_loads_the_trained_model(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
     image = tmp_path / "image.png"
@@ -72,8 +72,8 @@ def test_ask_takes_what_was_trained(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(recipe: Path, run: Path, tmp_path: Path) -> None:
-    """Dropout's random numbers too."""
+def test_a_resumed_run_equals_an_undisturbed_one(recipe: Path, run: Path, tmp_path: Path) -> None:
+    """The random numbers of dropout are the same too."""
     out = tmp_path / "run"
     values = [*SHORT, f"lora={BOTH}", f"output_dir={out}"]
     train(load_recipe(recipe, [*values, "stop_after_steps=3"]))  # one step behind its last checkpoint
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(recipe: Path, run: Path, t
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in other)
 
 
-def test_a_run_that_stands_at_its_early_end_keeps_its_adapters(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_at_its_early_end_keeps_its_adapters(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     stopped = load_recipe(recipe, [*SHORT, f"lora={BOTH}", f"output_dir={out}", "stop_after_steps=2", "save_every=2"])
     adapter = train(stopped) / "adapter" / "adapter_model.safetensors"
@@ -95,7 +95,7 @@ def test_a_run_that_stands_at_its_early_end_keeps_its_adapters(recipe: Path, tmp
     assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_quantized_base_trains_resumes_and_is_merged_in_full(
+def test_a_quantized_base_trains_resumes_and_is_merged_unquantized(
     recipe: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("bitsandbytes")
@@ -124,12 +124,12 @@ def test_a_quantized_base_trains_resumes_and_is_merged_in_full(
         (["lora={language_model: {rnk: 8}}"], "unknown key 'lora.language_model.rnk'"),
     ],
 )
-def test_what_does_not_go_together_is_said(recipe: Path, overrides: list[str], message: str) -> None:
+def test_contradicting_options_are_rejected(recipe: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe(recipe, ["lora={language_model: {}}", *overrides])
 
 
-def test_stages_that_are_not_there(recipe: Path, tmp_path: Path) -> None:
+def test_missing_stages_are_rejected(recipe: Path, tmp_path: Path) -> None:
     lora = "{vision_tower: {from_stage: 6}}"
     with pytest.raises(ValueError, match="from_stage is 6 but the encoder has 5 stages"):
         train(load_recipe(recipe, [f"lora={lora}", f"output_dir={tmp_path / 'run'}"]))

@@ -1,4 +1,4 @@
-"""The paper's protocols, written out here once more, against the recipes; and that no number of theirs is idle."""
+"""The recipes against the paper's protocols, which are written out here again; every number of a recipe counts."""
 
 import re
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ FULL_COST = {"table5/768": [WHOLE, (6, 8, ["instruct"])], "table5/1536": [(9, 8,
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a results table: its protocol, its images, its encoder and what of that is updated."""
+    """A row of a results table: its protocol, its images, its encoder and the updated part of it."""
 
     protocol: list[Stage]
     resolution: int
@@ -141,7 +141,7 @@ def _files(row: str) -> list[str]:
 
 
 def _expected(row_name: str, number: int) -> dict[str, Any]:
-    """What the paper says about one training stage of one row."""
+    """Return the paper's settings of one training stage of one row."""
     row = ALL_ROWS[row_name]
     stage = row.protocol[number]
     preset, tower, stride = ENCODERS[row.tower]
@@ -165,7 +165,7 @@ def _expected(row_name: str, number: int) -> dict[str, Any]:
 
 
 def _found(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says about the same."""
+    """Return the same settings of a recipe."""
     values = recipe.model_dump()
     told = values["reported_costs"]
     stride = ENCODERS["clip" if values["model"]["preset"].startswith("clip") else "convnext"][2]
@@ -219,7 +219,7 @@ def test_the_mixtures_of_table_15_have_the_papers_sizes() -> None:
 
 
 OURS = {"num_workers", "save_every", "log_every"}
-"""Numbers of the recipes that are no part of the protocol."""
+"""Numbers of the recipes that do not belong to the protocol."""
 
 
 def _numbers(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The dry run: counts against formulas written out here, FLOPs against torch's counter, data that is not there."""
+"""The dry run: counts against formulas written out here, FLOPs against torch's counter, missing data."""
 
 import json
 import resource
@@ -31,12 +31,12 @@ def paper(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_data_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(catalog.ROOT_VARIABLE, raising=False)
 
 
-def _trained(told: Plan) -> dict[str, int]:
-    return {count.module: count.trainable for count in told.modules if count.trainable}
+def _trained(planned: Plan) -> dict[str, int]:
+    return {count.module: count.trainable for count in planned.modules if count.trainable}
 
 
 def _convnext_layer(width: int) -> int:
@@ -51,22 +51,27 @@ VICUNA = 2 * 32001 * 4096 + 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096)
 
 def test_the_first_training_stage_without_weights_or_data(paper: Path) -> None:
     """Table 15, 768 pixels, on the paper's two machines."""
-    told = plan(load_recipe(paper / "table5/768/1_projector_init.yaml"), 16, A800_MEMORY)
-    assert _trained(told) == {"vision_tower stage 5": STAGE_5, "multi_modal_projector": PROJECTOR_OF_STAGE_5}
-    assert sum(count.total for count in told.modules if count.module == "language_model") == VICUNA
-    assert [(source.name, source.is_measured) for source in told.data] == [
+    planned = plan(load_recipe(paper / "table5/768/1_projector_init.yaml"), 16, A800_MEMORY)
+    assert _trained(planned) == {"vision_tower stage 5": STAGE_5, "multi_modal_projector": PROJECTOR_OF_STAGE_5}
+    assert sum(count.total for count in planned.modules if count.module == "language_model") == VICUNA
+    assert [(source.name, source.is_measured) for source in planned.data] == [
         (name, False) for name in ("sharegpt4v-pt", "sharegpt4v", "allava-caption-laion", "allava-caption-vflan")
     ]
-    assert (told.samples, told.steps) == (2_012_572, 2_012_572 // 256)
-    assert told.visual_tokens == 144
-    assert (told.devices, told.per_device_batch_size, told.accumulation_steps, told.is_outlined) == (16, 16, 1, True)
-    frozen = [part for part in told.flops if part.part in ("vision_tower stem", "vision_tower stage 4")]
+    assert (planned.samples, planned.steps) == (2_012_572, 2_012_572 // 256)
+    assert planned.visual_tokens == 144
+    assert (planned.devices, planned.per_device_batch_size, planned.accumulation_steps, planned.is_outlined) == (
+        16,
+        16,
+        1,
+        True,
+    )
+    frozen = [part for part in planned.flops if part.part in ("vision_tower stem", "vision_tower stage 4")]
     assert all(part.backward == part.recomputed == 0 for part in frozen)
-    layers = next(part for part in told.flops if part.part == "language_model layers")
+    layers = next(part for part in planned.flops if part.part == "language_model layers")
     assert layers.backward == layers.forward == layers.recomputed  # frozen, but the gradient passes
 
 
-def test_the_last_training_stage_beside_what_the_paper_reports(paper: Path) -> None:
+def test_the_last_training_stage_next_to_the_reported_time(paper: Path) -> None:
     """Section 4.1: 18 h on 16 A800 for 768 pixels; no cluster is faster than itself, nor ten times slower."""
     path = paper / "table5/768/3_instruct.yaml"
     chain = load_chain(path)
@@ -109,7 +114,7 @@ def _tiny_recipe(**values: object) -> Recipe:
         {"training_stage": "instruct"},
     ],
 )
-def test_flops_are_those_that_torch_counts(stage: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flops_equal_those_that_torch_counts(stage: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward of a real step; torch leaves out only the gradient of the very first trained input."""
     model, _ = tiny_model()
     model.train()
@@ -138,7 +143,7 @@ def test_flops_are_those_that_torch_counts(stage: dict[str, object], monkeypatch
 def _convolution_backward(
     gradient: torch.Size, features: torch.Size, weight: torch.Size, *rest: object, out_shape: object = None, **_: object
 ) -> int:
-    """As much as forward for each gradient that is wanted; torch's own formula knows nothing of groups."""
+    """Return the FLOPs of the forward pass for each gradient; torch's formula does not consider groups."""
     wanted = rest[-1]
     assert isinstance(wanted, list | tuple)
     positions = gradient[0] * gradient[2] * gradient[3]
@@ -150,7 +155,7 @@ def _share(module: torch.nn.Module) -> float:
     return sum(size for size, trained in counts if trained) / sum(size for size, _ in counts)
 
 
-def test_activations_are_about_what_autograd_keeps() -> None:
+def test_activations_are_close_to_what_autograd_stores() -> None:
     """Without checkpointing, in float32, on a model whose logits are a small part."""
     model, _ = tiny_model()
     model.train()
@@ -197,7 +202,7 @@ output_dir: run
 """
 
 
-def test_dry_run_of_what_is_not_here(
+def test_dry_run_without_checkpoint_and_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -213,12 +218,12 @@ def test_dry_run_of_what_is_not_here(
     ):
         assert part in printed
     assert main(["train", "recipe.yaml", "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["steps"], told["is_outlined"]) == (8720, True)
-    assert told["total_flops"] > 1e18
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["steps"], planned["is_outlined"]) == (8720, True)
+    assert planned["total_flops"] > 1e18
 
 
-def test_a_present_checkpoint_must_be_what_the_recipe_says(
+def test_a_local_checkpoint_must_have_the_recipe_s_architecture(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -277,6 +282,6 @@ def test_every_paper_recipe_is_planned_in_seconds_and_two_gibibytes(paper: Path,
 def test_every_paper_recipe_can_be_planned(paper: Path) -> None:
     for path in sorted(path for path in paper.rglob("*.yaml") if "parts" not in path.parts):
         recipe = load_recipe(path)
-        told = plan(recipe, 16, A800_MEMORY)
-        assert told.per_device_batch_size * told.accumulation_steps * 16 == recipe.global_batch_size
-        assert told.largest_batches["sharded"] > 0, path
+        planned = plan(recipe, 16, A800_MEMORY)
+        assert planned.per_device_batch_size * planned.accumulation_steps * 16 == recipe.global_batch_size
+        assert planned.largest_batches["sharded"] > 0, path

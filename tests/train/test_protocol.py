@@ -1,4 +1,4 @@
-"""The whole protocol with the shipped recipes, shortened: the loss falls, and only what should move moves."""
+"""The complete protocol with the shipped recipes, shortened: the loss falls, only trained parameters change."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes: strict keys, inheritance, overrides; every shipped one is read."""
+"""Recipes: strict keys, inheritance, overrides; all shipped ones load."""
 
 import itertools
 import re
@@ -25,7 +25,7 @@ def _write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
     return path
 
 
-def test_every_shipped_recipe_is_read(repository: Path) -> None:
+def test_all_shipped_recipes_load(repository: Path) -> None:
     found = sorted((repository / "recipes").rglob("*.yaml"))
     shipped = [path for path in found if path.parent.name != "engine" and "parts" not in path.parts]
     assert len(shipped) >= 5
@@ -42,7 +42,7 @@ def test_the_nano_recipes_form_a_chain(repository: Path) -> None:
         assert following.init_from in {str(previous.output_dir), *converted}
 
 
-def test_a_resolved_copy_reads_back_equal(tmp_path: Path) -> None:
+def test_a_written_recipe_loads_equal(tmp_path: Path) -> None:
     recipe = load_recipe(_write(tmp_path, MINIMAL))
     write_recipe(recipe, tmp_path / "copy.yaml")
     assert load_recipe(tmp_path / "copy.yaml") == recipe
@@ -81,7 +81,7 @@ def test_mistakes_are_named(tmp_path: Path, addition: str, message: str) -> None
         load_recipe(path)
 
 
-def test_of_several_bases_the_later_wins(tmp_path: Path) -> None:
+def test_the_last_of_several_bases_wins(tmp_path: Path) -> None:
     _write(tmp_path, MINIMAL, "run.yaml")
     _write(tmp_path, "learning_rate: 2e-3\nimage: {resolution: 256}", "first.yaml")
     _write(tmp_path, "learning_rate: 3e-3\nimage: {aspect_ratio: native}", "second.yaml")
@@ -90,8 +90,8 @@ def test_of_several_bases_the_later_wins(tmp_path: Path) -> None:
     assert recipe.image.model_dump(exclude_none=True) == {"resolution": 256, "aspect_ratio": "native"}
 
 
-def test_a_recipe_that_follows_starts_from_what_the_other_leaves(tmp_path: Path) -> None:
-    """Checkpoint and architecture come from the recipe before, wherever the chain is read from."""
+def test_a_recipe_starts_from_the_model_of_the_one_it_follows(tmp_path: Path) -> None:
+    """Checkpoint and architecture come from the previous recipe, whichever recipe of the chain is loaded."""
     (tmp_path / "row").mkdir()
     _write(
         tmp_path, MINIMAL.replace("foundation", "projector_init") + "append_stages: {depths: [3], hidden_sizes: [9]}"

@@ -1,4 +1,4 @@
-"""Runs that are killed, starved of room or fed with bad numbers lose nothing and say what happened."""
+"""Runs that are killed, run out of disk space or meet bad numbers lose nothing and explain the failure."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ def recipe(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An undisturbed run."""
     return train(load_recipe(recipe, [f"output_dir={tmp_path_factory.mktemp('whole') / 'run'}"]))
 
 
@@ -78,11 +78,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(
 def test_a_kill_while_saving_leaves_the_checkpoint_before_it(
     recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between any two files of a checkpoint: what has no name yet does not count."""
+    """A checkpoint that is not renamed yet does not count."""
     import convllava.train.loop as loop
 
     class Killed(BaseException):
-        """Stands in for SIGKILL: nothing of ours may catch it."""
+        """Like SIGKILL: no handler of the package may catch it."""
 
     def die(output_dir: Path, name: str) -> None:
         if name == "checkpoint-6":
@@ -104,8 +104,8 @@ def test_the_last_two_checkpoints_are_kept(whole: Path) -> None:
     assert kept == {"checkpoint-6", f"checkpoint-{STEPS}"}
 
 
-def test_a_batch_that_gives_no_number_is_named(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image with a NaN, in the middle of the run: its update is not made, and its ids are told."""
+def test_a_batch_with_a_nan_is_named(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image has a NaN: the step is not taken, and its samples are named."""
     encode = EncodedDataset.__getitem__
 
     def poisoned(self: EncodedDataset, index: int) -> dict[str, object]:
@@ -121,7 +121,7 @@ def test_a_batch_that_gives_no_number_is_named(recipe: Path, tmp_path: Path, mon
     assert 0 < len(logged(out)) < 12
 
 
-def test_a_worker_that_dies_is_reported_with_its_sample(
+def test_a_killed_worker_is_reported_with_its_sample(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = EncodedDataset.__getitem__
@@ -138,13 +138,13 @@ def test_a_worker_that_dies_is_reported_with_its_sample(
         train(load_recipe(recipe, [f"output_dir={tmp_path / 'run'}", "num_workers=1", "max_steps=12"]))
 
 
-def test_a_bad_sample_of_a_worker_is_one_line(recipe: Path, tmp_path: Path) -> None:
+def test_a_bad_sample_in_a_worker_is_one_line(recipe: Path, tmp_path: Path) -> None:
     overrides = [f"output_dir={tmp_path / 'run'}", "num_workers=1", "max_length=8"]
     with pytest.raises(ValueError, match=r"id sample-\d+\): \d+ tokens, more than max_length 8; [^\n]*$"):
         train(load_recipe(recipe, overrides))
 
 
-def test_a_checkpoint_of_another_engine_is_refused(recipe: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_engine_is_rejected(recipe: Path, tmp_path: Path) -> None:
     overrides = [f"output_dir={tmp_path / 'run'}"]
     train(load_recipe(recipe, [*overrides, "stop_after_steps=3"]))
     (tmp_path / "run" / "checkpoint-3" / "optimizer.pt").unlink()
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_engine_is_refused(recipe: Path, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
 def test_two_processes_killed_and_resumed_equal_one(recipe: Path, whole: Path, tmp_path: Path, engine: str) -> None:
-    """The images of the two differ in number and shape, and now and then one of them has none at all."""
+    """Images of the two differ in number and shape, and some micro-batches have none."""
     overrides = [f"engine={engine}", "per_device_batch_size=1"]
     undisturbed = Run(recipe, *overrides, f"output_dir={tmp_path / 'undisturbed'}", processes=2).wait()
     assert logged(undisturbed) == pytest.approx(logged(whole), abs=1e-4)
@@ -167,8 +167,8 @@ def test_two_processes_killed_and_resumed_equal_one(recipe: Path, whole: Path, t
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_goes_on(recipe: Path, whole: Path, tmp_path: Path) -> None:
-    """Elastic restart: two processes are lost, one takes over, in a group of its own."""
+def test_another_number_of_processes_resumes(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    """Elastic restart: a run of two processes is resumed by one."""
     out = tmp_path / "run"
     overrides = [f"output_dir={out}", "per_device_batch_size=1"]
     Run(recipe, *overrides, processes=2).kill_at(5)

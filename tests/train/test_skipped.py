@@ -1,4 +1,4 @@
-"""``on_bad_sample``: training stops at a sample that cannot be used, or leaves out exactly those and says so."""
+"""``on_bad_sample``: training stops at a sample that cannot be used, or leaves out and lists exactly those."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def _recipe(data: Path, **values: Any) -> Recipe:
     return Recipe.model_validate({**base, **values})
 
 
-def test_training_refuses_faulty_records_before_it_starts(data: Path) -> None:
+def test_faulty_records_are_rejected_before_training_starts(data: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.json, record 2 \(id s7\): no image .*gone\.png.*on_bad_sample: skip"):
         train(_recipe(data))
     assert not (data.parent / "run").exists()
@@ -66,7 +66,7 @@ def test_training_stops_at_an_undecodable_image(data: Path, num_workers: int) ->
     assert "Traceback" not in str(caught.value)
 
 
-def test_skipping_lists_each_left_out_sample_once(data: Path) -> None:
+def test_each_skipped_sample_is_listed_once(data: Path) -> None:
     run = train(_recipe(data, on_bad_sample="skip"))  # sixteen draws of seven records: each is met twice
     listed = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
     found = [(line["record"], line["kind"], line["step"] > 0) for line in listed]
@@ -76,7 +76,7 @@ def test_skipping_lists_each_left_out_sample_once(data: Path) -> None:
     assert (run / "model.safetensors").is_file()
 
 
-def test_a_left_out_sample_changes_nothing_for_the_others(data: Path) -> None:
+def test_a_skipped_sample_does_not_change_the_others(data: Path) -> None:
     processor = build_nano_processor()
     rows = EncodedDataset(ConversationDataset(data, on_bad_sample="skip"), processor, 512, on_bad_sample="skip")
     batch = Collator(0)([rows[index] for index in (2, 3, 4)])
@@ -88,9 +88,24 @@ def test_a_left_out_sample_changes_nothing_for_the_others(data: Path) -> None:
     assert alone["input_ids"].shape == (1, 1) and not bool((alone["labels"] != -100).any())
 
 
-def test_the_list_outlives_a_run(tmp_path: Path) -> None:
+def test_the_list_is_kept_between_runs(tmp_path: Path) -> None:
     fault = Fault("corrupt_image", "a.json", 3, "x", "broken")
     SkippedSamples(tmp_path / "skipped.jsonl").add([fault, fault], step=5)
     again = SkippedSamples(tmp_path / "skipped.jsonl")
     again.add([fault, Fault("too_long", "a.json", 4, "x", "long")], step=6)
     assert again.count() == 2
+
+
+def test_a_run_without_a_usable_sample_is_an_error_and_saves_no_model(data: Path) -> None:
+    records = [record for record in json.loads(data.read_text()) if record["id"] == "s8"]
+    data.write_text(json.dumps(records))
+    with pytest.raises(ValueError, match=r"nothing was trained: no sample of 4 steps.*skipped\.jsonl.*data check"):
+        train(_recipe(data, on_bad_sample="skip"))
+    assert not (data.parent / "run" / "model.safetensors").exists()
+
+
+def test_the_encoder_stage_passes_over_samples_that_are_left_out(data: Path) -> None:
+    image = {"aspect_ratio": "pad", "resolution": 64}
+    values = {"training_stage": "encoder", "per_device_batch_size": 1, "image": image, "prompt_format": "plain"}
+    run = train(_recipe(data, on_bad_sample="skip", **values))
+    assert "corrupt_image" in (run / "skipped.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""What each training stage updates, at the published sizes and on paper only (meta device)."""
+"""The parameters that each training stage updates, at the published sizes, on the meta device."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_pretrain_trains_from_the_given_stage_on(five_stages: ConvLlavaForCondit
     assert all(parameter.requires_grad for parameter in downsampling.parameters())
 
 
-def test_instruct_leaves_the_encoder_alone_whatever_was_set_before(
+def test_instruct_freezes_the_encoder_whatever_was_set_before(
     five_stages: ConvLlavaForConditionalGeneration,
 ) -> None:
     set_trainable(five_stages, _recipe(training_stage="foundation"))
@@ -109,7 +109,7 @@ def test_last_12_layers_of_the_vit_without_the_one_behind_its_features(
     assert _trained_modules(control) == {"multi_modal_projector"}
 
 
-def test_stages_of_an_encoder_without_any_are_an_error(control: ConvLlavaForConditionalGeneration) -> None:
+def test_stages_of_an_encoder_without_stages_are_an_error(control: ConvLlavaForConditionalGeneration) -> None:
     with pytest.raises(ValueError, match=r"train_from_stage needs a ConvNeXt encoder.* clip_vision_model"):
         set_trainable(control, _recipe(training_stage="pretrain", train_from_stage=3))
     with pytest.raises(ValueError, match="train_last_layers is 25 but the encoder has 24 layers"):

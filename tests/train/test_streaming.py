@@ -1,4 +1,4 @@
-"""Training from shards: a stream, broken off and resumed, gives the losses of the stored data."""
+"""Training from shards: a stream, interrupted and resumed, gives the losses of the stored data."""
 
 import json
 from pathlib import Path

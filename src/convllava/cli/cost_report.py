@@ -193,7 +193,10 @@ class Printer:
         ]
         title = f"{result.model} on {result.device}, {result.dtype}, {result.threads} threads: held-out images"
         self._table(title, ["JPEG", "shown", "measured", "estimated", "error"], cells)
-        self._console.print(f"error: median {result.median_error:.0%}, worst {result.worst_error:.0%}; saved to {path}")
+        self._console.print(
+            f"relative error: median {result.median_error:.0%}, worst {result.worst_error:.0%}; saved to {path}",
+            soft_wrap=True,
+        )
 
     def _calibration_line(self, model: str, calibration: "Calibration | None") -> None:
         if calibration is None:

@@ -77,7 +77,7 @@ def resized_shape(
     if image_aspect_ratio == "pad" and resolution is not None:  # checked to be set
         shape = (resolution, resolution)
     elif resolution is None:
-        shape = _own_shape(height, width, output_stride)
+        shape = _original_shape(height, width, output_stride)
     else:
         shape = _with_short_side(height, width, resolution)
     if max_visual_tokens is not None and num_image_tokens(*shape, output_stride) > max_visual_tokens:
@@ -113,7 +113,7 @@ def _nearest_multiple(length: int, unit: int) -> int:
     return max(1, (length + unit // 2) // unit) * unit
 
 
-def _own_shape(height: int, width: int, stride: int) -> tuple[int, int]:
+def _original_shape(height: int, width: int, stride: int) -> tuple[int, int]:
     scale = min(max(stride / min(height, width), 1.0), MOST_ENLARGED)
     return _nearest_multiple(round(height * scale), stride), _nearest_multiple(round(width * scale), stride)
 
@@ -316,7 +316,7 @@ class ConvLlavaImageProcessor(PilBackend):
 
 @lru_cache(maxsize=8)
 def _level_tables(mean: tuple[float, ...], std: tuple[float, ...], rescale_factor: float) -> np.ndarray:
-    """Return what each 8-bit level becomes, per channel, (3, 256) float32: a table is faster than arithmetic.
+    """Return the normalized value of each 8-bit level and channel, (3, 256) float32: a table is faster than arithmetic.
 
     The order of roundings is that of the CLIP image processor, so that values equal it to the last bit.
     """

@@ -288,7 +288,7 @@ class ConvLlavaProcessor(ProcessorMixin):
     def _render(
         self, messages: Sequence[Message], template: str, *, with_answers: bool, **variables: Any
     ) -> tuple[str, list[Span]]:
-        """Render with typed control tokens marked, and find the spans of what the model must produce."""
+        """Render with typed control tokens marked, and find the spans of the assistant's answers."""
         control_tokens = self._chunks.control_tokens
         plain = plain_messages(messages, control_tokens)
         text, answers = render(template, plain, self._special_tokens, **variables)

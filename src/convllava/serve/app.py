@@ -1,4 +1,4 @@
-"""The routes."""
+"""The routes of the server."""
 
 import time
 from collections.abc import AsyncIterator
@@ -46,10 +46,10 @@ MEANINGS = {
     401: "The API key is missing or wrong.",
     403: "The server does not go by this name.",
     404: "No such model.",
-    408: "The body did not come in time.",
+    408: "The body was not complete in time.",
     413: "The body is too large.",
     415: "Not JSON.",
-    429: "The queue is full: come again after `Retry-After` seconds.",
+    429: "The queue is full: retry after `Retry-After` seconds.",
     500: "The model failed on this request.",
     503: "The server is stopping.",
     504: "The answer takes too long.",
@@ -101,6 +101,7 @@ def _body(name: str) -> dict[str, Any]:
 
 def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> APIRouter:
     check_key = key_check(settings.api_key)
+    created = int(time.time())
 
     async def require_key(request: Request) -> None:
         try:
@@ -128,15 +129,15 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     @router.get("/models")
     async def models() -> ModelList:
         """List the one model."""
-        return ModelList(data=[_card(engine, settings)])
+        return ModelList(data=[_card(engine, settings, created)])
 
     @router.get("/models/{name:path}", responses=_responses(404))
     async def model(name: str) -> ModelCard:
         """Describe the model."""
         if name != settings.model_name:
-            message = f"the model {name!r} is not here: this server has {settings.model_name!r}"
+            message = f"the model {name!r} does not exist: this server has {settings.model_name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return _card(engine, settings)
+        return _card(engine, settings, created)
 
     @router.post(
         "/estimate",
@@ -144,7 +145,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
         openapi_extra=_body(EstimateRequest.__name__),
     )
     async def estimate(request: Request) -> Estimate:
-        """Tell what images will cost, before they are sent."""
+        """Return the cost of images before they are sent."""
         try:
             asked = EstimateRequest.model_validate_json(await bodies.read(request))
         except ValidationError as error:
@@ -154,10 +155,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     return router
 
 
-STARTED = int(time.time())
-
-
-def _card(engine: Engine, settings: Settings) -> ModelCard:
+def _card(engine: Engine, settings: Settings, created: int) -> ModelCard:
     images = engine.generator.processor.image_processor
     info = ModelInfo(
         output_stride=images.output_stride,
@@ -168,7 +166,7 @@ def _card(engine: Engine, settings: Settings) -> ModelCard:
         max_images=settings.max_images,
         remote_images=settings.remote_images,
     )
-    return ModelCard(id=settings.model_name, created=STARTED, convllava=info)
+    return ModelCard(id=settings.model_name, created=created, convllava=info)
 
 
 def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Estimate:
@@ -178,11 +176,7 @@ def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Est
     except ValueError as error:
         raise ApiError(400, str(error), code="invalid_value") from error
     visual = sum(cost.visual_tokens for cost in costs)
-    pixels = sum(cost.resolution[0] * cost.resolution[1] for cost in costs)
-    seconds = engine.pace.seconds(pixels, visual + asked.num_text_characters // 4)
-    if seconds is not None:
-        seconds = round(seconds + engine.pace.wait(engine.taken, settings.max_batch), 2)
-    return Estimate(images=costs, visual_tokens=visual, context=engine.generator.context, seconds=seconds)
+    return Estimate(images=costs, visual_tokens=visual, context=engine.generator.context)
 
 
 def _options(engine: Engine, settings: Settings, asked: EstimateRequest) -> ImageOptions:
@@ -203,7 +197,7 @@ def _operations(engine: Engine, metrics: Metrics) -> APIRouter:
 
     @router.get("/health", response_model=Health, responses={503: {"model": Health, "description": "Not ready."}})
     async def health() -> Response:
-        """Tell whether the server is up (it answers) and ready (it takes requests)."""
+        """Return whether the server is live (it answers) and ready (it accepts requests)."""
         running = engine.generator.num_running
         waiting = max(0, engine.taken - running)
         state = Health(live=True, ready=engine.is_ready, running=running, waiting=waiting)
@@ -211,12 +205,12 @@ def _operations(engine: Engine, metrics: Metrics) -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
-        """Tell that the process answers."""
+        """Return that the process answers."""
         return {"live": True}
 
     @router.get("/metrics", response_class=Response)
     async def metrics_text() -> Response:
-        """Return Prometheus' text format."""
+        """Return the metrics in the text format of Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
@@ -233,7 +227,7 @@ def _page() -> APIRouter:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """Return the schema with the bodies that the routes read by themselves."""
+    """Return the OpenAPI schema, including the bodies that the routes parse themselves."""
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version="1", description=app.description, routes=app.routes)
         _, read = models_json_schema(

@@ -15,7 +15,7 @@ from ..fetch import FetchPolicy, fetch
 from ..image_options import ImageOptions
 from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
-from .completions import EventStream, Writer, stream
+from .completions import CompletionWriter, EventStream, stream
 from .conversion import (
     ImageSource,
     check_sources,
@@ -42,10 +42,10 @@ class Chat:
         self._stride = engine.generator.processor.image_processor.output_stride
 
     async def __call__(self, request: Request) -> Response:
-        """Answer one request, whole or as a stream.
+        """Return the response to one request, complete or as a stream.
 
         Raises:
-            ApiError: It is refused.
+            ApiError: The request is rejected.
         """
         chat = self._parsed(await self._bodies.read(request))
         sources = image_sources(chat)
@@ -55,15 +55,15 @@ class Chat:
             held.enter_context(self._engine.slot())
             ticket = await self._submitted(chat, sources, deadline, held)
             events = ticket.events(deadline)
-            writer = Writer(self._settings.model_name, self._stride)
+            writer = CompletionWriter(self._settings.model_name, self._stride)
             if not chat.stream:
-                return JSONResponse(writer.whole(await _answer(events, request)).model_dump())
+                return JSONResponse(writer.complete(await _answer(events, request)).model_dump())
             include_usage = chat.stream_options is not None and chat.stream_options.include_usage
-            release = held.pop_all().close  # now it is the stream's to release
+            release = held.pop_all().close  # the stream releases it
             return EventStream(stream(events, writer, include_usage), release)
 
     def close(self) -> None:
-        """Fetch nothing any more."""
+        """Stop fetching images."""
         self._fetching.shutdown(wait=False, cancel_futures=True)
 
     def _parsed(self, body: bytes) -> ChatRequest:
@@ -73,14 +73,14 @@ class Chat:
             raise validation_error(error, list(ChatRequest.model_fields)) from None
         name = self._settings.model_name
         if chat.model not in (None, name):
-            message = f"the model {chat.model!r} is not here: this server has {name!r}"
+            message = f"the model {chat.model!r} does not exist: this server has {name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
         return chat
 
     async def _submitted(
         self, chat: ChatRequest, sources: list[ImageSource], deadline: float, held: ExitStack
     ) -> Ticket:
-        """Open the images, make a prompt and put it in the queue; `held` takes it out again."""
+        """Open the images, prepare the prompt and queue it; closing `held` cancels it."""
         options = options_of(chat, sources)
         try:
             async with asyncio.timeout_at(deadline):
@@ -115,7 +115,7 @@ class Chat:
 
 
 async def _answer(events: AsyncIterator[Event], request: Request) -> Answer:
-    """Wait for the end of an answer, or of the client's patience."""
+    """Wait for the end of an answer, or until the client disconnects."""
     answering = asyncio.ensure_future(_finished(events))
     leaving = asyncio.ensure_future(_has_left(request))
     try:

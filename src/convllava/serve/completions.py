@@ -1,4 +1,4 @@
-"""An answer in OpenAI's format, whole or piece by piece."""
+"""Answers in OpenAI's format, complete or streamed."""
 
 import json
 import time
@@ -28,35 +28,35 @@ from .schema import (
 DONE = b"data: [DONE]\n\n"
 
 
-class Writer:
-    """Writes one answer; all its pieces have the same id."""
+class CompletionWriter:
+    """Formats one answer; all its pieces have the same id."""
 
     def __init__(self, model: str, stride: int) -> None:
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._stride = stride
 
-    def whole(self, answer: Answer) -> ChatCompletion:
-        """Return the answer in one piece."""
+    def complete(self, answer: Answer) -> ChatCompletion:
+        """Return the complete answer."""
         choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
         return ChatCompletion(
             **self._head, choices=[choice], usage=usage(answer), convllava=extension(answer, self._stride)
         )
 
     def first(self) -> bytes:
-        """Say who speaks."""
+        """Return the first event, with the role."""
         return self._event([ChunkChoice(delta=Delta(role="assistant", content=""))])
 
     def piece(self, text: str) -> bytes:
-        """Say something."""
+        """Return the event of a piece of text."""
         return self._event([ChunkChoice(delta=Delta(content=text))])
 
     def last(self, answer: Answer) -> bytes:
-        """Say why it ends, and what it cost."""
+        """Return the event with the finish reason and our extension."""
         choice = ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason)
         return self._event([choice], convllava=extension(answer, self._stride))
 
     def usage(self, answer: Answer) -> bytes:
-        """Say how many tokens there were, to those who asked."""
+        """Return the event with the numbers of tokens."""
         return self._event([], usage=usage(answer))
 
     def _event(self, choices: list[ChunkChoice], **more: Any) -> bytes:
@@ -81,8 +81,8 @@ def event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
 
 
-async def stream(events: AsyncIterator[Event], writer: Writer, include_usage: bool) -> AsyncIterator[bytes]:
-    """Yield the events of an answer; an error ends it, as an event of its own."""
+async def stream(events: AsyncIterator[Event], writer: CompletionWriter, include_usage: bool) -> AsyncIterator[bytes]:
+    """Yield the events of an answer; an error becomes the last event."""
     yield writer.first()
     try:
         async for arrived in events:
@@ -98,7 +98,7 @@ async def stream(events: AsyncIterator[Event], writer: Writer, include_usage: bo
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events; whatever happens to the connection, `release` is called at the end."""
+    """Server-sent events; `release` is called at the end, however the connection ends."""
 
     media_type = "text/event-stream"
 
@@ -109,7 +109,7 @@ class EventStream(StreamingResponse):
         self._is_complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until the end or until the client leaves."""
+        """Send the events until the end or until the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -118,7 +118,7 @@ class EventStream(StreamingResponse):
                 scope[ERROR_NOTE] = CLIENT_LEFT
 
     async def stream_response(self, send: Send) -> None:
-        """Send everything, unless the client leaves meanwhile."""
+        """Send all events unless the client disconnects."""
         await super().stream_response(send)
         self._is_complete = True
 

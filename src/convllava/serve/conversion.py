@@ -1,4 +1,4 @@
-"""From a body to what the model is asked: messages, images, options."""
+"""Conversion of a request body to a request to the model: messages, images, options."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,14 +18,14 @@ TEMPLATE_TOKENS = 64
 """Upper bound on the tokens of the prompt format around the text."""
 
 MOST_CHARACTERS_PER_TOKEN = 32
-"""No text has longer tokens on average; a longer one is not tokenized just to count them."""
+"""Upper bound on the average length of a token; a longer text is rejected without tokenizing it."""
 
 LOW_DETAIL_TOKENS = 64
-"""`detail: low` is 512 x 512 pixels with OpenAI; here that is 8 x 8 visual tokens, in any shape."""
+"""Limit of `detail: low`, which is 512 x 512 pixels with OpenAI: 8 x 8 visual tokens in any shape."""
 
 
 class ImageSource(NamedTuple):
-    """An image of a body and where in it that stands."""
+    """An image of a request, and its place in the body for messages."""
 
     url: str
     detail: str | None
@@ -47,7 +47,7 @@ def _image_sources(chat: ChatRequest) -> Iterator[ImageSource]:
 
 
 def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:
-    """Refuse too many images, and URLs where they are not allowed, before anything is decoded."""
+    """Reject too many images, and URLs where they are not allowed, before an image is decoded."""
     if len(sources) > settings.max_images:
         raise ApiError(400, f"{len(sources)} images, at most {settings.max_images} are allowed", param="messages")
     for source in sources:
@@ -247,6 +247,6 @@ def image_costs(
 
 
 def image_cost(shape: tuple[int, int], stride: int) -> ImageCost:
-    """Return the grid of an image that is seen at (height, width)."""
+    """Return the cost of an image that is shown at (height, width)."""
     rows, columns = shape[0] // stride, shape[1] // stride
     return ImageCost(grid=[rows, columns], resolution=list(shape), visual_tokens=rows * columns)

@@ -1,46 +1,46 @@
-"""The generator in a thread of its own, and the way to it from the event loop."""
+"""The generator in its own thread, and its interface to the event loop."""
 
 import asyncio
 import copy
 import logging
-import math
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
 from ..inference import Event, Failed, Finished, Generator, Prompt, Request, TextDelta
 from .errors import ApiError, server_error
-from .memory import Holes
 from .metrics import Metrics
-from .pace import Pace
 from .settings import Settings
 
 Result = TypeVar("Result")
 
 PREPARING_THREADS = 2
-"""Decode images while the model computes; Pillow leaves the interpreter free meanwhile."""
+"""Threads that prepare images while the model computes; Pillow releases the interpreter lock meanwhile."""
 
 WARM_UP_SIDE = 256
+
+RETRY_AFTER_SECONDS = 5
+"""Delay that clients are advised when the queue is full."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request under way and what has come of it; `events` ends with the finished answer."""
+    """A submitted request and its events so far; `events` ends with the finished answer."""
 
     request: Request
     prompt: Prompt
     _arrived: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
     async def events(self, deadline: float) -> AsyncIterator[Event]:
-        """Yield what comes until the event loop's clock shows `deadline`.
+        """Yield events until the event loop's clock shows `deadline`.
 
         Raises:
             ApiError: The model failed on this request, or it takes too long.
@@ -63,11 +63,26 @@ class Ticket:
 
 
 def too_late() -> ApiError:
-    """Return the error of a request whose time is over."""
+    """Return the error of a request that exceeds its time limit."""
     return server_error(504, "the answer takes longer than this server allows", "request_timeout")
 
 
-Command = tuple[Literal["submit", "cancel"], Ticket] | None
+def _busy(reason: str) -> ApiError:
+    """Return the error 429 of a full server."""
+    return ApiError(
+        429,
+        f"{reason}: try again in {RETRY_AFTER_SECONDS} s",
+        kind="rate_limit_error",
+        code="queue_full",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+class Command(NamedTuple):
+    """A change that the generator's thread makes between two steps."""
+
+    action: Callable[[Ticket], None]
+    ticket: Ticket
 
 
 class Engine:
@@ -78,16 +93,15 @@ class Engine:
 
     def __init__(self, generator: Generator, settings: Settings, metrics: Metrics) -> None:
         self.generator, self.settings, self.metrics = generator, settings, metrics
-        self.pace = Pace()
         self.draining = False
         self._taken = 0
         self._pixels = 0
-        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._tickets: dict[int, Ticket] = {}
         self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
         # A copy, as the generator's thread uses the original. Only one, as chat templates cannot be rendered by two
-        # threads at a time: transformers keeps them compiled, with a note in them of where the answers stand.
+        # threads at a time: transformers keeps them compiled, with the positions of the answers as their state.
         self._processor, self._processor_is_taken = copy.deepcopy(generator.processor), threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         metrics.watch(lambda: generator.num_running, lambda: max(0, self._taken - generator.num_running))
@@ -99,34 +113,34 @@ class Engine:
 
     @property
     def taken(self) -> int:
-        """Requests being prepared, waiting or answered."""
+        """Number of requests that are prepared, queued or decoded."""
         return self._taken
 
     def start(self) -> None:
-        """Answer a question to itself, so that the first client does not pay for it, then begin to work."""
+        """Warm the model up with one question, then start the thread."""
         self._loop = asyncio.get_running_loop()
         blank = Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE), "white")
-        self.pace.learn(self.generator.generate([Request.of_question("?", [blank], max_new_tokens=8)])[0])
+        self.generator.generate([Request.of_question("?", [blank], max_new_tokens=8)])
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what is still under way gets no answer."""
+        """End the thread; running requests get no answer."""
         self._commands.put(None)
         self._thread.join()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the places for requests.
+        """Hold one of the slots for requests.
 
         Raises:
-            ApiError: 429, all are taken; 503, the server is stopping.
+            ApiError: 429, all slots are taken; 503, the server is stopping.
         """
         if not self.is_ready:
             raise server_error(503, "the server is stopping", "unavailable", headers={"Retry-After": "5"})
         most = self.settings.max_batch + self.settings.max_queue
         if self._taken >= most:
-            raise self._busy(f"{self._taken} requests are being answered or wait, at most {most} may")
+            raise _busy(f"{self._taken} requests are queued or running, at most {most} are allowed")
         self._taken += 1
         try:
             yield
@@ -135,14 +149,14 @@ class Engine:
 
     @contextmanager
     def hold_pixels(self, prompt: Prompt) -> Iterator[None]:
-        """Count what the images of a prompt take in memory.
+        """Count the pixels of a prompt's images against the limit of memory.
 
         Raises:
             ApiError: 429, the memory for waiting images is full.
         """
         pixels = sum(height * width for height, width in prompt.image_sizes)
         if self._pixels and self._pixels + pixels > self.settings.max_queue_pixels:
-            raise self._busy(f"the images that wait have {self._pixels} pixels")
+            raise _busy(f"the images of queued requests have {self._pixels} pixels")
         self._pixels += pixels
         try:
             yield
@@ -150,7 +164,7 @@ class Engine:
             self._pixels -= pixels
 
     async def prepare(self, work: Callable[[], Result]) -> Result:
-        """Run work beside the event loop and the model."""
+        """Run work in a thread, while the event loop and the model continue."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     @contextmanager
@@ -162,60 +176,48 @@ class Engine:
     def submit(self, request: Request, prompt: Prompt) -> Ticket:
         """Put a request in the queue."""
         ticket = Ticket(request, prompt)
-        self._commands.put(("submit", ticket))
+        self._commands.put(Command(self._submit, ticket))
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Forget a request before the next step; one that is finished is let be."""
-        self._commands.put(("cancel", ticket))
-
-    def _busy(self, reason: str) -> ApiError:
-        seconds = min(60, max(1, math.ceil(self.pace.wait(self.settings.max_queue, self.settings.max_batch))))
-        return ApiError(
-            429,
-            f"{reason}: try again in {seconds} s",
-            kind="rate_limit_error",
-            code="queue_full",
-            headers={"Retry-After": str(seconds)},
-        )
+        """Cancel a request before the next step; a finished one is ignored."""
+        self._commands.put(Command(self._cancel, ticket))
 
     def _run(self) -> None:
-        """Step as long as somebody waits; between steps do what was asked for."""
-        holes = Holes()
-        while self._obey():
+        """Step the generator as long as it is busy; process commands between steps."""
+        while self._process_commands():
             if not self.generator.is_busy:
                 continue
-            rows = self.generator.num_running
+            num_before = self.generator.num_running
             try:
                 events = self.generator.step()
             except Exception as error:
                 logger.exception("a step failed")
-                events = self._give_up(error)
-            self.metrics.batch_size.observe(max(rows, self.generator.num_running))
+                events = self._fail_all(error)
+            self.metrics.batch_size.observe(max(num_before, self.generator.num_running))
             self._deliver(events)
-            holes.give_back_now_and_then()
 
-    def _obey(self) -> bool:
-        """Take all commands that have come, waiting for one if there is nothing else to do."""
+    def _process_commands(self) -> bool:
+        """Run all queued commands, waiting for one while the generator is idle; return whether to continue."""
         try:
             while True:
                 command = self._commands.get(block=not self.generator.is_busy)
                 if command is None:
                     return False
-                self._do(*command)
+                command.action(command.ticket)
         except queue.Empty:
             return True
 
-    def _do(self, action: str, ticket: Ticket) -> None:
-        if action == "submit":
-            self._tickets[self.generator.submit(ticket.request, ticket.prompt)] = ticket
-            return
-        for request_id in [own for own, known in self._tickets.items() if known is ticket]:
+    def _submit(self, ticket: Ticket) -> None:
+        self._tickets[self.generator.submit(ticket.request, ticket.prompt)] = ticket
+
+    def _cancel(self, ticket: Ticket) -> None:
+        for request_id in [known_id for known_id, known in self._tickets.items() if known is ticket]:
             self.generator.cancel(request_id)
             del self._tickets[request_id]
 
-    def _give_up(self, error: Exception) -> list[Event]:
-        """Let all requests go; the next ones may fare better."""
+    def _fail_all(self, error: Exception) -> list[Event]:
+        """Cancel all requests and return their failures."""
         for request_id in self._tickets:
             self.generator.cancel(request_id)
         return [Failed(request_id, error) for request_id in self._tickets]
@@ -235,5 +237,4 @@ class Engine:
         for ticket, event in delivered:
             if isinstance(event, Finished):
                 self.metrics.count(event.answer)
-                self.pace.learn(event.answer)
             ticket.deliver(event)

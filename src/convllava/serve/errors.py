@@ -15,14 +15,14 @@ from ..images import ImageError
 LONGEST_MESSAGE = 500
 
 ERROR_NOTE = "convllava.error"
-"""Where the log finds, in a connection's scope, why a request was refused."""
+"""Key of a connection's scope under which the log finds the reason of an error."""
 
 CLIENT_LEFT = "client left"
-"""The note of a request whose client did not wait for the end."""
+"""Reason of a request whose client disconnected before the end."""
 
 
 class ApiError(Exception):
-    """What a client did wrong, or what keeps the server from answering."""
+    """An error that is sent to the client in OpenAI's format."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """Body of the response."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     def response(self, scope: Any) -> JSONResponse:
-        """Return the answer, and leave the reason where the log finds it."""
+        """Return the response, and note the reason for the log."""
         scope[ERROR_NOTE] = self.message
         return JSONResponse(self.body, self.status, self.headers)
 
@@ -70,30 +70,30 @@ def as_api_errors(param: str) -> Iterator[None]:
 
 
 async def on_api_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an error of ours."""
+    """Respond to an `ApiError`."""
     assert isinstance(error, ApiError)
     return error.response(request.scope)
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an unknown path or method."""
+    """Respond to an unknown path or method."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
     return ApiError(error.status_code, message, code="not_found", headers=error.headers).response(request.scope)
 
 
 async def on_any_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer what should not have happened; the log has the details, the client does not."""
-    return server_error(500, "the server failed on this request; its log says why", "internal_error").response(
+    """Respond to an unexpected error; the details are in the log only."""
+    return server_error(500, "the server failed on this request; the reason is in its log", "internal_error").response(
         request.scope
     )
 
 
 def validation_error(error: ValidationError, known: Sequence[str] = ()) -> ApiError:
-    """Return the first of pydantic's complaints as one clear line.
+    """Return the first of pydantic's errors in one line.
 
     Args:
-        error: From validating a body.
+        error: Error of a validated body.
         known: Names of the body's own fields, to suggest the nearest for an unknown one.
     """
     first = _most_telling(error)
@@ -111,7 +111,7 @@ def validation_error(error: ValidationError, known: Sequence[str] = ()) -> ApiEr
 
 
 def _most_telling(error: ValidationError) -> Any:
-    """Return the first error; where several forms are allowed, that of the form which was nearest."""
+    """Return the first error; where several forms are allowed, the error of the most similar form."""
     errors = error.errors(include_url=False, include_input=False)
     same = [other for other in errors if other["loc"][:1] == errors[0]["loc"][:1]]
     return max(same, key=lambda other: (not other["type"].endswith("_type"), len(other["loc"])))

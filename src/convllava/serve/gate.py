@@ -1,4 +1,4 @@
-"""Around every request: an id, one line in the log, safe headers, a host name that is ours."""
+"""Middleware of every request: an id, one log line, security headers, a check of the host name."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from .settings import Settings
 
 REQUEST_ID = "x-request-id"
 CLIENT_CLOSED = 499
-"""nginx's number for a client that closed the connection before there was a status; nobody receives it."""
+"""Status in the log, as in nginx, of a connection that the client closed before the response."""
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
@@ -29,42 +29,42 @@ logger = logging.getLogger("convllava.serve")
 
 
 class Gate:
-    """ASGI middleware; what it refuses does not reach the routes."""
+    """ASGI middleware; a rejected request does not reach the routes."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and note what became of it."""
+        """Pass a request on, log it and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = Visit(scope, send)
+        request_log = RequestLog(scope, send)
         try:
             refusal = self._refusal(Headers(scope=scope))
             if refusal is None:
-                await self._app(scope, receive, visit.send)
+                await self._app(scope, receive, request_log.send)
             else:
-                await refusal.response(scope)(scope, receive, visit.send)
+                await refusal.response(scope)(scope, receive, request_log.send)
         except ClientDisconnect:
             scope[ERROR_NOTE] = CLIENT_LEFT
         finally:
             if scope.get(ERROR_NOTE) == CLIENT_LEFT:
                 self._metrics.canceled.inc()
-            self._metrics.requests.labels(visit.route, str(visit.status)).inc()
-            visit.log()
+            self._metrics.requests.labels(request_log.route, str(request_log.status)).inc()
+            request_log.log()
 
     def _refusal(self, headers: Headers) -> ApiError | None:
         allowed = self._settings.allowed_hosts
         name = _host_name(headers.get("host", ""))
         if allowed and name not in allowed:
-            message = f"this server does not go by the name {name!r}: start it with --allowed-host to let it"
+            message = f"the host name {name!r} is not allowed: start the server with --allowed-host {name}"
             return ApiError(403, message, code="host_not_allowed")
         return None
 
 
-class Visit:
-    """One request on its way through."""
+class RequestLog:
+    """Id, status and time of one request, for its log line."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get(REQUEST_ID, "")
@@ -75,12 +75,12 @@ class Visit:
 
     @property
     def route(self) -> str:
-        """The path as the application knows it; whatever else people try is counted together."""
+        """Path of the route; unknown paths are counted together as "other"."""
         route = self._scope.get("route")
         return getattr(route, "path", None) or "other"
 
     async def send(self, message: Message) -> None:
-        """Send, with our headers on it."""
+        """Send a message, with the security headers and the request id added."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -91,7 +91,7 @@ class Visit:
         await self._send(message)
 
     def log(self) -> None:
-        """Write one line; what a client made up is quoted."""
+        """Write one log line; texts of the client are quoted."""
         milliseconds = (time.perf_counter() - self._started) * 1000
         reason = self._scope.get(ERROR_NOTE, "")
         level = logging.INFO if self.status < 400 or self.status == CLIENT_CLOSED else logging.WARNING

@@ -1,4 +1,4 @@
-"""What a connection may cost before anybody knows what it wants: time and memory."""
+"""Limits of time and memory for connections and bodies before a request is parsed."""
 
 import asyncio
 import hashlib
@@ -9,36 +9,35 @@ from typing import Any
 
 import h11
 from starlette.requests import Request
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..compat import uvicorn_h11_protocol
 from .errors import ApiError
 from .settings import Settings
 
 HEAD_SECONDS = 10.0
-"""In which a connection must have sent the head of a request."""
+"""Time limit for the head of a request."""
 
 MOST_DISCARDED = 8
-"""A body that is too large is read to its end, so that its sender hears why it is refused, unless it is so many times
-too large."""
+"""Factor of the size limit up to which an oversized body is read and discarded, so that its sender gets the error."""
 
 
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that hangs up on those who connect and say nothing, or say it a byte at a time."""
+class PatientProtocol(uvicorn_h11_protocol()):  # type: ignore[misc]
+    """HTTP/1.1 protocol that closes connections whose request head is incomplete after `HEAD_SECONDS`."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Set the clock."""
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Start the timer."""
         super().connection_made(transport)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._stop_watching()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Stop the clock while a request is answered."""
+        """Stop the timer while a request is processed."""
         super().handle_events()
         if self.conn.their_state is h11.IDLE:
             self._watch()
@@ -46,7 +45,7 @@ class PatientProtocol(H11Protocol):
             self._stop_watching()
 
     def on_response_complete(self) -> None:
-        """Set the clock for the next request's head."""
+        """Start the timer for the head of the next request."""
         super().on_response_complete()
         self._watch()
 
@@ -61,7 +60,7 @@ class PatientProtocol(H11Protocol):
 
 
 class BodyReader:
-    """Reads bodies within limits of size and time, and all of them together within a limit of memory."""
+    """Reads bodies within limits of size and time, and within a common limit of memory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -84,7 +83,7 @@ class BodyReader:
         return body
 
     async def discard(self, request: Request) -> None:
-        """Let a client finish that will be refused: while it is sending, it does not listen."""
+        """Read and drop the body of a request that will be rejected: clients read the response after sending."""
         async with self._in_time():
             await self._read(request, 0)
 
@@ -95,11 +94,11 @@ class BodyReader:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            message = f"the body did not come in {seconds:g} s"
+            message = f"the body was not complete after {seconds:g} s"
             raise ApiError(408, message, code="body_timeout", headers={"Connection": "close"}) from None
 
     async def _read(self, request: Request, most: int) -> bytes | None:
-        """Return a body, or None if it is larger than that; then it was read, up to a point, and thrown away."""
+        """Return a body, or None if it is larger than `most`; then it was read and discarded."""
         body = bytearray()
         held = size = 0
         try:

@@ -1,4 +1,4 @@
-"""What Prometheus reads at ``GET /metrics``."""
+"""Metrics for Prometheus at ``GET /metrics``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counters of one server, in a registry of its own: several servers may live in one process."""
+    """Counters of one server, in a registry of its own, since one process may run several servers."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -21,32 +21,32 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         new: dict[str, Any] = {"registry": self.registry, "namespace": "convllava"}
         self.requests = Counter("requests", "HTTP requests by route and status.", ["route", "status"], **new)
-        self.canceled = Counter("canceled_requests", "Clients that left before the end of their answer.", **new)
-        self.running = Gauge("running_requests", "Requests being answered.", **new)
-        self.waiting = Gauge("waiting_requests", "Requests being prepared or waiting for their turn.", **new)
-        self.batch_size = Histogram("batch_size", "Rows of each step.", buckets=_BATCHES, **new)
+        self.canceled = Counter("canceled_requests", "Requests whose client disconnected before the end.", **new)
+        self.running = Gauge("running_requests", "Requests that are decoded.", **new)
+        self.waiting = Gauge("waiting_requests", "Requests that are prepared or queued.", **new)
+        self.batch_size = Histogram("batch_size", "Sequences of each step.", buckets=_BATCHES, **new)
         self.visual_tokens = Counter("visual_tokens", "Visual tokens of answered requests.", **new)
-        self.prompt_tokens = Counter("prompt_tokens", "Prompt tokens, visual ones included.", **new)
-        self.cached_tokens = Counter("cached_prompt_tokens", "Prompt tokens that were not computed again.", **new)
+        self.prompt_tokens = Counter("prompt_tokens", "Prompt tokens, including visual tokens.", **new)
+        self.cached_tokens = Counter("cached_prompt_tokens", "Prompt tokens whose keys and values were reused.", **new)
         self.new_tokens = Counter("generated_tokens", "Tokens of answers.", **new)
-        self.queue = Histogram("queue_seconds", "From arrival to the request's turn.", buckets=_SECONDS, **new)
+        self.queue = Histogram("queue_seconds", "From submission to the start of computing.", buckets=_SECONDS, **new)
         self.encode = Histogram("encode_seconds", "Vision encoder and projector.", buckets=_SECONDS, **new)
         self.first_token = Histogram(
-            "time_to_first_token_seconds", "From arrival to the first token.", buckets=_SECONDS, **new
+            "time_to_first_token_seconds", "From submission to the first token.", buckets=_SECONDS, **new
         )
-        self.total = Histogram("request_seconds", "From arrival to the last token.", buckets=_SECONDS, **new)
+        self.total = Histogram("request_seconds", "From submission to the last token.", buckets=_SECONDS, **new)
         self.rate = Histogram(
             "tokens_per_second",
-            "Of one answer, after its first token.",
+            "Tokens per second of an answer after its first token.",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
             **new,
         )
         if torch.cuda.is_available():
-            device_memory = Gauge("device_memory_bytes", "Memory that tensors take on the device.", **new)
+            device_memory = Gauge("device_memory_bytes", "Memory of tensors on the device.", **new)
             device_memory.set_function(torch.cuda.memory_allocated)
 
     def watch(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Read the queue whenever somebody asks."""
+        """Read the numbers of running and waiting requests at each scrape."""
         self.running.set_function(running)
         self.waiting.set_function(waiting)
 

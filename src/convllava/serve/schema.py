@@ -1,4 +1,4 @@
-"""What clients send and receive: OpenAI's chat completions, images included, and a few options more."""
+"""Bodies of requests and responses: OpenAI's chat completions with images, and a few further options."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,29 +9,29 @@ from ..image_options import ImageAspectRatio, ImageOptions
 MOST_STOPS = 4
 
 
-def _whole(value: Any) -> Any:
-    """JSON knows no difference between 1 and 1.0, and nor does JSON schema."""
+def _as_integer(value: Any) -> Any:
+    """Return 1.0 as 1: JSON and JSON schema do not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(_as_integer)]
 
 
 class Strict(BaseModel):
-    """Unknown keys are errors, and so are numbers written as texts."""
+    """A body in which unknown keys, and numbers written as texts, are errors."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class TextPart(Strict):
-    """Words."""
+    """A text part of a message."""
 
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(Strict):
-    """An image."""
+    """The URL of an image, and its detail."""
 
     url: str = Field(description="`data:image/...;base64,...`, or http(s) where the server allows it.")
     detail: Literal["auto", "low", "high"] | None = Field(
@@ -40,7 +40,7 @@ class ImageUrl(Strict):
 
 
 class ImagePart(Strict):
-    """An image among words."""
+    """An image part of a message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -55,7 +55,7 @@ class SystemMessage(Strict):
 
 
 class UserMessage(Strict):
-    """Words and images, in the order in which the model reads them."""
+    """A turn of the user: texts and images in reading order."""
 
     role: Literal["user"]
     content: str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
@@ -63,7 +63,7 @@ class UserMessage(Strict):
 
 
 class AssistantMessage(Strict):
-    """An earlier answer."""
+    """An earlier answer of the model."""
 
     role: Literal["assistant"]
     content: str | Annotated[list[TextPart], Field(min_length=1)]
@@ -75,14 +75,14 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discri
 
 
 class StreamOptions(Strict):
-    """What a stream holds besides text."""
+    """Optional contents of a stream."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
 class ResponseFormat(Strict):
-    """Plain text is all there is."""
+    """The format of the answer; only plain text is supported."""
 
     type: Literal["text"]
 
@@ -109,14 +109,14 @@ class ImageOptionFields(Strict):
 class ChatRequest(ImageOptionFields):
     """Body of `POST /v1/chat/completions`."""
 
-    model: str | None = Field(None, description="As `GET /v1/models` has it; the only one by default.")
+    model: str | None = Field(None, description="Name as in `GET /v1/models`; by default the only model.")
     messages: Annotated[list[Message], Field(min_length=1)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[Integer, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[Integer, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="0, the default, always takes the likeliest token."
+        None, description="0, the default, always takes the most likely token."
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stop: (
@@ -125,10 +125,10 @@ class ChatRequest(ImageOptionFields):
         | None
     ) = None
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
-    n: Annotated[Literal[1], BeforeValidator(_whole)] | None = Field(
+    n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
     )
-    # what clients send although it says nothing; other values would ask for what is not here
+    # accepted at their defaults, which some clients send; other values are not supported
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     logprobs: Literal[False] | None = None
@@ -160,7 +160,7 @@ class EstimateRequest(ImageOptionFields):
 
 
 class ImageCost(BaseModel):
-    """How one image is seen."""
+    """The size of one image at the input of the vision encoder, and its cost."""
 
     grid: list[int] = Field(description="[rows, columns] of visual tokens.")
     resolution: list[int] = Field(description="[height, width] in pixels.")
@@ -168,23 +168,22 @@ class ImageCost(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What a request will cost, before it is sent."""
+    """The cost of a request before it is sent."""
 
     images: list[ImageCost]
     visual_tokens: int
     context: int = Field(description="Tokens that prompt and answer may have together.")
-    seconds: float | None = Field(description="Until the end of an answer of usual length, at the present load.")
 
 
 class PromptTokensDetails(BaseModel):
-    """Of the prompt's tokens."""
+    """Numbers of special tokens of the prompt."""
 
     cached_tokens: int
     image_tokens: int
 
 
 class Usage(BaseModel):
-    """Tokens; those of the prompt include the visual ones."""
+    """Numbers of tokens; those of the prompt include visual tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -193,7 +192,7 @@ class Usage(BaseModel):
 
 
 class AnswerTimings(BaseModel):
-    """Seconds, the last three since the request arrived at the model."""
+    """Times in seconds; the last three count from the submission to the model."""
 
     encode_seconds: float
     queue_seconds: float
@@ -202,7 +201,7 @@ class AnswerTimings(BaseModel):
 
 
 class Extension(BaseModel):
-    """What OpenAI's format has no place for."""
+    """Additions to OpenAI's format."""
 
     images: list[ImageCost]
     boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
@@ -210,7 +209,7 @@ class Extension(BaseModel):
 
 
 class AnswerMessage(BaseModel):
-    """The answer."""
+    """The message of the model."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -218,7 +217,7 @@ class AnswerMessage(BaseModel):
 
 
 class Choice(BaseModel):
-    """The one answer."""
+    """The only choice of a completion."""
 
     index: Literal[0] = 0
     message: AnswerMessage
@@ -227,7 +226,7 @@ class Choice(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """Answer of `POST /v1/chat/completions`."""
+    """Response of `POST /v1/chat/completions`."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -239,14 +238,14 @@ class ChatCompletion(BaseModel):
 
 
 class Delta(BaseModel):
-    """The next piece of the answer."""
+    """The next piece of an answer."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
 
 
 class ChunkChoice(BaseModel):
-    """What is new."""
+    """The only choice of a chunk."""
 
     index: Literal[0] = 0
     delta: Delta
@@ -267,7 +266,7 @@ class ChatCompletionChunk(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """What is special about a model."""
+    """Properties of the served model in addition to OpenAI's format."""
 
     output_stride: int
     image_aspect_ratio: str
@@ -279,7 +278,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """One model."""
+    """A model in the list of models."""
 
     id: str
     object: Literal["model"] = "model"
@@ -289,14 +288,14 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Answer of `GET /v1/models`."""
+    """Response of `GET /v1/models`."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
 class Health(BaseModel):
-    """Answer of `GET /health`."""
+    """Response of `GET /health`."""
 
     live: bool
     ready: bool
@@ -305,7 +304,7 @@ class Health(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong."""
+    """Details of an error."""
 
     message: str
     type: str
@@ -314,6 +313,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Any answer with a status of 400 or more."""
+    """Body of every response with a status of 400 or more."""
 
     error: ErrorDetail

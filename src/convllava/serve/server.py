@@ -1,4 +1,4 @@
-"""The process: a socket, uvicorn with patience for slow clients, an orderly end."""
+"""The server process: socket, uvicorn, graceful shutdown."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ logger = logging.getLogger("convllava.serve")
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening address; done first, so that nobody waits for a model that then cannot be served.
+    """Return a listening socket. Bind before the model is loaded, so that a taken port is reported at once.
 
     Raises:
         ValueError: The port is taken, or the host has no such address.
@@ -48,13 +48,13 @@ def address_of(listener: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """Takes no new requests once it is told to stop, and lets those under way finish."""
+    """Accepts no new requests after a signal to stop, and lets running ones finish."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second Ctrl+C ends it at once."""
+        """Start to drain; a second Ctrl+C stops the server at once."""
         app: Any = self.config.app
         app.state.engine.draining = True
-        logger.warning("stopping on %s: requests under way may finish", signal.Signals(sig).name)
+        logger.warning("stopping on %s: running requests may finish", signal.Signals(sig).name)
         super().handle_exit(sig, frame)
 
 

@@ -1,31 +1,31 @@
-"""Limits and habits of a server, each with its reason."""
+"""Settings of a server."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a server allows.
+    """Limits and access of a server.
 
     Args:
-        model_name: Under which the model is offered; requests name it.
-        api_key: What clients must present as a bearer token; None lets everybody in.
-        max_batch: Requests answered at a time.
-        max_queue: Requests that may wait beyond these; the next one is told to come again (429).
-        request_timeout: Seconds from a request's arrival to the end of its answer.
-        body_timeout: Seconds in which a request must have been sent completely.
-        drain_timeout: Seconds that requests under way get to finish when the server is told to stop.
-        max_body_bytes: Of one request; images travel in it as base64, a third larger than they are.
-        max_bodies_bytes: Of all requests that are being received, together.
-        max_images: Images in one request.
-        max_image_pixels: Of one image as it is sent: 64 Mi hold the 48 megapixels of a telephone.
-        max_queue_pixels: Of all resized images that wait; each takes 12 bytes of memory.
-        prefix_cache_bytes: For the latest dialogues, whose next turn then costs only what is new.
-        auto_resolution: Choose sizes that requests leave open so that images fit the context, instead of refusing
-            large ones; for models that were trained on images of any size.
-        remote_images: Fetch images by http(s) URL, from public addresses only.
-        allowed_hosts: Names under which the server may be addressed; empty for any. Keeps web pages from
-            reaching a server on the user's own machine through a name that resolves to it.
+        model_name: Name of the model in requests.
+        api_key: Bearer token that requests must have; None requires none.
+        max_batch: Maximum requests decoded at a time.
+        max_queue: Maximum queued requests; further ones get HTTP 429.
+        request_timeout: Seconds from the arrival of a request to the end of its answer.
+        body_timeout: Seconds until the body of a request must be complete.
+        drain_timeout: Seconds for running requests to finish after SIGTERM.
+        max_body_bytes: Maximum size of a request; base64 makes its images a third larger.
+        max_bodies_bytes: Maximum size of all requests that are received at a time, together.
+        max_images: Maximum images in a request.
+        max_image_pixels: Maximum pixels of an image as sent: 64 Mi hold the 48 megapixels of a telephone.
+        max_queue_pixels: Maximum pixels of all resized images in the queue, 12 bytes of memory each.
+        prefix_cache_bytes: Memory for keys and values of the latest dialogues, whose next turn then costs less.
+        auto_resolution: Whether sizes that requests leave open are chosen so that images fit the context; for models
+            that were trained on images of any size.
+        remote_images: Whether images are fetched by http(s) URL, from public addresses only.
+        allowed_hosts: Host names that requests may be addressed to; empty for any. They keep web pages from reaching
+            a server on the user's machine through a name that resolves to it.
     """
 
     model_name: str
@@ -55,4 +55,4 @@ class Settings:
         if self.max_queue < 0 or self.prefix_cache_bytes < 0:
             raise ValueError("max_queue and prefix_cache_bytes must not be negative")
         if self.api_key is not None and not self.api_key.strip():
-            raise ValueError("the API key is empty: set it, or leave the option out to let everybody in")
+            raise ValueError("the API key is empty: set it, or omit it to require no key")

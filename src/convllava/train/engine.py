@@ -155,12 +155,7 @@ class Engine:
             torch.save(optimizer.state_dict(), folder / self.optimizer_state)
 
     def load_optimizer(self, prepared: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-        """Load the optimizer's state.
-
-        Raises:
-            ValueError: Another engine saved the checkpoint.
-        """
-        self.check_optimizer(folder)
+        """Load the optimizer's state of a checkpoint, after :meth:`check_optimizer`."""
         optimizer.load_state_dict(torch.load(folder / self.optimizer_state, map_location="cpu", weights_only=True))
 
     def check_optimizer(self, folder: Path) -> None:
@@ -250,7 +245,6 @@ class DeepSpeedEngine(Engine):
 
     def load_optimizer(self, prepared: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
         """Load DeepSpeed's shares of weights and optimizer."""
-        self.check_optimizer(folder)
         prepared.load_checkpoint(str(folder))  # type: ignore[operator]
 
     def check_optimizer(self, folder: Path) -> None:

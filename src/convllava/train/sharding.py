@@ -86,7 +86,6 @@ class ShardedEngine(Engine):
 
     def load_optimizer(self, prepared: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
         """Load the optimizer's state that any number of processes have saved."""
-        self.check_optimizer(folder)
         state = get_optimizer_state_dict(prepared, optimizer, options=_FLAT)
         load({"optimizer": state}, storage_reader=FileSystemReader(folder / self.optimizer_state))
         set_optimizer_state_dict(prepared, optimizer, state, options=_FLAT)

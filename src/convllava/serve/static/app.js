@@ -157,11 +157,11 @@ async function refreshEstimate() {
   redraw();
 }
 
-function describe({ visual_tokens: tokens, context, seconds }) {
+function describe({ visual_tokens: tokens, context }) {
   if (!state.images.length) return "";
   const cost = `${tokens} visual token${tokens === 1 ? "" : "s"} of ${context} in the context`;
   if (tokens >= context) return `${cost}: too many, lower the resolution or the budget`;
-  return seconds === null ? cost : `${cost}, about ${nice(seconds)} for an answer`;
+  return cost;
 }
 
 function nice(seconds) {

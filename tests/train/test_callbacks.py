@@ -1,4 +1,4 @@
-"""What a run shows: figures in its log, answers, TensorBoard's files, and the page at the end."""
+"""Reports of a run: its log, answers, TensorBoard files, and the HTML page at the end."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def recipe(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def run(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped and resumed, so that every file has seen both."""
+    """A run that was stopped and resumed, so that every file went through both."""
     out = tmp_path_factory.mktemp("watched") / "run"
     train(load_recipe(recipe, [f"output_dir={out}", "stop_after_steps=4"]))
     return train(load_recipe(recipe, [f"output_dir={out}"]), resume=True)
@@ -36,7 +36,7 @@ def _total(run: Path, key: str) -> float:
     return sum(logged(run, key).values())
 
 
-def test_log_lines_tell_what_was_drawn_and_how_fast(run: Path, recipe: Path) -> None:
+def test_log_lines_have_the_mixture_and_the_throughput(run: Path, recipe: Path) -> None:
     data = next(entry["path"] for entry in json.loads(recipe.read_text())["data"] if "path" in entry)
     assert _total(run, f"drawn/{data}") == 3 * STEPS
     assert _total(run, "drawn/synthetic/line") == STEPS
@@ -52,16 +52,16 @@ def test_log_lines_tell_what_was_drawn_and_how_fast(run: Path, recipe: Path) -> 
         assert entry["learning_rate/peak 0.0001"] == pytest.approx(entry["learning_rate"] / 30)
 
 
-def test_the_same_questions_are_answered_again_and_again(run: Path) -> None:
+def test_the_same_questions_are_answered_in_every_round(run: Path) -> None:
     rounds = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in rounds] == [0, 3, 6, STEPS]
     questions = [[asked["question"] for asked in entry["answers"]] for entry in rounds]
     assert all(asked == questions[0] for asked in questions) and len(questions[0]) == 2
     assert all(asked["truth"] for asked in rounds[0]["answers"])
-    assert rounds[0]["answers"] != rounds[-1]["answers"], "nothing was learned, or not seen"
+    assert rounds[0]["answers"] != rounds[-1]["answers"], "the answers never changed"
 
 
-def test_prompts_of_ones_own(recipe: Path, tmp_path: Path) -> None:
+def test_prompts_of_the_recipe(recipe: Path, tmp_path: Path) -> None:
     image = sorted(recipe.parent.glob("*.png"))[0]
     prompts = f"[{{question: 'What?', image: {image}}}, {{question: 'And?'}}]"
     out = tmp_path / "run"
@@ -90,14 +90,14 @@ def test_tensorboard_shows_each_step_once(run: Path) -> None:
     assert dict(losses) == pytest.approx(logged(run), rel=1e-5)
 
 
-def test_a_tracker_that_is_not_installed(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tracker_is_named(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="trackers asks for wandb, which is not installed: pip install wandb"):
         train(load_recipe(recipe, [f"output_dir={tmp_path / 'run'}", "trackers=[wandb]"]))
     assert not (tmp_path / "run").exists()
 
 
-def test_the_page_holds_the_run(run: Path) -> None:
+def test_the_page_shows_the_run(run: Path) -> None:
     page = (run / "report.html").read_text()
     for expected in ("Loss", "Learning rate of peak 0.0001", "synthetic/line", "75.0 %", f"{STEPS} of {STEPS}"):
         assert expected in page
@@ -117,7 +117,7 @@ def test_the_page_of_hostile_text_and_of_a_short_run(tmp_path: Path) -> None:
         write_report(tmp_path / "absent")
 
 
-def test_entries_of_one_name_are_counted_apart() -> None:
+def test_sources_of_the_same_name_are_counted_separately() -> None:
     meter = ThroughputMeter(["line", "scene", "line"])
     meter.count(3, [0, 2, 2])
     figures = meter.read(meter.local_sums(0.0), 1)

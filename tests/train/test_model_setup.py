@@ -1,4 +1,4 @@
-"""A recipe that starts from an encoder and a language model which have not met yet."""
+"""Recipes that start from a separate vision encoder and language model."""
 
 from pathlib import Path
 
@@ -54,9 +54,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_parts_are_joined_trained_and_gone_on_from(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Frozen parts stay what they were to the last bit; the second recipe starts from the first one's result."""
-    assert main(["train", "second.yaml", "--dry-run"]) == 0  # before there is anything to start from
+def test_parts_are_joined_and_trained_and_the_next_recipe_follows(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frozen parts stay bit-identical; the second recipe starts from the model of the first."""
+    assert main(["train", "second.yaml", "--dry-run"]) == 0  # before its starting checkpoint exists
     outlined = capsys.readouterr().out
     assert "the starting checkpoint is missing" in outlined
     assert "vision_tower stage 5" in outlined

@@ -198,3 +198,9 @@ def test_a_missing_tokenizer_is_named(nano: Path) -> None:
     (nano / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"has no tokenizer: tokenizer.json is missing"):
         load_pretrained(nano)
+
+
+def test_an_unknown_key_of_our_own_layout_is_refused(nano: Path) -> None:
+    change(nano / "config.json", "text_config.hiden_size", 64)
+    with pytest.raises(ValueError, match=r"config.json \(text_config\): unknown key 'hiden_size'; did you mean"):
+        open_checkpoint(nano)

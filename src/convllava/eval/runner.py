@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..image_options import ImageOptions
-from ..inference import Answer, Generator
+from ..inference import Answer, Generator, stage_warning
 from ..support import write_json
 from .answering import SampleAnswerer, sort_by_shape
 from .benchmark import Benchmark, EvalSample, EvalSet
@@ -221,7 +221,7 @@ class BenchmarkRun:
             "protocol_hash": protocol_hash(protocol),
             "model": {"name": self._model.name, "fingerprint": self._model.fingerprint},
             "versions": code_versions(),
-            "warnings": list(questions.warnings),
+            "warnings": [*questions.warnings, *filter(None, [stage_warning(self._generator.model)])],
         }
 
     def _pending(self) -> list[int]:

@@ -125,8 +125,11 @@ def run(
     result = run_suite(settings, _progress)
     if result.is_first:
         _print_scores(result.scores, as_json)
-    if result.failures:
-        raise ValueError("; ".join(result.failures))
+    nothing_scored = result.is_first and not result.scores
+    if result.failures or nothing_scored:
+        raise ValueError("; ".join([*result.failures, *result.unscored]))
+    for message in result.unscored:
+        opt.remark(f"note: {message}")
 
 
 @app.command()

@@ -30,7 +30,12 @@ EncodedSource = str | Path | bytes | BinaryIO
 _SHORTEST_BASE64 = 80
 """Shorter texts cannot be a whole image in base64, so a mistyped path is reported as a missing file."""
 
-_DATA_URL = re.compile(r"data:image/[\w.+-]{1,32}((?:;[\w.+-]{1,32}=[\w.+-]{1,64})*);base64,", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"\s{0,16}data:(?:image/[\w.+-]{1,32}|application/octet-stream)(?:;[\w.+-]{1,32}=[\w.+-]{1,64}){0,8};base64,",
+    re.IGNORECASE,
+)
+_BLANKS = b" \t\r\n\f\v"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 _MAX_REDUCTION = 4
 """Factor by which a JPEG may exceed the limit of pixels; a progressive one is held in memory as a whole."""
@@ -252,14 +257,14 @@ def _has_signature(data: bytes) -> bool:
 
 
 def _from_base64(text: str) -> bytes:
-    """Return the bytes of base64 text, which may be wrapped and may lack the padding at its end."""
-    joined = "".join(text.split()).rstrip("=")
-    return base64.b64decode(joined + "=" * (-len(joined) % 4), validate=True)
+    """Return the bytes of base64 text of either alphabet, which may be wrapped and may lack the padding at its end."""
+    encoded = text.encode("ascii").translate(_URL_SAFE, _BLANKS)
+    return base64.b64decode(encoded + b"=" * (-len(encoded) % 4 if len(encoded) % 4 > 1 else 0), validate=True)
 
 
 def is_data_url(url: str) -> bool:
     """Return whether a URL holds its image itself instead of naming a place to fetch it from."""
-    return url[:5].lower() == "data:"
+    return url[:32].lstrip()[:5].lower() == "data:"
 
 
 def decode_data_url(url: str, name: str | None = None) -> bytes:
@@ -275,12 +280,8 @@ def decode_data_url(url: str, name: str | None = None) -> bytes:
     try:
         data = _from_base64(url[head.end() :])
     except (binascii.Error, ValueError) as error:
-        hint = (
-            ": the characters - and _ are those of URL-safe base64, use + and /"
-            if re.search("[-_]", url[head.end() :])
-            else ""
-        )
-        raise ImageError("base64", name, f"is not valid base64: {error}{hint}") from error
+        reason = "is not valid base64: the text after the comma is cut off or has other characters"
+        raise ImageError("base64", name, reason) from error
     if not data:
         raise ImageError("empty", name, "holds no image: there is nothing after the comma")
     return data

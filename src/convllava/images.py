@@ -81,7 +81,7 @@ def open_image(
         source: A path, an http(s) or data URL, base64 text, the bytes of a file, an open stream, or a PIL, numpy or
             torch image (see `to_pil`).
         name: The image in messages; by default the source.
-        limits: What may be opened; a loaded image is not subject to them.
+        limits: Limits on the file; a loaded image is not subject to them.
         lazily: Leave upright local JPEGs undecoded: fast preprocessing decodes them no larger than they are shown,
             which changes the image that is returned here. For images that are shown once.
         frame: Frame (page) of a file that has several, counted from 1; None takes the first and logs that there are

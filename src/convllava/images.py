@@ -126,7 +126,7 @@ def open_image(
     if lazily and (jpeg := undecoded_jpeg(source, limits)) is not None:
         return jpeg
     if isinstance(source, str | Path | bytes | IOBase):
-        with undecoded(source, name=name, limits=limits) as image:
+        with undecoded(source, name=name, limits=limits) as image:  # type: ignore[arg-type]
             return to_rgb(image, name or short_name(source))
     return to_rgb(to_pil(source), name)
 

@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
         OSError: The file cannot be written; what was there before is untouched.
     """
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # in JSON this keeps the value
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -131,6 +131,20 @@ def require(package: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingPackageError(f"{purpose} need {package}: pip install 'convllava[{extra}]'") from error
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it has no lone surrogate, half of a character beyond 16 bits."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def encodable(text: str) -> str:
+    """Return a text in which lone surrogates, which cannot be written as UTF-8, are escaped as in JSON."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def dtype_name(dtype: object) -> str:

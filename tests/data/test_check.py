@@ -198,3 +198,22 @@ def test_shards_are_checked_and_cleaned_shard_by_shard(tmp_path: Path) -> None:
 
 def _images(numbers: range) -> list[dict[str, Any]]:
     return [{"bytes": encoded_image(number), "path": f"{number}.png"} for number in numbers]
+
+
+def test_messages_with_roles_out_of_order_are_repaired_too(folder: Path) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "assistant", "content": "Hello"},
+        {"role": "user", "content": "Hi?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "And?"},
+    ]
+    mixed = [{"role": "assistant", "value": "Hello"}, {"role": "user", "value": "Hi?"}, {"from": "gpt", "value": "Yes"}]
+    path = _write(folder, [{"id": "1", "messages": turns}, {"id": "2", "conversations": mixed}], "data.jsonl")
+    dataset = ConversationDataset(path, on_bad_sample="list")
+    report = _check(path)
+    cleaned = write_clean_copy(dataset, report.faults, folder / "clean.jsonl", Inspector(PROCESSOR, Limits()))
+    assert (cleaned.kept, cleaned.repaired, cleaned.dropped) == (2, 2, 0)
+    first, second = map(json.loads, (folder / "clean.jsonl").read_text().splitlines())
+    assert first["messages"] == [turns[0], *turns[2:4]]
+    assert second["conversations"] == mixed[1:]

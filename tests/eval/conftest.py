@@ -43,6 +43,7 @@ def write_predictions() -> Write:
                     "error": (errors or {}).get(number),
                     "num_image_tokens": 6,
                     "image_sizes": [[128, 192]],
+                    "images": [] if "image_path" in row else [str(number)],
                     "model_fingerprint": model,
                     "protocol_hash": "p",
                     "row": dict(row),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convllava.eval import Scoring
+from convllava.eval import Scoring, find_benchmark
 from convllava.eval.compare import compare
-from convllava.eval.outcome import bootstrap_interval, paired_interval, percent
+from convllava.eval.outcome import bootstrap_interval, cluster_labels, paired_interval, percent, sums_of_clusters
 from convllava.eval.paper import PRINTED_AVERAGES, TABLE_6, TABLES
 from convllava.eval.scoring import score_file
 from convllava.eval.tables import as_csv, as_latex, as_markdown, make_tables, read_scores
@@ -39,6 +39,63 @@ def test_an_interval_is_close_to_the_binomial_one() -> None:
     deviation = 100 * (0.3 * 0.7 / 1000) ** 0.5
     assert low == pytest.approx(30 - 1.96 * deviation, abs=0.4)
     assert high == pytest.approx(30 + 1.96 * deviation, abs=0.4)
+
+
+def by_image(num_images: int, questions: int) -> list[tuple[dict[str, Any], str]]:
+    """Return answers to questions about images; all of an image are right or all are wrong."""
+    return [
+        ({**ROW, "index": image * questions + number, "image_path": f"{image}.png"}, "A" if image % 2 else "B")
+        for image in range(num_images)
+        for number in range(questions)
+    ]
+
+
+def test_questions_about_one_image_are_drawn_together(write_predictions: Any, tmp_path: Path) -> None:
+    """Ten images with twenty questions each are ten independent observations, not two hundred."""
+    score = score_file(write_predictions(tmp_path, "seedbench", by_image(10, 20))).score
+    columns = np.array([[image % 2, 1] for image in range(10)], dtype=float)
+    assert score.interval == bootstrap_interval(columns, percent)
+    assert score.interval[1] - score.interval[0] == pytest.approx(60)
+    assert score.units == {"kind": "images", "number": 10}
+
+
+def test_a_comparison_draws_images(write_predictions: Any, tmp_path: Path) -> None:
+    """Twenty more right answers about one of ten images are no clear difference."""
+    rows = by_image(10, 20)
+    better = [(row, "A" if row["image_path"] == "0.png" else text) for row, text in rows]
+    first = write_predictions(tmp_path / "a", "seedbench", rows)
+    second = write_predictions(tmp_path / "b", "seedbench", better, model="b")
+    found = compare(first, second)
+    assert found.difference == pytest.approx(10)
+    assert found.interval[0] == 0 and not found.is_clear
+
+
+def test_predictions_that_do_not_name_their_images_are_scored_with_a_warning(
+    write_predictions: Any, tmp_path: Path
+) -> None:
+    path = write_predictions(tmp_path, "seedbench", answered(20))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "images"}) + "\n" for line in lines))
+    score = score_file(path).score
+    assert score.units == {"kind": "samples", "number": 40}
+    assert "do not say which questions share an image" in score.warnings[0]
+
+
+def test_rotations_and_several_images_join_clusters() -> None:
+    shared: list[dict[str, list[str]]] = [{"images": names} for names in (["1"], ["2"], ["2", "3"], ["3"], ["4"])]
+    labels = cluster_labels(["a", "a", "b", "c", "d"], shared)
+    assert labels == {"a": 0, "b": 0, "c": 0, "d": 1}
+    columns = np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]])
+    assert sums_of_clusters(["a", "b", "c", "d"], columns, labels).tolist() == [[2, 3], [1, 1]]
+
+
+def test_units_that_no_prediction_has_are_an_error(
+    write_predictions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_predictions(tmp_path, "seedbench", answered(20))
+    monkeypatch.setattr(type(find_benchmark("seedbench")), "unit_of", lambda self, prediction: "all")
+    with pytest.raises(ValueError, match=r"seedbench: Outcome.units has 40 units .* override unit_of"):
+        score_file(path)
 
 
 def test_a_score_counts_unresolved_empty_and_failed_answers(write_predictions: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit_files import image_bytes, image_text, write_tsv
+from kit_files import image_bytes, image_text, parquet_image, write_parquet, write_tsv
 from PIL import Image
 
 from convllava.eval.adapters.vlmevalkit_scoring import kit_row
@@ -100,9 +100,12 @@ def test_rows_without_an_image_are_left_out_with_a_warning(tmp_path: Path) -> No
         ([{"index": 0, "question": "q"}], r"has no column image; its columns are index, question"),
         ([question(0, "A" * 101)], r"index 0: the image cell is not base64"),
         ([question(0, image_text()[:-8] + "!!!!" * 2)], r"index 0: the image cell is not base64"),
-        ([question(0, "QUFB" * 20)], r"index 0: the image cell is not an image"),
-        ([question(0, image_text()), question(1, "7")], r"index 1: its image cell '7' names a row without an image"),
-        ([question(0, "1"), question(1, "0")], r"names a row without an image, or a missing row"),
+        ([question(0, image_text()), question(1, "7")], r"index 1: its image cell '7' is no image and names no row"),
+        ([question(0, ""), question(1, "0")], r"index 1: its image cell '0' names a row without an image"),
+        ([question(0, "1"), question(1, "0")], r"index 0: its image is a circle of references: 0 -> 1 -> 0"),
+        ([question(0, "0")], r"index 0: its image is a circle of references: 0 -> 0"),
+        ([question(0, "!" * 80), question(1, "?" * 80)], r"index 0: the image cell is not .*; index 1: the image cell"),
+        ([{"index": 0, "image_path": "a.png"}], r"has paths \(image_path\) in place of images"),
         ([question(0, image_text()), question(0, "0")], r"record 3: index '0' occurs twice"),
         ([question(0, "[" + "x" * 80 + "]")], r"index 0: the image cell is in brackets but is not a list"),
     ],
@@ -154,14 +157,84 @@ def test_jsonl(tmp_path: Path) -> None:
     assert table.rows == [{"question": "q", "index": 0}]
     assert table.images[0][0].open() == tmp_path / "a.png"
     path.write_text('{"image": "b.png", "question": "q"}\n')
-    with pytest.raises(ValueError, match=r"x.jsonl, line 1: no image 'b.png'; looked for .*b.png"):
-        read_jsonl(path, ["question"], [tmp_path])
+    with pytest.raises(ValueError, match=r"x.jsonl: 1 of 1 images are missing below .*: line 1: 'b.png'$"):
+        read_jsonl(path, ["question"], [tmp_path, tmp_path])
     path.write_text("{}\n")
     with pytest.raises(ValueError, match="line 1: no key image, question"):
         read_jsonl(path, ["question"], [tmp_path])
     path.write_text("{\n")
     with pytest.raises(ValueError, match="line 1: not JSON"):
         read_jsonl(path, ["question"], [tmp_path])
+
+
+def test_all_missing_images_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(image_bytes())
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"image": f"{number}.png", "question": "q"}) + "\n" for number in range(5)))
+    with pytest.raises(
+        ValueError, match=r"4 of 5 images are missing .*line 1: '0.png'; line 3: '2.png'.*line 5: '4.png'"
+    ):
+        read_jsonl(path, [], [tmp_path])
+    path.write_text("".join(json.dumps({"image": f"{number + 10}.png"}) + "\n" for number in range(30)))
+    with pytest.raises(ValueError, match=r"30 of 30 images .*line 20: '29.png'; and 10 more$"):
+        read_jsonl(path, [], [tmp_path])
+
+
+def test_a_line_without_an_image_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(image_bytes())
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"image": image}) + "\n" for image in ("a.png", None, "", [], [None])))
+    table = read_jsonl(path, [], [tmp_path])
+    assert len(table.rows) == 1
+    assert table.warnings == ["4 lines of x.jsonl have no image and are left out"]
+
+
+@pytest.mark.parametrize("text", [r'{"image": "a.png", "question": "ok \ud83d"}', '{"image": ' + "[" * 100_000])
+def test_text_that_no_tokenizer_takes_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n" + text + "\n")
+    with pytest.raises(ValueError, match=r"x.jsonl, line 2: not JSON"):
+        read_jsonl(path, [], [tmp_path])
+
+
+def test_base64_as_other_programs_write_it(tmp_path: Path) -> None:
+    text = base64.b64encode(image_bytes("blue", (40, 30))).decode()
+    wrapped = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    cells = [wrapped, wrapped.replace("\n", "\r\n") + "\r", text.rstrip("="), f"data:image/png;base64,{text}"]
+    table = read_tsv(write_tsv(tmp_path / "x.tsv", [question(i, cell) for i, cell in enumerate(cells)]), [])
+    assert [image.size for (image,) in table.images] == [(40, 30)] * 4
+    assert len({image.name for (image,) in table.images}) == 1
+    assert all(open_image(image.open()).getpixel((0, 0)) == (0, 0, 255) for (image,) in table.images)
+
+
+def test_an_image_shorter_than_an_index_is_an_image(tmp_path: Path) -> None:
+    cell = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # a GIF of 42 bytes
+    table = read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, cell), question(1, "0")]), [])
+    assert [image.size for (image,) in table.images] == [(1, 1)] * 2
+
+
+def test_damaged_images_are_questions_with_an_error(tmp_path: Path) -> None:
+    """One damaged image in a benchmark of thousands must not cost the other answers."""
+    no_image = b"QUFB" * 40
+    rows = [question(0, image_text()), question(1, base64.b64encode(no_image).decode()), question(2, "1")]
+    (tmp_path / "a.png").write_bytes(no_image)
+    (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.png"}) + "\n")
+    from_tsv = read_tsv(write_tsv(tmp_path / "x.tsv", rows), [])
+    from_jsonl = read_jsonl(tmp_path / "x.jsonl", [], [tmp_path])
+    assert [images[0].size for images in from_tsv.images] == [(64, 96), None, None]
+    assert from_tsv.warnings[0].startswith("2 images of x.tsv cannot be read: index 1: the image cell is not an image")
+    assert from_jsonl.warnings[0].startswith("1 images of x.jsonl cannot be read: index 0: ")
+    for damaged in (from_tsv.images[1][0], from_jsonl.images[0][0]):
+        with pytest.raises(ValueError, match="is not an image that can be read"):
+            damaged.open()
+
+
+def test_damaged_images_in_parquet(tmp_path: Path) -> None:
+    image = {"bytes": b"QUFB" * 40, "path": None}
+    write_parquet(tmp_path / "x.parquet", {"image": [image, parquet_image()], "question": ["a", "b"]})
+    table = read_parquet([tmp_path / "x.parquet"], dict)
+    assert [images[0].size for images in table.images] == [None, (64, 96)]
+    assert table.warnings[0].startswith("1 images of x.parquet cannot be read: index 0: ")
 
 
 def test_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -152,3 +152,20 @@ def test_only_the_first_process_loads_a_sharded_model(
     assert len(list(first.parameters())) == len(list(other.parameters()))
     held = dict(other.named_buffers())
     assert held and all(torch.equal(value, held[name]) for name, value in first.named_buffers())
+
+
+def test_encoder_and_projector_alone_pass_over_micro_batches_without_images(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Text alone has no gradient where the language model is frozen; its loss is counted, not differentiated."""
+    recipe = write_recipe(tmp_path, tiny_checkpoint, train_language_layers=0, per_device_batch_size=1, max_steps=6)
+    run = train(load_recipe(recipe))
+    assert list(_losses(run)) == list(range(1, 7))
+    before, _ = load_pretrained(tiny_checkpoint, dtype=torch.float32)
+    after, _ = load_pretrained(run, dtype=torch.float32)
+    moved = {
+        name.split(".")[1]
+        for (name, new), old in zip(after.named_parameters(), before.parameters(), strict=True)
+        if not torch.equal(new, old)
+    }
+    assert moved == {"vision_tower", "multi_modal_projector"}

@@ -94,3 +94,18 @@ def test_the_list_is_kept_between_runs(tmp_path: Path) -> None:
     again = SkippedSamples(tmp_path / "skipped.jsonl")
     again.add([fault, Fault("too_long", "a.json", 4, "x", "long")], step=6)
     assert again.count() == 2
+
+
+def test_a_run_without_a_usable_sample_is_an_error_and_saves_no_model(data: Path) -> None:
+    records = [record for record in json.loads(data.read_text()) if record["id"] == "s8"]
+    data.write_text(json.dumps(records))
+    with pytest.raises(ValueError, match=r"nothing was trained: no sample of 4 steps.*skipped\.jsonl.*data check"):
+        train(_recipe(data, on_bad_sample="skip"))
+    assert not (data.parent / "run" / "model.safetensors").exists()
+
+
+def test_the_encoder_stage_passes_over_samples_that_are_left_out(data: Path) -> None:
+    image = {"aspect_ratio": "pad", "resolution": 64}
+    values = {"training_stage": "encoder", "per_device_batch_size": 1, "image": image, "prompt_format": "plain"}
+    run = train(_recipe(data, on_bad_sample="skip", **values))
+    assert "corrupt_image" in (run / "skipped.jsonl").read_text()

@@ -16,9 +16,10 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from ..images import ImageError
+from ..support import first_line
 from .faults import BadSampleError, Fault, refusal
 from .images import StoredImage, stored_size
-from .records import ROLES, read_sample, record_id
+from .records import ROLES, read_sample, record_id, shortened, stored_images
 from .samples import Origin, RecordSource, Sample, text_length
 
 __all__ = ["ROLES", "ConversationDataset", "OnBadSample"]
@@ -32,6 +33,7 @@ _CHUNK = 1 << 22
 """Characters of a JSON file read at a time."""
 
 _BLANK = re.compile(r"\s*")
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]')
 
 
 class ConversationDataset(RecordSource):
@@ -99,7 +101,7 @@ class ConversationDataset(RecordSource):
         return text_length(self[index].messages)
 
     def _check(self, record: Any, number: int, folder: "_Folder") -> None:
-        if isinstance(record, json.JSONDecodeError):
+        if isinstance(record, UnreadableRecord):
             fault = Fault("malformed", str(self.path), number, str(number), f"not valid JSON ({record})")
             raise BadSampleError(fault) from record
         sample = self.sample_of(record, number)
@@ -114,9 +116,10 @@ class ConversationDataset(RecordSource):
             BadSampleError: The record cannot be used.
         """
         origin = Origin(str(self.path), number)
-        names = _image_names(record)
-        if names is None:
-            message = f"'image' must be a file name or a list of them, got {record['image']!r}"
+        names = stored_images(record)
+        other = next((name for name in names if not isinstance(name, str)), None)
+        if other is not None:
+            message = f"'image' must be a file name or a list of them, got {shortened(other)}"
             raise BadSampleError(Fault("malformed", *origin, record_id(record, number), message))
         return read_sample(record, [self.image_folder / name for name in names], origin)
 
@@ -163,8 +166,12 @@ def _files_of(folder: str) -> frozenset[str]:
         return frozenset(entry.name for entry in entries if entry.is_file())
 
 
+class UnreadableRecord(Exception):
+    """Takes the place of a record that is not JSON, or JSON that Python does not read (nesting, huge numbers)."""
+
+
 def read_records(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield number, text and content of each record; for invalid JSON, the error in place of the content.
+    """Yield number, text and content of each record; an ``UnreadableRecord`` in place of content that cannot be read.
 
     Raises:
         ValueError: The file is missing, is not UTF-8 or is not a JSON list.
@@ -182,8 +189,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str, Any]]:
         for number, line in enumerate(line for line in file if line.strip()):
             try:
                 yield number, line, json.loads(line)
-            except json.JSONDecodeError as error:
-                yield number, line, error
+            except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits, nesting
+                yield number, line, UnreadableRecord(first_line(error))
 
 
 def _items(path: Path) -> Iterator[tuple[int, str, Any]]:
@@ -230,7 +237,10 @@ class _GrowingText:
         self._position += 1
 
     def decode(self) -> tuple[Any, str]:
-        """Consume one value and return it with its text; reads twice as much each time the value is cut off."""
+        """Consume one value and return it with its text; reads twice as much each time the value is cut off.
+
+        A value that is well formed but cannot be read (too deep, too large a number) becomes an ``UnreadableRecord``.
+        """
         wanted = _CHUNK
         while True:
             try:
@@ -239,10 +249,27 @@ class _GrowingText:
                 if not self._grow(wanted):
                     raise
                 wanted *= 2
-            else:
-                written = self._text[self._position : end]
-                self._position = end
-                return value, written
+                continue
+            except (ValueError, RecursionError) as error:
+                value, end = UnreadableRecord(first_line(error)), self._end_of_value()
+            written = self._text[self._position : end]
+            self._position = end
+            return value, written
+
+    def _end_of_value(self) -> int:
+        """Return the end of a value from its brackets and strings alone, without recursion."""
+        wanted = _CHUNK
+        while True:
+            depth = 0
+            for token in _STRUCTURE.finditer(self._text, self._position):
+                depth += (token[0] in "[{") - (token[0] in "]}")
+                if depth < 0 or (depth == 0 and token[0] == ","):
+                    return token.start()
+                if depth == 0 and token[0] in "]}":
+                    return token.end()
+            if not self._grow(wanted):
+                raise json.JSONDecodeError("Unterminated value", self.excerpt(), 0)
+            wanted *= 2
 
     def excerpt(self) -> str:
         """Return the beginning of the remaining text, for messages."""
@@ -253,10 +280,3 @@ class _GrowingText:
         self._text = self._text[self._position :] + more
         self._position = 0
         return bool(more)
-
-
-def _image_names(record: Any) -> list[str] | None:
-    """Return the file names of a record's images; None if they are no file names."""
-    names = record.get("image") if isinstance(record, dict) else None
-    names = [] if names is None else [names] if isinstance(names, str) else names
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None

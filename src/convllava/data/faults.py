@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ..support import encodable
+
 ERRORS: dict[str, str] = {
     "malformed": "record that cannot be read",
     "role_order": "roles out of order",
@@ -44,7 +46,10 @@ class Fault:
     message: str
 
     def __post_init__(self) -> None:
-        assert self.kind in ERRORS or self.kind in WARNINGS, self.kind
+        if self.kind not in ERRORS and self.kind not in WARNINGS:
+            raise ValueError(f"unknown kind of fault {self.kind!r}")
+        for name in ("sample_id", "message"):  # a lone surrogate would end whatever writes the fault
+            object.__setattr__(self, name, encodable(getattr(self, name)))
 
     @property
     def is_error(self) -> bool:

@@ -10,19 +10,31 @@ A record and the sample that it becomes::
 
 A single ``<image>`` is moved to the front of its turn, as in LLaVA's code; several stay in place. The newline after
 images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``: a text with the same
-placeholders, or a list of parts.
+placeholders, or a list of parts. ``system`` is a system message. ``null`` and empty values count as absent, and a key
+that other programs read and that would change the sample (``videos``, ``tools``, ...) makes the record unusable.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..constants import IMAGE_TOKEN
+from ..support import encodable, is_encodable
 from .faults import BadSampleError, Fault
 from .images import StoredImage
 from .samples import Message, Origin, Sample
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant"}
+
+IMAGE_KEYS = ("image", "images")
+"""Keys of a record's images; the first that is set counts."""
+
+_OTHER_IMAGE_KEYS = ("image_path", "image_paths", "image_file", "image_files", "image_url", "image_urls", "img", "imgs")
+"""Keys under which other programs look for images; next to one of ``IMAGE_KEYS`` they are only notes."""
+
+_UNREAD_KEYS = ("video", "videos", "audio", "audios", "tools")
+_UNREAD_TURN_KEYS = ("image", "images", "video", "videos", "audio", "audios", "tool_calls", "function_call")
+"""Keys of a record and of a turn whose content would be lost."""
 
 
 class _RecordError(Exception):
@@ -41,39 +53,91 @@ def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> S
     """
     sample_id = record_id(record, origin.record)
     try:
-        messages = _messages(record)
+        messages = _messages(without_absent(record), len(images))
         _check_order([message["role"] for message in messages])
-        _check_counts(messages, len(images))
+        _check_counts(messages, len(images), record)
         _check_answers(messages)
     except _RecordError as error:
         raise BadSampleError(Fault(error.kind, *origin, sample_id, str(error))) from error
+    except RecursionError as error:
+        raise BadSampleError(Fault("malformed", *origin, sample_id, "nested too deeply to be read")) from error
     return Sample(sample_id, tuple(images), messages, origin)
 
 
 def record_id(record: Any, number: int) -> str:
-    """Return a record's id, or its number where it has none."""
+    """Return a record's id, or its number where it has none; lone surrogates are escaped."""
     given = record.get("id") if isinstance(record, dict) else None
-    return str(number if given is None else given)
+    return encodable(str(number if given is None else given))
 
 
-def _messages(record: Any) -> list[Message]:
+def without_absent(value: Any) -> Any:
+    """Return a JSON value without the keys whose value is null, which means that they are absent.
+
+    In parquet every struct has all fields of all its siblings; other programs write such records as JSON.
+    """
+    if isinstance(value, dict):
+        return {key: without_absent(inner) for key, inner in value.items() if inner is not None}
+    return [without_absent(inner) for inner in value] if isinstance(value, list) else value
+
+
+def stored_images(record: Any) -> list[Any]:
+    """Return what a record gives as its images: file names, or structs of a shard; null and empty ones are absent."""
+    given = next((record[key] for key in IMAGE_KEYS if record.get(key)), []) if isinstance(record, dict) else []
+    return [one for one in (given if isinstance(given, list) else [given]) if one is not None and one != ""]
+
+
+def _messages(record: Any, images: int) -> list[Message]:
     if not isinstance(record, dict):
         raise _RecordError("malformed", f"expected an object, got {type(record).__name__}")
-    key = "messages" if record.get("conversations") is None and "messages" in record else "conversations"
+    _check_keys(record, _UNREAD_KEYS, ": remove it, or leave the record out")
+    if not images:
+        _check_keys(record, _OTHER_IMAGE_KEYS, "; images belong under 'image'")
+        if stored_images(record):
+            raise _RecordError("missing_image", f"the shard has no image {shortened(stored_images(record)[0])}")
+    key = "messages" if not record.get("conversations") and "messages" in record else "conversations"
     turns = record.get(key)
     if not isinstance(turns, list) or not turns:
-        raise _RecordError("malformed", f"{key!r} must be a list of turns, got {turns!r}")
-    return [_message(turn, number) for number, turn in enumerate(turns)]
+        raise _RecordError("malformed", f"{key!r} must be a list of turns, got {shortened(turns)}")
+    messages = [_message(turn, number) for number, turn in enumerate(turns)]
+    return [*_system(record, messages), *messages]
+
+
+def _check_keys(values: dict[str, Any], unread: Sequence[str], hint: str) -> None:
+    """Reject keys that are set and not read: what they hold would be lost."""
+    found = next((key for key in unread if values.get(key)), None)
+    if found is not None:
+        raise _RecordError(
+            "malformed", f"key {found!r} is not read here{hint or ': remove it, or leave the record out'}"
+        )
+
+
+def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message]:
+    """Return the system message of a record that has it under a key of its own."""
+    system = record.get("system")
+    if not system:
+        return []
+    if not isinstance(system, str) or messages[0]["role"] == "system":
+        reason = "a text" if not isinstance(system, str) else "given once, there or as the first turn"
+        raise _RecordError("malformed", f"'system' must be {reason}, got {shortened(system)}")
+    return [{"role": "system", "content": [_text(system, "system")]}]
+
+
+def role_of(turn: dict[str, Any]) -> str | None:
+    """Return the role of a turn (``user``, ``assistant`` or ``system``), or None for any other."""
+    given = turn.get("role") if turn.get("from") is None else turn["from"]
+    return _ROLE_NAMES.get(str(given))
 
 
 def _message(turn: Any, number: int) -> Message:
     values = turn if isinstance(turn, dict) else {}
-    role = _ROLE_NAMES.get(str(values.get("from", values.get("role"))))
+    role = role_of(values)
     content = values.get("value", values.get("content"))
     if role is None or not isinstance(content, str | list):
         raise _RecordError(
-            "malformed", f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {turn!r}"
+            "malformed",
+            f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {shortened(turn)}",
         )
+    _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number})")
     return {"role": role, "content": list(_content(role, content, number))}
 
 
@@ -81,9 +145,9 @@ def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
     if isinstance(content, list):
         yield from (_part(part, number) for part in content)
     elif role == "user":
-        yield from _split(content)
+        yield from _split(content, f"turn {number}")
     else:
-        yield {"type": "text", "text": content}
+        yield _text(content, f"turn {number}")
 
 
 def _part(part: Any, number: int) -> dict[str, str]:
@@ -91,11 +155,18 @@ def _part(part: Any, number: int) -> dict[str, str]:
     if kind == "image":
         return {"type": "image"}
     if kind == "text" and isinstance(part.get("text"), str):
-        return {"type": "text", "text": part["text"]}
-    raise _RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {part!r}")
+        return _text(part["text"], f"turn {number}")
+    raise _RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {shortened(part)}")
 
 
-def _split(value: str) -> Iterator[dict[str, str]]:
+def _text(text: str, place: str) -> dict[str, str]:
+    """Return a text part; what no tokenizer can encode is rejected here, before training meets it."""
+    if not is_encodable(text):
+        raise _RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
+    return {"type": "text", "text": text}
+
+
+def _split(value: str, place: str) -> Iterator[dict[str, str]]:
     """Split a user's text at its image placeholders."""
     pieces = value.split(IMAGE_TOKEN)
     if len(pieces) == 2:  # LLaVA's code moves a single image to the front, wherever it is
@@ -107,7 +178,16 @@ def _split(value: str) -> Iterator[dict[str, str]]:
             piece = piece.removeprefix("\n") if opening else piece
         opening = opening and not piece
         if piece or len(pieces) == 1:
-            yield {"type": "text", "text": piece}
+            yield _text(piece, place)
+
+
+def shortened(value: Any) -> str:
+    """Return a value as it is written in messages, of bounded length."""
+    try:
+        written = ascii(value) if isinstance(value, str) else encodable(repr(value))
+    except RecursionError:
+        return "a value of very many levels"
+    return written if len(written) <= 200 else f"{written[:150]}...{written[-40:]}"
 
 
 def _check_order(roles: list[str]) -> None:
@@ -120,12 +200,17 @@ def _check_order(roles: list[str]) -> None:
         )
 
 
-def _check_counts(messages: list[Message], images: int) -> None:
+def _check_counts(messages: list[Message], images: int, record: dict[str, Any]) -> None:
     placeholders = sum(part["type"] == "image" for message in messages for part in message["content"])
     if placeholders != images:
+        hint = ""
+        if placeholders > images and IMAGE_TOKEN in repr(record):
+            hint = f'; a text about the word {IMAGE_TOKEN} is written as a part: {{"type": "text", "text": ...}}'
+        elif placeholders > images:
+            hint = ". Images are read from the record's 'image', in the order of the parts, not from the parts"
         raise _RecordError(
             "placeholder_mismatch",
-            f"{placeholders} {IMAGE_TOKEN} placeholders but {images} images; give one image for each placeholder",
+            f"{placeholders} {IMAGE_TOKEN} placeholders but {images} images; give one image for each placeholder{hint}",
         )
 
 

@@ -50,7 +50,7 @@ class EvalSet(Protocol):
     def __getitem__(self, index: int) -> EvalSample: ...
 
     def image_sizes(self, index: int) -> list[ImageSize]:
-        """Return (height, width) of each image of a sample without decoding it; batches are formed by size."""
+        """Return (height, width) of each readable image of a sample without decoding; batches are formed by size."""
         ...
 
 
@@ -70,7 +70,7 @@ class LoadedSet:
         return self._samples[index]
 
     def image_sizes(self, index: int) -> list[ImageSize]:
-        return [image.size for image in self._samples[index].images]
+        return [image.size for image in self._samples[index].images if image.size is not None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Benchmark:
         judge: Task of a judge model: "choice", "yes_no", "points" or None.
         needs_judge: Whether the benchmark cannot be scored without a judge.
         keeps_prompt_format: Whether the checkpoint's own prompt format is used under every profile.
-        unit: Unit that is resampled in a bootstrap.
+        unit: What is scored as one: samples, or questions with all their rotations.
     """
 
     name: str = ""
@@ -146,6 +146,22 @@ class Benchmark:
     def categories(self, row: Row) -> Sequence[str]:
         """Return the categories that a row counts for."""
         return ()
+
+    def unit_of(self, prediction: Prediction) -> str:
+        """Return the name of the unit of a prediction, as in `Outcome.units`."""
+        return prediction.sample_id
+
+    def shared_by(self, prediction: Prediction) -> dict[str, Sequence[str]]:
+        """Return what a sample may share with others, which are drawn together in a bootstrap: by default its images.
+
+        For predictions that do not name their images, these are the file's ``image_path``, if there is one.
+
+        Returns:
+            Names of what is shared, by a word for it in the plural, the largest last.
+        """
+        path = prediction.row.get("image_path") or []
+        names = prediction.images or [str(name) for name in (path if isinstance(path, list) else [path])]
+        return {"images": names} if names else {}
 
     def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
         """Score all predictions; by default the figure is the mean credit in percent."""

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from .outcome import Interval, Prediction, Scoring, paired_interval
+from .outcome import Interval, Prediction, Scoring, paired_interval, sums_of_clusters
 from .predictions import protocol_differences
 from .prompts import answer_of, question_of
 from .scoring import Score, ScoredPredictions, score_file
@@ -58,7 +56,7 @@ def compare(first: Path, second: Path, scoring: Scoring | None = None, *, allowe
     return Comparison(
         scores=(ours.score, theirs.score),
         difference=theirs.score.value - ours.score.value,
-        interval=paired_interval(_aligned_columns(theirs, ours), ours.outcome.columns, ours.outcome.statistic),
+        interval=_interval_of_difference(ours, theirs),
         changes=_changes(ours, theirs),
     )
 
@@ -87,10 +85,12 @@ def _check_samples(ours: list[Prediction], theirs: list[Prediction]) -> None:
         )
 
 
-def _aligned_columns(scored: ScoredPredictions, reference: ScoredPredictions) -> np.ndarray:
-    """Return the counts of shape (units, k) in the order of the reference's units."""
-    order = {name: number for number, name in enumerate(scored.outcome.units)}
-    return scored.outcome.columns[[order[name] for name in reference.outcome.units]]
+def _interval_of_difference(ours: ScoredPredictions, theirs: ScoredPredictions) -> Interval:
+    """Return the interval of second minus first; samples that share an image are drawn together, for both files."""
+    is_finer = len(set(ours.labels.values())) > len(set(theirs.labels.values()))
+    labels = theirs.labels if is_finer else ours.labels  # predictions of earlier versions do not name their images
+    first, second = (sums_of_clusters(each.outcome.units, each.outcome.columns, labels) for each in (ours, theirs))
+    return paired_interval(second, first, ours.outcome.statistic)
 
 
 def _changes(ours: ScoredPredictions, theirs: ScoredPredictions) -> list[Change]:

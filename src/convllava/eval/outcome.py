@@ -1,6 +1,6 @@
 """From predictions to a figure: the types that every benchmark's scoring uses, and bootstrap intervals."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Prediction:
         text: The model's answer; empty after an error.
         error: Reason why the sample could not be answered.
         judgment: Reply of a judge: a letter, "Yes" or "No", or points.
+        images: Names of the images, equal for samples that show the same image; empty if they are unknown.
     """
 
     sample_id: str
@@ -49,6 +50,7 @@ class Prediction:
     text: str
     error: str | None = None
     judgment: str | float | None = None
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Outcome:
 
     Attributes:
         verdicts: One for each prediction, in their order.
-        units: Names of the units that are resampled in a bootstrap: samples, questions or images.
+        units: Names of the units that are scored as one: samples, questions with all rotations, or pairs of questions.
         columns: Counts of shape (units, k); the figure is ``statistic`` of their sums.
         per_category: Figure of each category.
         figures: Further figures of the benchmark.
@@ -136,6 +138,45 @@ def yes_no_verdict(prediction: Prediction, scoring: Scoring) -> Verdict:
     if answer == UNKNOWN and prediction.judgment is not None:
         answer = str(prediction.judgment)
     return Verdict(float(answer == prediction.row["answer"]), answer, answer != UNKNOWN)
+
+
+def cluster_labels(units: Sequence[str], shared: Sequence[Mapping[str, Iterable[str]]]) -> dict[str, int]:
+    """Return a number for each unit, equal for units that share something, directly or by way of others.
+
+    Questions about one image are not independent: a bootstrap that draws them one by one gives too narrow an interval.
+
+    Args:
+        units: Name of the unit of each sample.
+        shared: Names of what each sample may share with others, such as its images, by kind.
+    """
+    parents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node: tuple[str, str]) -> tuple[str, str]:
+        parents.setdefault(node, node)
+        while parents[node] != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    for unit, names_by_kind in zip(units, shared, strict=True):
+        for kind, names in names_by_kind.items():
+            for name in names:
+                parents[root((kind, name))] = root(("", unit))
+    numbers: dict[tuple[str, str], int] = {}
+    return {unit: numbers.setdefault(root(("", unit)), len(numbers)) for unit in dict.fromkeys(units)}
+
+
+def sums_of_clusters(units: Sequence[str], columns: np.ndarray, labels: Mapping[str, int]) -> np.ndarray:
+    """Return the sums of the counts of each cluster, from shape (units, k) to (clusters, k).
+
+    Args:
+        units: Name of each unit.
+        columns: Counts of each unit.
+        labels: Number of the cluster of each unit (`cluster_labels`).
+    """
+    sums = np.zeros((len(set(labels.values())), *columns.shape[1:]))
+    np.add.at(sums, [labels[unit] for unit in units], columns)
+    return sums
 
 
 def bootstrap_interval(columns: np.ndarray, statistic: Statistic, replicates: int = REPLICATES) -> Interval:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..support import require
 from .outcome import Row
-from .table import BenchmarkImage, ImageSize, Table, open_cell, size_of_cell
+from .table import BenchmarkImage, ImageSize, Table, image_of_cell, open_cell
 
 if TYPE_CHECKING:
     from pyarrow import ChunkedArray, DataType  # type: ignore[import-untyped]
@@ -33,6 +33,7 @@ class ParquetImage:
     row: int
     column: str
     number: int | None
+    name: str
     size: ImageSize
 
     def open(self) -> Image.Image:
@@ -49,7 +50,7 @@ def read_parquet(paths: Sequence[Path], convert: Callable[[Row], Row | None]) ->
             the row out.
 
     Raises:
-        ValueError: A column is missing or an image is damaged.
+        ValueError: A column is missing, or a file is not parquet.
         MissingPackageError: pyarrow is not installed.
     """
     md5s = [_md5(path) for path in paths]
@@ -70,6 +71,7 @@ def read_parquet(paths: Sequence[Path], convert: Callable[[Row], Row | None]) ->
             row.setdefault("index", len(table.rows))
             table.append(row, images)
     table.check_indices()
+    table.warn_of_damaged_images()
     if num_without_image:
         table.warnings.append(f"{num_without_image} rows of {table.path.name} have no image and are left out")
     return table
@@ -89,17 +91,15 @@ def _rows(path: Path) -> Iterator[tuple[Row, tuple[BenchmarkImage, ...]]]:
 
 
 def _images(path: Path, group: int, row: int, cells: dict[str, Any]) -> tuple[BenchmarkImage, ...]:
-    images = []
+    images: list[BenchmarkImage] = []
     for column, cell in cells.items():
         members = enumerate(cell) if isinstance(cell, list) else [(None, cell)]
         for number, member in members:
             if member is None or (member["bytes"] is None and member.get("path") is None):
                 continue  # MMMU has columns for seven images
-            try:
-                size = size_of_cell(member["bytes"] or b"")
-            except ValueError as error:
-                raise ValueError(f"{path}, row {row} of row group {group}: {error}; download it again") from error
-            images.append(ParquetImage(path, group, row, column, number, size))
+            images.append(
+                image_of_cell(member["bytes"] or b"", partial(ParquetImage, path, group, row, column, number))
+            )
     return tuple(images)
 
 

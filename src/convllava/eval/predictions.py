@@ -10,8 +10,9 @@ from ..support import write_json, write_text
 from .outcome import Prediction
 
 Line = dict[str, Any]
-"""Keys sample_id, benchmark, prediction, error, num_image_tokens, image_sizes, model_fingerprint, protocol_hash, and
-row: everything about the sample but its images, so that answers can be scored without the data."""
+"""Keys sample_id, benchmark, prediction, error, num_image_tokens, image_sizes, images (a name of each, equal for equal
+images), model_fingerprint, protocol_hash, and row: everything about the sample but its images, so that answers can be
+scored without the data."""
 
 
 class PredictionFile:
@@ -136,7 +137,8 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def prediction_of(line: Line) -> Prediction:
     """Return the prediction of a line."""
-    return Prediction(line["sample_id"], line["row"], line["prediction"] or "", line["error"])
+    text, images = line["prediction"] or "", tuple(line.get("images", ()))  # earlier versions did not store images
+    return Prediction(line["sample_id"], line["row"], text, line["error"], images=images)
 
 
 def prediction_files(path: Path) -> list[Path]:

@@ -147,7 +147,7 @@ def _item(
     benchmark: str, prediction: Prediction, verdict: Verdict, line: Line, sample: EvalSample, images: list[str]
 ) -> Item:
     row = prediction.row
-    sizes = [image.size for image in sample.images]
+    sizes = [image.size for image in sample.images if image.size is not None]
     return Item(
         id=prediction.sample_id,
         state=_state(prediction, verdict),
@@ -190,7 +190,7 @@ def _write_images(
 ) -> list[str]:
     """Write the images of a sample with their boxes and return their paths, relative to the page."""
     predicted: Sequence[Box] = []
-    if references:
+    if references and sample.images[0].size is not None:
         height, width = sample.images[0].size
         predicted = boxes_in_pixels(prediction.text, width, height)[:1]
     paths = [folder / f"{number}-{place}.jpg" for place in range(len(sample.images))]

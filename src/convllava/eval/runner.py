@@ -242,6 +242,7 @@ class BenchmarkRun:
             "error": answer if failed else None,
             "num_image_tokens": 0 if isinstance(answer, str) else answer.num_image_tokens,
             "image_sizes": [] if isinstance(answer, str) else [list(size) for size in answer.image_sizes],
+            "images": [image.name for image in sample.images],
             "model_fingerprint": self._model.fingerprint,
             "protocol_hash": self._run["protocol_hash"],
             "row": sample.row,

@@ -9,7 +9,15 @@ from ..support import write_json
 from .benchmark import Benchmark, LoadOptions
 from .benchmarks import find_benchmark
 from .metrics import PROFILES
-from .outcome import Interval, Outcome, Prediction, Scoring, bootstrap_interval
+from .outcome import (
+    Interval,
+    Outcome,
+    Prediction,
+    Scoring,
+    bootstrap_interval,
+    cluster_labels,
+    sums_of_clusters,
+)
 from .predictions import Line, PredictionFile, prediction_of, read_lines
 from .prompts import PROMPT_PROFILES
 
@@ -25,7 +33,8 @@ class Score:
         value: The figure, in the benchmark's unit.
         interval: 95 % confidence interval, by bootstrap over the units.
         samples: Number of predictions, including errors.
-        units: Kind and number of the units that were resampled.
+        units: Kind and number of the units that were resampled: samples, or images, questions or documents with all
+            their samples.
         unresolved: Number of texts that no answer could be extracted from; they score 0.
         errors: Number of samples that could not be answered (too long for the context, damaged image); they score 0.
         empty: Number of empty answers.
@@ -58,11 +67,16 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoredPredictions:
-    """A score with its predictions and their verdicts."""
+    """A score with its predictions and their verdicts.
+
+    Attributes:
+        labels: Number of the cluster that each of the outcome's units is drawn with in a bootstrap.
+    """
 
     score: Score
     outcome: Outcome
     predictions: list[Prediction]
+    labels: dict[str, int]
 
 
 def score_file(path: Path, scoring: Scoring | None = None, judge: "Judge | None" = None) -> ScoredPredictions:
@@ -107,15 +121,20 @@ def score_lines(
     if judge is not None and benchmark.judge is not None:
         predictions, judge_entry = judge.judge(benchmark, predictions, scoring)
     outcome = benchmark.outcome(predictions, scoring)
+    labels = _clusters(benchmark, outcome, predictions)
+    clusters = sums_of_clusters(outcome.units, outcome.columns, labels)
     judged = zip(predictions, outcome.verdicts, strict=True)
     score = Score(
         benchmark=benchmark.name,
         metric=benchmark.metric,
         value=outcome.value,
-        interval=bootstrap_interval(outcome.columns, outcome.statistic),
+        interval=bootstrap_interval(clusters, outcome.statistic),
         higher_is_better=benchmark.higher_is_better,
         samples=len(predictions),
-        units={"kind": benchmark.unit, "number": len(outcome.units)},
+        units={
+            "kind": _kind_of_cluster(benchmark, predictions, len(outcome.units), len(clusters)),
+            "number": len(clusters),
+        },
         unresolved=sum(not verdict.resolved and prediction.error is None for prediction, verdict in judged),
         errors=sum(prediction.error is not None for prediction in predictions),
         empty=sum(prediction.error is None and not prediction.text.strip() for prediction in predictions),
@@ -123,9 +142,9 @@ def score_lines(
         figures=outcome.figures,
         scoring={**asdict(scoring), "judge": judge_entry},
         run=dict(run) if run is not None else None,
-        warnings=[*(run or {}).get("warnings", []), *_warnings(benchmark, len(predictions), run)],
+        warnings=[*(run or {}).get("warnings", []), *_warnings(benchmark, predictions, run)],
     )
-    return ScoredPredictions(score, outcome, predictions)
+    return ScoredPredictions(score, outcome, predictions, labels)
 
 
 def choose_profiles(profile: str, prompts: str | None = None, ocr_tokens: bool = False) -> tuple[Scoring, LoadOptions]:
@@ -149,12 +168,42 @@ def choose_profiles(profile: str, prompts: str | None = None, ocr_tokens: bool =
     return Scoring(profile), LoadOptions(texts, ocr_tokens)
 
 
-def _warnings(benchmark: Benchmark, num_predictions: int, run: Mapping[str, Any] | None) -> list[str]:
+def _clusters(benchmark: Benchmark, outcome: Outcome, predictions: Sequence[Prediction]) -> dict[str, int]:
+    """Return the number of the cluster of each unit.
+
+    Raises:
+        ValueError: The benchmark's units have other names in `Outcome.units` than in `Benchmark.unit_of`.
+    """
+    units = [benchmark.unit_of(prediction) for prediction in predictions]
+    labels = cluster_labels(units, [benchmark.shared_by(prediction) for prediction in predictions])
+    unknown = [unit for unit in outcome.units if unit not in labels]
+    if unknown or len(outcome.units) != len(labels):
+        raise ValueError(
+            f"{benchmark.name}: Outcome.units has {len(outcome.units)} units ({', '.join(unknown[:3])} ...) and "
+            f"Benchmark.unit_of names {len(labels)}: override unit_of so that it names the units of the outcome"
+        )
+    return labels
+
+
+def _kind_of_cluster(benchmark: Benchmark, predictions: Sequence[Prediction], num_units: int, num_clusters: int) -> str:
+    if num_clusters == len(predictions):
+        return "samples"
+    kinds = [kind for prediction in predictions for kind in benchmark.shared_by(prediction)]
+    return benchmark.unit if num_clusters == num_units or not kinds else max(kinds, key=kinds.index)
+
+
+def _warnings(benchmark: Benchmark, predictions: Sequence[Prediction], run: Mapping[str, Any] | None) -> list[str]:
+    warnings = []
     if run is None:
-        return ["there is no protocol file next to the predictions: model and protocol are unknown"]
-    num_questions = run["protocol"]["data"]["questions"]
-    if num_predictions == num_questions:
-        return []
-    return [
-        f"{num_predictions} of {num_questions} questions of {benchmark.title} are scored: not the benchmark's figure"
-    ]
+        warnings.append("there is no protocol file next to the predictions: model and protocol are unknown")
+    elif len(predictions) != (num_questions := run["protocol"]["data"]["questions"]):
+        warnings.append(
+            f"{len(predictions)} of {num_questions} questions of {benchmark.title} are scored: not the benchmark's "
+            "figure"
+        )
+    if not any(benchmark.shared_by(prediction) for prediction in predictions):
+        warnings.append(
+            "the predictions do not say which questions share an image (an earlier version wrote them): the interval "
+            "takes all samples as independent and may be too narrow; answer again for the right one"
+        )
+    return warnings

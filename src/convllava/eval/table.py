@@ -7,7 +7,7 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ..images import DATA_SET_LIMITS, image_size, open_image
+from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image
 from .outcome import Row
 
 ImageSize = tuple[int, int]
@@ -26,8 +26,13 @@ class BenchmarkImage(Protocol):
     """An image that is opened when it is needed."""
 
     @property
-    def size(self) -> ImageSize:
-        """(height, width) as the image is shown, upright, known without decoding."""
+    def name(self) -> str:
+        """The image's name in its benchmark: a digest of its bytes, or its path as the benchmark's file has it."""
+        ...
+
+    @property
+    def size(self) -> ImageSize | None:
+        """(height, width) as the image is shown, upright, known without decoding; None if its header is damaged."""
         ...
 
     def open(self) -> Path | Image.Image:
@@ -74,12 +79,38 @@ class Table:
                 raise ValueError(f"{self.path}: index {row['index']!r} occurs twice; each question needs its own")
             seen.add(str(row["index"]))
 
+    def warn_of_damaged_images(self) -> None:
+        """Add a warning about rows whose images cannot be read; their questions are errors in the predictions."""
+        damaged = [
+            (row["index"], image.reason)
+            for row, images in zip(self.rows, self.images, strict=True)
+            for image in images
+            if isinstance(image, DamagedImage)
+        ]
+        if damaged:
+            listed = listing([f"index {index}: {reason}" for index, reason in damaged])
+            self.warnings.append(f"{len(damaged)} images of {self.path.name} cannot be read: {listed}")
+
+
+MAX_LISTED = 20
+"""Number of faults that a message lists."""
+
+
+def listing(faults: Sequence[str]) -> str:
+    """Return faults as one text, the first twenty and the number of the others."""
+    more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+    return "; ".join(faults[:MAX_LISTED]) + more
+
 
 @dataclass(frozen=True)
 class LoadedImage:
     """An image in memory."""
 
     image: Image.Image
+
+    @property
+    def name(self) -> str:
+        return digest_of(self.image.tobytes())
 
     @property
     def size(self) -> ImageSize:
@@ -93,6 +124,7 @@ class LoadedImage:
 class FileImage:
     """An image file."""
 
+    name: str
     path: Path
     size: ImageSize
 
@@ -100,13 +132,39 @@ class FileImage:
         return self.path
 
 
-def size_of_cell(data: bytes) -> ImageSize:
-    """Return (height, width) of the encoded image in a table cell, upright, from its header.
+@dataclass(frozen=True)
+class DamagedImage:
+    """An image whose header cannot be read: an error of its question, not of the benchmark.
 
-    Raises:
-        ImageError: The data are not an image.
+    Attributes:
+        reason: The error message.
     """
-    return image_size(data, name="the image cell", limits=DATA_SET_LIMITS)
+
+    name: str
+    reason: str
+    size: None = None
+
+    def open(self) -> Image.Image:
+        raise ValueError(self.reason)
+
+
+def digest_of(data: bytes) -> str:
+    """Return a short digest of an image's bytes."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def image_of_cell(data: bytes, stored: Callable[[str, ImageSize], BenchmarkImage]) -> BenchmarkImage:
+    """Return the encoded image in a table cell, from its header.
+
+    Args:
+        data: The bytes of the image.
+        stored: Function from the name and the size of a readable image to the image.
+    """
+    name = digest_of(data)
+    try:
+        return stored(name, image_size(data, name="the image cell", limits=DATA_SET_LIMITS))
+    except ImageError as error:
+        return DamagedImage(name, str(error))
 
 
 def open_cell(data: bytes) -> Image.Image:
@@ -179,46 +237,66 @@ def read_jsonl(path: Path, columns: Sequence[str], image_folders: Sequence[Path]
         image_folders: Folders that image paths may be relative to.
 
     Raises:
-        ValueError: A line is not an object, lacks a key, or names a missing image.
+        ValueError: A line is not an object or lacks a key, or images are missing, all of which are listed.
     """
     data = path.read_bytes()
     table = Table(path, hashlib.md5(data, usedforsecurity=False).hexdigest())
+    absent: dict[str, int] = {}
+    num_images = 0
+    num_without_image = 0
     for number, row in _json_lines(path, data):
         missing = [name for name in ("image", *columns) if name not in row]
         if missing:
-            raise ValueError(f"{path}, line {number}: no key {', '.join(missing)}")
+            raise ValueError(f"{path}, line {number}: no key {', '.join(missing)}; its keys are {', '.join(row)}")
         images = row.pop("image")
-        names = images if isinstance(images, list) else [images]
+        names = [name for name in (images if isinstance(images, list) else [images]) if name not in (None, "")]
+        found = [_find_image(str(name), image_folders) for name in names]
+        for name in (str(name) for name, image in zip(names, found, strict=True) if image is None):
+            absent.setdefault(name, number)
+        num_images += len(names)
         row.setdefault("index", number - 1)
-        table.append(row, tuple(_find_image(path, number, str(name), image_folders) for name in names))
+        if names:
+            table.append(row, tuple(image for image in found if image is not None))
+        num_without_image += not names
+    if absent:
+        folders = ", ".join(dict.fromkeys(map(str, image_folders)))
+        listed = listing([f"line {number}: {name!r}" for name, number in absent.items()])
+        raise ValueError(f"{path}: {len(absent)} of {num_images} images are missing below {folders}: {listed}")
+    if num_without_image:
+        table.warnings.append(f"{num_without_image} lines of {path.name} have no image and are left out")
     table.check_indices()
+    table.warn_of_damaged_images()
     return table
 
 
 def _json_lines(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), start=1):
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row: Any = json.loads(line)
-        except ValueError as error:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is valid JSON, but not a text
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: a line must be an object, got {type(row).__name__}")
         yield number, row
 
 
-def _find_image(path: Path, line: int, name: str, folders: Sequence[Path]) -> BenchmarkImage:
+def _find_image(name: str, folders: Sequence[Path]) -> BenchmarkImage | None:
     for folder in folders:
         if (folder / name).is_file():
-            try:
-                return _file_image(folder / name)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {line}: {error}") from error
-    candidates = ", ".join(str(folder / name) for folder in folders)
-    raise ValueError(f"{path}, line {line}: no image {name!r}; looked for {candidates}")
+            return _file_image(name, folder / name)
+    return None
 
 
 @lru_cache(maxsize=1 << 16)
-def _file_image(path: Path) -> FileImage:
-    return FileImage(path, image_size(path, limits=DATA_SET_LIMITS))
+def _file_image(name: str, path: Path) -> BenchmarkImage:
+    try:
+        return FileImage(name, path, image_size(path, limits=DATA_SET_LIMITS))
+    except ImageError as error:
+        return DamagedImage(name, str(error))

@@ -3,16 +3,30 @@
 import binascii
 import csv
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
 from .outcome import Row
-from .table import BenchmarkImage, ImageSize, Table, open_cell, parse_index, parse_list, size_of_cell
+from .table import (
+    BenchmarkImage,
+    DamagedImage,
+    ImageSize,
+    Table,
+    image_of_cell,
+    listing,
+    open_cell,
+    parse_index,
+    parse_list,
+)
+
+_DATA_URL_HEAD = re.compile("data:[^,]{0,100},")
 
 MAX_REFERENCE_LENGTH = 64
 """Longest image cell that is the index of another row instead of an image."""
@@ -32,6 +46,7 @@ class TsvImage:
     offset: int
     column: int
     number: int
+    name: str
     size: ImageSize
 
     def open(self) -> Image.Image:
@@ -49,31 +64,58 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Table:
         columns: Columns that the benchmark needs.
 
     Raises:
-        ValueError: A column is missing, a row has too few cells, an index occurs twice, or an image is damaged or
-            refers to a missing row. The message names the file and the row.
+        ValueError: A column is missing, or rows have too few cells, an index of another row, an image cell that is
+            not base64 or refers to no image. The message names the file and lists the rows.
     """
     with path.open("rb") as stream:
         reader = _TsvReader(stream)
-        scan = _scan(path, reader, columns)
+        try:
+            scan = _scan(path, reader, columns)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 ({error}): download it again") from error
         md5 = reader.md5()
+    images = {index: scan.resolve(index) for index in scan.images}
+    if scan.faults:
+        raise ValueError(f"{path}: {listing(scan.faults)}; download the file again")
     table = Table(path, md5)
     for row, index in zip(scan.rows, parse_index(row["index"] for row in scan.rows), strict=True):
-        images = _resolve(path, str(index), scan)
-        if images:
-            table.append({**row, "index": index}, images)
+        if images[row["index"]]:
+            table.append({**row, "index": index}, images[row["index"]])
     dropped = len(scan.rows) - len(table.rows)
     if dropped:
         table.warnings.append(f"{dropped} of {len(scan.rows)} rows of {path.name} have no image and are left out")
+    table.warn_of_damaged_images()
     return table
 
 
 @dataclass
 class _Scan:
-    """Rows of a file with their images, by index; a reference is the index of the row that has the image."""
+    """Rows of a file with their images, by index, and all faults.
+
+    Attributes:
+        images: Images of each row; a text is the index of the row that has the image.
+        faults: Messages about rows, without the file.
+    """
 
     rows: list[Row] = field(default_factory=list)
-    images: dict[str, tuple[BenchmarkImage, ...]] = field(default_factory=dict)
-    references: dict[str, str] = field(default_factory=dict)
+    images: dict[str, tuple[BenchmarkImage, ...] | str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def resolve(self, index: str) -> tuple[BenchmarkImage, ...]:
+        """Follow references from row to row until there is an image."""
+        seen = [index]
+        while isinstance(target := self.images[seen[-1]], str):
+            if target in seen:
+                self.faults.append(
+                    f"index {index}: its image is a circle of references: {' -> '.join([*seen, target])}"
+                )
+                return ()
+            if not self.images.get(target):
+                missing = "names a row without an image" if target in self.images else "is no image and names no row"
+                self.faults.append(f"index {index}: its image cell {target!r} {missing}")
+                return ()
+            seen.append(target)
+        return target
 
 
 def _scan(path: Path, reader: "_TsvReader", columns: Sequence[str]) -> _Scan:
@@ -87,29 +129,38 @@ def _scan(path: Path, reader: "_TsvReader", columns: Sequence[str]) -> _Scan:
     scan = _Scan()
     for number, (offset, cells) in enumerate(lines, start=2):
         if len(cells) != len(header):
-            raise ValueError(f"{path}, record {number}: {len(cells)} cells where the header has {len(header)}")
+            scan.faults.append(f"record {number}: {len(cells)} cells where the header has {len(header)}")
+            continue
         row: Row = {name: cell for name, cell in zip(header, cells, strict=True) if name != "image"}
         index, cell = row["index"], cells[image_column]
-        if index in scan.images or index in scan.references:
-            raise ValueError(f"{path}, record {number}: index {index!r} occurs twice; each question needs its own")
-        if 0 < len(cell) <= MAX_REFERENCE_LENGTH and not cell.startswith("["):
-            scan.references[index] = cell
-        else:
-            scan.images[index] = _images(path, index, cell, offset, image_column)
+        if index in scan.images:
+            scan.faults.append(f"record {number}: index {index!r} occurs twice; each question needs its own")
+            continue
+        scan.images[index] = ()
+        try:
+            scan.images[index] = _images_or_reference(path, cell, offset, image_column)
+        except ValueError as error:
+            scan.faults.append(f"index {index}: {error}")
         if row.get("image_path"):
             row["image_path"] = parse_list(row["image_path"]) or row["image_path"]
         scan.rows.append(row)
     return scan
 
 
-def _images(path: Path, index: str, cell: str, offset: int, column: int) -> tuple[BenchmarkImage, ...]:
+def _images_or_reference(path: Path, cell: str, offset: int, column: int) -> tuple[BenchmarkImage, ...] | str:
+    """Return the images of an image cell, or its text if it is short and not itself an image."""
     if not cell:
         return ()
+    images = []
+    is_short = len(cell) <= MAX_REFERENCE_LENGTH and not cell.startswith("[")
     try:
-        sizes = [size_of_cell(_decode_base64(image)) for image in _split_images(cell)]
-    except ValueError as error:
-        raise ValueError(f"{path}, index {index}: {error}; download the file again") from error
-    return tuple(TsvImage(path, offset, column, number, size) for number, size in enumerate(sizes))
+        for number, text in enumerate(_split_images(cell)):
+            images.append(image_of_cell(_decode_base64(text), partial(TsvImage, path, offset, column, number)))
+    except ValueError:
+        if is_short:
+            return cell
+        raise
+    return cell if is_short and isinstance(images[0], DamagedImage) else tuple(images)
 
 
 def _split_images(cell: str) -> list[str]:
@@ -123,27 +174,21 @@ def _split_images(cell: str) -> list[str]:
 
 
 def _decode_base64(text: str) -> bytes:
+    """Return the bytes of base64 text; line breaks, a data URL's head and missing padding are accepted."""
+    text = _DATA_URL_HEAD.sub("", "".join(text.split()), count=1)
     try:
-        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
+        return binascii.a2b_base64((text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)).encode(), strict_mode=True)
     except ValueError as error:
         raise ValueError(f"the image cell is not base64 ({error})") from error
 
 
-def _resolve(path: Path, index: str, scan: _Scan) -> tuple[BenchmarkImage, ...]:
-    """Follow references from row to row until there is an image."""
-    seen = [index]
-    while (target := scan.references.get(seen[-1])) is not None:
-        if target in seen or (target not in scan.references and not scan.images.get(target)):
-            raise ValueError(
-                f"{path}, index {index}: its image cell {target!r} names a row without an image, or a missing row; "
-                "download the file again"
-            )
-        seen.append(target)
-    return scan.images[seen[-1]]
-
-
 def _check_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [name for name in ("index", "image", *columns) if name not in header]
+    if missing == ["image"] and "image_path" in header:
+        raise ValueError(
+            f"{path} has paths (image_path) in place of images (image): give a TSV with the images as base64, or a "
+            "JSONL whose key image is the path"
+        )
     if missing:
         raise ValueError(
             f"{path} has no column {', '.join(dict.fromkeys(missing))}; its columns are {', '.join(header)}: is it "

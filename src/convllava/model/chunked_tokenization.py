@@ -56,7 +56,11 @@ class ChunkTokenizer:
             text: A rendered prompt, in which typed control tokens contain ``CONTROL_MARK``.
             counts: Number of visual tokens of each image token in the text; by default 1 (already expanded).
             add_special_tokens: Whether to begin with BOS if the tokenizer does so and the text does not.
+
+        Raises:
+            ValueError: The text has a lone surrogate, which no tokenizer takes.
         """
+        _check_surrogates(text)
         _reset(backend)
         opened = self._bos_token is not None and text.startswith(self._bos_token)
         ids = list(self._opening) if add_special_tokens and not opened else []
@@ -109,6 +113,16 @@ class ChunkTokenizer:
             (start + kept[begin], start + kept[end - 1] + 1) if end > begin else (start, start)
             for begin, end in new_spans
         )
+
+
+def _check_surrogates(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text cannot be encoded: {text[error.start]!a} after {text[max(0, error.start - 20) : error.start]!r} "
+            "is half of a character (a lone surrogate): remove it, or give the text in UTF-8"
+        ) from error
 
 
 def _encode_text(backend: Tokenizer, text: str, *, opens_chunk: bool) -> Tokens:

@@ -69,24 +69,37 @@ class EncoderWithCtcHead(nn.Module):
 
     def forward(
         self,
-        pixel_values: Tensor,
-        image_sizes: Tensor,
-        labels: Tensor,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **unused: Any,
     ) -> dict[str, Tensor]:
         """Return the loss: negative log likelihood of the texts per supervised token.
 
         The loss is infinite, which stops the training and names the samples, if a text has more characters than its
-        image (or position) has predictions.
+        image (or position) has predictions. Without images it is zero.
 
         Args:
-            pixel_values: (N, 3, H, W), one image for each of the N samples.
+            pixel_values: (N, 3, H, W), one image for each of the N samples; None for a batch of samples left out.
             image_sizes: (N, 2), (height, width) in pixels.
             labels: (N, T), -100 where nothing is supervised: the text of a line, or the texts of all positions in
                 row-major order, separated by ``position_end``.
             num_items_in_batch: Supervised tokens of the global batch; those of this batch by default.
+
+        Raises:
+            ValueError: There are no labels, or a sample has no image, or more than one.
         """
+        if labels is None:
+            raise ValueError("the loss needs labels (N, T)")
+        if pixel_values is None or image_sizes is None or len(labels) != len(image_sizes):
+            if bool((labels != IGNORE_INDEX).any()):
+                raise ValueError(
+                    "training_stage encoder learns from samples with one image each, and a batch of "
+                    f"{len(labels)} samples has {0 if image_sizes is None else len(image_sizes)} images: leave the "
+                    "others out of the data"
+                )
+            return {"loss": self._zero_from_blank_image()}
         texts = [self._split(sample) for sample in labels.tolist()]
         strips = self.strips(pixel_values, image_sizes, [len(positions) for positions in texts])
         log_probabilities, lengths = self.read(strips)
@@ -101,6 +114,13 @@ class EncoderWithCtcHead(nn.Module):
         )
         tokens = num_items_in_batch if num_items_in_batch is not None else (labels != IGNORE_INDEX).sum()
         return {"loss": losses.sum() / tokens}
+
+    def _zero_from_blank_image(self) -> Tensor:  # -> ()
+        """Read the smallest blank image and multiply by zero: a process without images must join the collectives."""
+        device, side = self.characters.weight.device, self.output_stride
+        sizes = torch.tensor([[side, side]], device=device)
+        blank = torch.zeros(1, self.vision_tower.config.num_channels, side, side, device=device)
+        return self.read(self.strips(blank, sizes, [1]))[0].sum() * 0.0
 
     def read(self, strips: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict characters along strips of S texts.

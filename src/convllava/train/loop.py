@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import get_scheduler, set_seed
 from transformers.trainer_utils import align_special_tokens
 
@@ -125,6 +125,19 @@ class TrainingLoop:
                 break
         for callback in self.callbacks:
             callback.on_end(progress)
+        self._check_learned_something()
+
+    def _check_learned_something(self) -> None:
+        """Reject a run whose steps had no token to learn from: its model would be the one that it started from.
+
+        Raises:
+            ValueError: Every sample was left out.
+        """
+        if self.steps_without_tokens and self.steps_without_tokens == self.progress.step - self.first_step:
+            raise ValueError(
+                f"nothing was trained: no sample of {self.steps_without_tokens} steps could be used. Their faults are "
+                f"in {self.skipped.path}, and 'convllava data check' lists all of them; no model was saved"
+            )
 
     def step(self, micro_batches: Sequence[MicroBatch]) -> None:
         """Take one optimizer step over this process's share of a global batch.
@@ -139,7 +152,8 @@ class TrainingLoop:
         for number, batch in enumerate(micro_batches, start=1):
             with self.engine.gradient_sync(self.prepared, is_last=number == len(micro_batches)):
                 loss = self._loss(batch, divisor)
-                self.engine.backward(loss)
+                if loss.requires_grad:  # without images nothing is learned where only encoder and projector are trained
+                    self.engine.backward(loss)
             losses.append(loss.detach())
             self.loss_since_log += losses[-1]
         if images == 0:
@@ -164,7 +178,8 @@ class TrainingLoop:
         A process without images encodes a blank image times zero to take part in the communication. That gradient is
         zero, not absent, and Adam would still move the weights by their momentum.
         """
-        for part in (self.model.model.vision_tower, self.model.model.multi_modal_projector):
+        encoder: list[nn.Module] = [self.model.model.vision_tower, self.model.model.multi_modal_projector]
+        for part in encoder if self.recipe.trains_language_model else [self.module]:
             for parameter in part.parameters():
                 parameter.grad = None
 
@@ -194,6 +209,7 @@ class TrainingLoop:
             [sum(batch.supervised_tokens for batch in micro_batches), sum(batch.num_images for batch in micro_batches)]
         )
         self.meter.supervised_tokens += int(tokens)
+        self.steps_without_tokens += tokens == 0
         return int(tokens), int(images)
 
     def _prepare(self, checkpoint: Path | None) -> None:
@@ -213,7 +229,8 @@ class TrainingLoop:
             engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
             self.scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
         self.loss_since_log = torch.tensor(0.0, device=engine.device)
-        self.last_logged = self.progress.step
+        self.first_step = self.last_logged = self.progress.step
+        self.steps_without_tokens = 0
         self.meter.reset()
 
     def _log_and_save(self, *, is_last: bool) -> None:

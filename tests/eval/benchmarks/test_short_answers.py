@@ -27,3 +27,14 @@ def test_empty_answers_are_read_as_nan_only_by_the_kit() -> None:
     rows = [{"question": "?", "answer": "['nan']"}]
     assert value("docvqa", rows, [""]) == 0
     assert kit_outcome(find_benchmark("docvqa"), predict(rows, [""]), Scoring()).value == 100
+
+
+def test_pages_of_one_document_are_drawn_together() -> None:
+    """The hub names the document of a page; VLMEvalKit's TSV does not."""
+    benchmark = find_benchmark("docvqa")
+    hub = {"questionId": "1", "question": "?", "answers": ["x"], "ucsf_document_id": "ffdw0217"}
+    row = benchmark.from_hub(hub)
+    assert row is not None
+    page = Prediction("1", row, "x", images=("a1",))
+    assert benchmark.shared_by(page) == {"images": ("a1",), "documents": ["ffdw0217"]}
+    assert benchmark.shared_by(Prediction("1", {"answer": "x"}, "x", images=("a1",))) == {"images": ("a1",)}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ..conversations import ConversationDataset, read_records
 from ..faults import BadSampleError, Fault
 from ..files import FileDataset
+from ..records import role_of
 from ..samples import Sample
 from ..sharded.files import PARQUET, is_remote
 from ..sharded.tar import sample_key
@@ -93,14 +94,16 @@ def _clean_records(
 
 def repaired_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record cut so that it begins with a question and ends with an answer; empty if none is left."""
-    turns = list(record["conversations"])
-    system = turns[:1] if turns[0]["from"] == "system" else []
-    dialogue = turns[len(system) :]
-    while dialogue and dialogue[0]["from"] == "gpt":
-        dialogue = dialogue[1:]
-    while dialogue and dialogue[-1]["from"] == "human":
-        dialogue = dialogue[:-1]
-    return {**record, "conversations": system + dialogue} if dialogue else {}
+    key = "conversations" if record.get("conversations") else "messages"
+    turns = list(record[key])
+    roles = [role_of(turn) for turn in turns]
+    first = 1 if roles[0] == "system" else 0
+    start, stop = first, len(turns)
+    while start < stop and roles[start] == "assistant":
+        start += 1
+    while stop > start and roles[stop - 1] == "user":
+        stop -= 1
+    return {**record, key: turns[:first] + turns[start:stop]} if start < stop else {}
 
 
 def _is_good(dataset: ConversationDataset, record: dict[str, Any], number: int, inspect: Inspect) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..faults import BadSampleError, Fault
 from ..images import EncodedImage, StoredImage
-from ..records import read_sample, record_id
+from ..records import read_sample, record_id, stored_images
 from ..samples import Origin, Sample
 from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
 
@@ -34,15 +34,14 @@ class ParquetSamples:
         Raises:
             BadSampleError: The record cannot be used.
         """
-        stored = record.get("images") if record.get("image") is None else record["image"]
-        stored = [] if stored is None else stored if isinstance(stored, list) else [stored]
+        stored = [one for one in stored_images(record) if not _is_absent(one)]
         images = [_image(item, origin, self.image_folder) for item in stored]
         missing = next((image for image in images if isinstance(image, Path) and not image.is_file()), None)
         if None in images or missing is not None:
             message = f"no image {missing}" if missing is not None else f"an image of type {type(stored[0]).__name__}"
             kind = "missing_image" if missing is not None else "malformed"
             raise BadSampleError(Fault(kind, *origin, record_id(record, origin.record), message))
-        return read_sample(_without_none(record), [image for image in images if image is not None], origin)
+        return read_sample(record, [image for image in images if image is not None], origin)
 
 
 def stored_parquet(files: list[str]) -> StoredRecords:
@@ -116,6 +115,11 @@ def _footer(file: str) -> Any:
         raise ValueError(f"{file} is not a parquet file that can be read ({error})") from error
 
 
+def _is_absent(stored: Any) -> bool:
+    """Return whether an image is a struct without content, which parquet has in place of null."""
+    return isinstance(stored, dict) and stored.get("bytes") is None and not stored.get("path")
+
+
 def _image(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | None:
     name = f"record {origin.record}"
     if isinstance(stored, bytes):
@@ -124,10 +128,3 @@ def _image(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | Non
         return EncodedImage(stored["bytes"], stored.get("path") or name, origin.file)
     path = stored.get("path") if isinstance(stored, dict) else stored
     return image_folder / path if isinstance(path, str) else None
-
-
-def _without_none(value: Any) -> Any:
-    """Drop empty fields: in parquet every struct has all fields of all its siblings."""
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return [_without_none(inner) for inner in value] if isinstance(value, list) else value

@@ -147,20 +147,17 @@ def explained(datasets: Any, files: list[str]) -> Iterator[None]:
 
 def _without_bytes(table: Any) -> list[Record]:
     """Return the records of an Arrow table with empty bytes in place of images."""
-    import pyarrow  # type: ignore[import-untyped]
-
     heavy = [field.name for field in table.schema if _holds_bytes(field.type)]
     light = len(heavy) < len(table.schema)
     records: list[Record] = table.drop_columns(heavy).to_pylist() if light else [{}] * len(table)
     for name in heavy:
-        is_list = pyarrow.types.is_list(table.schema.field(name).type)
-        for record, count in zip(records, _image_counts(table.column(name), is_list), strict=True):
-            record[name] = [{"bytes": b"", "path": ""}] * count if count is not None else None
+        for record, count in zip(records, _image_counts(table.column(name)), strict=True):
+            record[name] = [{"bytes": b"", "path": ""}] * count
     return records
 
 
 def _holds_bytes(arrow_type: Any) -> bool:
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
 
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
         return _holds_bytes(arrow_type.value_type)
@@ -169,10 +166,28 @@ def _holds_bytes(arrow_type: Any) -> bool:
     return pyarrow.types.is_binary(arrow_type) or pyarrow.types.is_large_binary(arrow_type)
 
 
-def _image_counts(column: Any, is_list: bool) -> list[int | None]:
-    from pyarrow import compute
+def _image_counts(column: Any) -> list[int]:
+    """Return the number of images in each row of an Arrow column: of lists of images, or of single ones."""
+    from pyarrow import compute, types
 
-    if is_list:
-        counts: list[int | None] = compute.list_value_length(column).to_pylist()
-        return counts
-    return [1 if valid else None for valid in compute.is_valid(column).to_pylist()]
+    counts: list[int] = []
+    for chunk in column.chunks:
+        if types.is_list(chunk.type) or types.is_large_list(chunk.type):
+            rows = compute.list_parent_indices(chunk).to_numpy(zero_copy_only=False)
+            present = _are_present(compute.list_flatten(chunk)).to_numpy(zero_copy_only=False)
+            counts += np.bincount(rows[present.astype(bool)], minlength=len(chunk)).tolist()
+        else:
+            counts += [int(one) for one in _are_present(chunk).to_pylist()]
+    return counts
+
+
+def _are_present(images: Any) -> Any:
+    """Return which images of an Arrow array are neither null nor structs of nulls."""
+    from pyarrow import compute, types
+
+    present = compute.is_valid(images)
+    if not types.is_struct(images.type):
+        return present
+    fields = [images.type.field(index).name for index in range(images.type.num_fields)]
+    held = [compute.is_valid(compute.struct_field(images, name)) for name in ("bytes", "path") if name in fields]
+    return compute.and_(present, held[0] if len(held) == 1 else compute.or_(*held)) if held else present

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ...constants import IMAGE_TOKEN
+from ...support import first_line
 from ..faults import BadSampleError, Fault
 from ..images import EncodedImage
 from ..records import read_sample
@@ -165,7 +166,8 @@ def tar_sample(record: Record, origin: Origin) -> Sample:
         BadSampleError: The record cannot be used.
     """
     content = {**_content(record, origin)}
-    content["id"] = content.get("id", record["key"])
+    if content.get("id") is None:
+        content["id"] = record["key"]
     images = sorted(record["images"], key=lambda image: _natural(image["path"]))
     return read_sample(content, [EncodedImage(image["bytes"], image["path"], origin.file) for image in images], origin)
 
@@ -177,8 +179,10 @@ def _content(record: Record, origin: Origin) -> dict[str, Any]:
         return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
     try:
         content = json.loads(record["json"] or "")
-    except json.JSONDecodeError as error:
-        problem = f"not valid JSON ({error})" if record["json"] is not None else "neither a .json nor a .txt file"
+    except (ValueError, RecursionError) as error:
+        problem = (
+            f"not valid JSON ({first_line(error)})" if record["json"] is not None else "neither a .json nor a .txt file"
+        )
         raise BadSampleError(Fault("malformed", *origin, record["key"], problem)) from error
     if not isinstance(content, dict):
         raise BadSampleError(Fault("malformed", *origin, record["key"], f"expected an object, got {content!r}"))

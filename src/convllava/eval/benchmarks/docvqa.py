@@ -1,5 +1,7 @@
 """DocVQA, validation split (arXiv 2007.00398); the answers of the test split are not public. The figure is ANLS."""
 
+from collections.abc import Sequence
+
 from ..benchmark import Benchmark, LoadOptions
 from ..metrics import anls
 from ..outcome import Prediction, Row, Scoring, Verdict, failed_verdict
@@ -21,7 +23,14 @@ class DocVQA(Benchmark):
     metric = "ANLS"
 
     def from_hub(self, row: Row) -> Row | None:
-        return {"index": row["questionId"], "question": row["question"], "answer": list(row["answers"])}
+        answered = {"index": row["questionId"], "question": row["question"], "answer": list(row["answers"])}
+        document = row.get("ucsf_document_id")
+        return answered if document is None else {**answered, "document": document}
+
+    def shared_by(self, prediction: Prediction) -> dict[str, Sequence[str]]:
+        """Return the images and, for data of the hub, the document, several of whose pages may be asked about."""
+        document = prediction.row.get("document")
+        return super().shared_by(prediction) | ({} if document is None else {"documents": [str(document)]})
 
     def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
         return images_first(short_answer_text(str(row["question"]), options.prompts), num_images)

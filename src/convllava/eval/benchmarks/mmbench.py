@@ -36,6 +36,10 @@ class MMBench(ChoiceBenchmark):
         kept = {name: row[name] for name in ("index", "question", "hint", "answer", *"ABCD", "category")}
         return {**kept, "l2-category": row["L2-category"]}
 
+    def unit_of(self, prediction: Prediction) -> str:
+        """Return the index of the unrotated question."""
+        return str(int(prediction.row["index"]) % ROTATION)
+
     def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
         verdicts = self.verdicts(predictions, scoring)
         rows = [

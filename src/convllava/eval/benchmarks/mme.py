@@ -44,7 +44,7 @@ class MME(Benchmark):
     size = 2374
     known_md5 = frozenset({"b36b43c3f09801f5d368627fb92187c3"})
     metric = "perception points"
-    unit = "images"
+    unit = "images"  # a subtask counts an image whose two questions are both correct
     judge = "yes_no"
 
     def from_hub(self, row: Row) -> Row | None:
@@ -65,6 +65,10 @@ class MME(Benchmark):
 
     def verdict(self, prediction: Prediction, scoring: Scoring) -> Verdict:
         return yes_no_verdict(prediction, scoring)
+
+    def unit_of(self, prediction: Prediction) -> str:
+        """Return the subtask and the image."""
+        return f"{prediction.row['category']}/{prediction.row['image_path']}"
 
     def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
         verdicts = self.verdicts(predictions, scoring)

@@ -69,7 +69,8 @@ class RefCOCO(Benchmark):
         return replace(table, rows=rows, images=images, warnings=warnings)
 
     def make_sample(self, row: Row, images: tuple[BenchmarkImage, ...]) -> EvalSample:
-        height, width = images[0].size
+        # a damaged image, an error in the predictions, has the recorded size or none
+        height, width = images[0].size or (row.get("height", 0), row.get("width", 0))
         recorded = (row.get("width", width), row.get("height", height))
         if recorded != (width, height):
             raise ValueError(

@@ -1,0 +1,157 @@
+"""Records as other programs write them: nulls, keys with another meaning, and JSON that cannot be read."""
+
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from convllava.data.conversations import ConversationDataset
+from convllava.data.faults import Fault
+from convllava.data.sharded import ShardedDataset
+
+ASKED = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "yes"}]
+SHOWN = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "yes"}]
+PARTS = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]},
+    {"role": "assistant", "content": "yes"},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def _records(folder: Path, *records: Any, name: str = "data.jsonl") -> list[Any]:
+    text = "\n".join(record if isinstance(record, str) else json.dumps(record) for record in records)
+    (folder / name).write_text(text if name.endswith("l") else f"[{text.replace(chr(10), ',')}]")
+    return list(ConversationDataset(folder / name, on_bad_sample="list").records())
+
+
+def _tar(folder: Path, record: Any) -> Any:
+    with tarfile.open(folder / "x.tar", "w") as archive:
+        for name, data in (("1.png", (folder / "a.png").read_bytes()), ("1.json", json.dumps(record).encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return next(ShardedDataset(folder / "x.tar", streaming=True, on_bad_sample="list").records())
+
+
+def _parquet(folder: Path, streaming: bool, **record: Any) -> Any:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({key: [value] for key, value in record.items()}), folder / "x.parquet")
+    return next(ShardedDataset(folder / "x.parquet", streaming=streaming, on_bad_sample="list").records())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"images": ["a.png"], "conversations": SHOWN},
+        {"image": None, "images": "a.png", "conversations": SHOWN},
+        {"image": "a.png", "image_url": "https://example.com/a.png", "conversations": SHOWN},
+        {"image": [None, "a.png"], "messages": PARTS, "conversations": []},
+        {"image": "a.png", "conversations": None, "videos": [], "tools": None, "messages": PARTS},
+        {"image": "a.png", "conversations": [{**turn, "role": None, "content": None} for turn in SHOWN]},
+        {"image": "a.png", "messages": [{**turn, "from": None, "value": None} for turn in PARTS]},
+    ],
+)
+def test_null_is_absent_and_images_is_image(folder: Path, record: Any) -> None:
+    [sample] = _records(folder, record)
+    assert not isinstance(sample, Fault), sample
+    assert sample.images == (folder / "a.png",)
+    in_tar = _tar(folder, {key: value for key, value in record.items() if key not in ("image", "images")})
+    assert not isinstance(in_tar, Fault), in_tar
+    assert in_tar.messages == sample.messages and len(in_tar.images) == 1
+
+
+@pytest.mark.parametrize("record", [{"image": ""}, {"image": []}, {"images": [None]}, {"image": [""]}])
+def test_an_empty_image_is_none(folder: Path, record: Any) -> None:
+    [sample] = _records(folder, {**record, "conversations": ASKED})
+    assert not isinstance(sample, Fault) and sample.images == ()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_structs_of_nulls_in_parquet_are_no_images(folder: Path, streaming: bool) -> None:
+    image = {"bytes": (folder / "a.png").read_bytes(), "path": None}
+    absent = {"bytes": None, "path": None}
+    for images in ([image, absent], [None, image]):
+        sample = _parquet(folder, streaming, images=images, conversations=SHOWN)
+        assert not isinstance(sample, Fault), sample
+        assert len(sample.images) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"videos": ["a.mp4"]}, "key 'videos' is not read here"),
+        ({"image_path": "a.png"}, "key 'image_path' is not read here; images belong under 'image'"),
+        ({"tools": [{"name": "f"}]}, "key 'tools' is not read here"),
+        ({"image": "a.png"}, "0 <image> placeholders but 1 images"),
+        ({"conversations": [*ASKED[:1], {**ASKED[1], "tool_calls": [{"id": "1"}]}]}, "key 'tool_calls'.*turn 1"),
+        ({"system": ["x"]}, "'system' must be a text"),
+        ({"system": "x", "conversations": [{"from": "system", "value": "y"}, *ASKED]}, "'system' must be given once"),
+        ({"conversations": SHOWN}, r"1 <image> placeholders but 0 images.*written as a part: \{\"type\": \"text\""),
+        ({"conversations": None, "messages": PARTS}, "Images are read from the record's 'image'"),
+    ],
+)
+def test_what_would_be_lost_is_refused(folder: Path, values: dict[str, Any], message: str) -> None:
+    [fault] = _records(folder, {"id": "r", "conversations": ASKED, **values})
+    assert isinstance(fault, Fault)
+    assert re.search(message, str(fault)), str(fault)
+
+
+def test_an_image_that_a_tar_does_not_hold_is_missed(folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"")
+    with tarfile.open(folder / "x.tar", "w") as archive:
+        data = json.dumps({"image": "1.png", "conversations": ASKED}).encode()
+        member = tarfile.TarInfo("1.json")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    fault = next(ShardedDataset(folder / "x.tar", streaming=True, on_bad_sample="list").records())
+    assert isinstance(fault, Fault) and "the shard has no image '1.png'" in str(fault)
+
+
+def test_system_is_the_system_message(folder: Path) -> None:
+    [sample] = _records(folder, {"system": "In French.", "conversations": ASKED})
+    assert sample.messages[0] == {"role": "system", "content": [{"type": "text", "text": "In French."}]}
+    assert len(sample.messages) == 3
+
+
+NESTED = {
+    "deep": '{"id": "bad", "conversations": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "nested": '{"id": "bad", "image": ' + "[" * 700 + "]" * 700 + ', "conversations": ' + "[" * 700 + "]" * 700 + "}",
+    "huge number": '{"id": ' + "9" * 5000 + ', "conversations": [{"value": "a ] } , [ \\" b"}]}',
+    "surrogate": json.dumps({"id": "bad", "conversations": [ASKED[0], {"from": "gpt", "value": "ok \ud83d"}]}),
+    "surrogate in system": json.dumps({"id": "bad", "system": "\udcff", "conversations": ASKED}),
+    "surrogate in the id": json.dumps({"id": "bad\ud83d", "conversations": []}),
+    "surrogate in the image's name": json.dumps({"id": "bad", "image": "\ud83d.png", "conversations": SHOWN}),
+}
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+@pytest.mark.parametrize("bad", NESTED.values(), ids=NESTED.keys())
+def test_json_that_cannot_be_read_is_a_fault_of_its_record(folder: Path, name: str, bad: str) -> None:
+    good = json.dumps({"id": "good", "conversations": ASKED})
+    first, fault, last = _records(folder, good, bad, good, name=name)
+    assert isinstance(fault, Fault) and fault.record == 1
+    f"{fault} {fault.sample_id}".encode()
+    assert len(str(fault)) < 2000
+    assert first.sample_id == last.sample_id == "good"
+
+
+def test_json_that_cannot_be_read_is_a_fault_of_its_record_in_a_tar(folder: Path) -> None:
+    assert _tar(folder, "x").kind == "malformed"
+    with tarfile.open(folder / "x.tar", "w") as archive:
+        member = tarfile.TarInfo("1.json")
+        member.size = len(NESTED["deep"])
+        archive.addfile(member, io.BytesIO(NESTED["deep"].encode()))
+    fault = next(ShardedDataset(folder / "x.tar", streaming=True, on_bad_sample="list").records())
+    assert isinstance(fault, Fault) and fault.kind == "malformed"

@@ -46,6 +46,8 @@ def is_public(address: Address) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
         if inner is not None:
             return is_public(inner)
+        if address.is_site_local:  # deprecated, and still routed inside networks
+            return False
         if address in _NAT64:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)

@@ -1,14 +1,39 @@
 """PIL, numpy and torch images of any mode to upright PIL images in RGB."""
 
-from typing import Any, Literal
+from contextlib import suppress
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.ExifTags import Base
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""The turn that makes an image with this EXIF orientation upright."""
+
 _SWAPS_SIDES = range(5, 9)  # EXIF orientations that exchange height and width
+
+_ORIENTATION_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+"""Keys of `Image.info` that can hold an orientation."""
+
+_PNG_SIGNATURE_BYTES = 8
+_LATE_METADATA = (b"eXIf", b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+
+_PALE = 183
+"""Luminance (of 255) from which a color has a contrast below 2:1 on white."""
+
+_MOST_DARK = 1e-3
+"""Maximum share of darker pixels in a pale drawing: the noise of lossy compression, but no mark."""
 
 ImageErrorKind = Literal[
     "missing", "unreachable", "data_url", "base64", "empty", "unreadable", "damaged", "too_large", "animated", "colors"
@@ -34,9 +59,43 @@ class ImageError(ValueError):
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (upright) to 8, from its header."""
-    exif = Image.Image.getexif(image)  # the override for PNG decodes the image to look behind its pixels
-    return int(exif.get(Base.Orientation, 1))
+    """Return the EXIF orientation of an image, 1 (upright) to 8, without decoding it where that is possible.
+
+    It is 1 if it is missing or cannot be read: damaged metadata do not make an image unusable.
+    """
+    if isinstance(image, PngImageFile) and image.tile and _has_late_metadata(image):
+        with suppress(Exception):  # a damaged image is reported when it is decoded
+            image.load()
+    for _ in range(2):  # on damaged metadata the first try raises, the second returns what could be read
+        with suppress(Exception):
+            # the override for PNG decodes the image in any case
+            found = Image.Image.getexif(image).get(Base.Orientation, 1)
+            return int(found) if found in _TURNS else 1
+    return 1
+
+
+def _has_late_metadata(image: PngImageFile) -> bool:
+    """Return whether an undecoded PNG has metadata behind its pixels, from the names of its chunks."""
+    file = image.fp
+    if file is None:
+        return False
+    start = file.tell()
+    try:
+        position, pixels_passed = _PNG_SIGNATURE_BYTES, False
+        while len(head := _read_at(file, position, 32)) >= 12:
+            name = head[4:8]
+            if pixels_passed and (name == _LATE_METADATA[0] or head[8:].startswith(_LATE_METADATA[1:])):
+                return True
+            pixels_passed |= name == b"IDAT"
+            position += 12 + int.from_bytes(head[:4], "big")
+        return False
+    finally:
+        file.seek(start)
+
+
+def _read_at(file: IO[bytes], position: int, length: int) -> bytes:
+    file.seek(position)
+    return file.read(length)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -50,20 +109,40 @@ def to_rgb(image: Image.Image, name: str | None = None) -> Image.Image:
     """Return an image upright and in RGB, whatever its mode; the current frame of several. Returns itself if it is so.
 
     Transparent parts become white: images with an alpha channel (logos, diagrams, screenshots) are made to
-    be seen on a page, and black ink on PIL's default black ground would vanish.
+    be seen on a page. They become black where everything visible is so pale that it would vanish on white.
 
     Raises:
         ImageError: The file is damaged, or the mode has no defined colors (for example La).
     """
     try:
-        image.load()
-        turned = image if image.getexif().get(Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
+        _decode(image)
+        turned = _upright(image)
         return _convert(turned, name or _describe(turned))
     except ImageError:
         raise
     except Exception as error:  # on damaged files Pillow's decoders raise nearly everything
         reason = f"is damaged ({error}): save or fetch it again"
         raise ImageError("damaged", name or _describe(image), reason) from error
+
+
+def _decode(image: Image.Image) -> None:
+    if isinstance(image, TiffImageFile) and image.filename and orientation(image) in _SWAPS_SIDES:
+        name, image.filename = image.filename, ""  # Pillow 13 would map the file into memory with its sides swapped
+        image.load()
+        image.filename = name
+    else:
+        image.load()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a decoded image turned as its orientation asks for, without the orientation; itself if it is upright."""
+    turn = _TURNS.get(orientation(image))
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for key in _ORIENTATION_KEYS:
+        turned.info.pop(key, None)
+    return turned
 
 
 def _convert(image: Image.Image, name: str) -> Image.Image:
@@ -74,7 +153,7 @@ def _convert(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         return _from_float(np.asarray(image), name).convert("RGB")
     try:
-        return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+        return _on_ground(image) if image.has_transparency_data else image.convert("RGB")
     except ValueError as error:
         raise ImageError("colors", name, f"cannot be converted from mode {image.mode}: save it as RGB first") from error
 
@@ -102,10 +181,22 @@ def _from_float(levels: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.rint(levels * 255.0).astype(np.uint8))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _on_ground(image: Image.Image) -> Image.Image:
+    """Return an image with transparent parts on white, or on black if nothing of it could be seen on white."""
     with_alpha = image.convert("RGBA")
-    white = Image.new("RGBA", with_alpha.size, "white")
-    return Image.alpha_composite(white, with_alpha).convert("RGB")
+    alpha = with_alpha.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return with_alpha.convert("RGB")  # no ground is seen
+    ground = "black" if _is_pale(with_alpha, alpha) else "white"
+    return Image.alpha_composite(Image.new("RGBA", with_alpha.size, ground), with_alpha).convert("RGB")
+
+
+def _is_pale(image: Image.Image, alpha: Image.Image) -> bool:
+    """Return whether the visible pixels, those at least half as opaque as the most opaque one, are pale."""
+    most = max(level for level, count in enumerate(alpha.histogram()) if count)
+    visible = alpha.point([255 * (2 * level >= most > 0) for level in range(256)])
+    counts = image.convert("L").histogram(visible)
+    return sum(counts[:_PALE]) < _MOST_DARK * sum(counts)
 
 
 def to_pil(image: Any) -> Image.Image:

@@ -54,7 +54,12 @@ IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .avif .jp
 _SHORTEST_BASE64 = 80
 """Shorter texts cannot be a whole image in base64, so a mistyped path is reported as a missing file."""
 
-_DATA_URL = re.compile(r"data:image/[\w.+-]{1,32}((?:;[\w.+-]{1,32}=[\w.+-]{1,64})*);base64,", re.IGNORECASE)
+_DATA_URL = re.compile(
+    r"\s{0,16}data:(?:image/[\w.+-]{1,32}|application/octet-stream)(?:;[\w.+-]{1,32}=[\w.+-]{1,64}){0,8};base64,",
+    re.IGNORECASE,
+)
+_BLANKS = b" \t\r\n\f\v"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True)
@@ -273,7 +278,7 @@ def _checked_base64(text: str, limits: ImageLimits) -> bytes:
 
 def is_data_url(url: str) -> bool:
     """Return whether a URL holds its image itself instead of naming a place to fetch it from."""
-    return url[:5].lower() == "data:"
+    return url[:32].lstrip()[:5].lower() == "data:"
 
 
 def decode_data_url(url: str, name: str | None = None) -> bytes:
@@ -287,9 +292,11 @@ def decode_data_url(url: str, name: str | None = None) -> bytes:
     if head is None:
         raise ImageError("data_url", name, "must begin with data:image/<format>;base64,")
     try:
-        data = base64.b64decode("".join(url[head.end() :].split()), validate=True)
+        text = url[head.end() :].encode("ascii").translate(_URL_SAFE, _BLANKS)
+        data = base64.b64decode(text + b"=" * (-len(text) % 4 if len(text) % 4 > 1 else 0), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError("base64", name, f"is not valid base64: {error}") from error
+        reason = "is not valid base64: the text after the comma is cut off or has other characters"
+        raise ImageError("base64", name, reason) from error
     if not data:
         raise ImageError("empty", name, "holds no image: there is nothing after the comma")
     return data

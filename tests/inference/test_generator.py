@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convllava.inference import Answer, Event, Finished, Generator, Request, TextDelta
+from convllava.inference import Answer, Event, Failed, Finished, Generator, Request, TextDelta
 from convllava.inference.kv_cache import SlabLayer
 from convllava.inference.prompt import new_tokens
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
@@ -329,8 +329,8 @@ def test_placeholders_and_images_disagree(generator: Generator) -> None:
     ("options", "message"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
-        ({"temperature": -1.0}, "temperature must be 0"),
-        ({"temperature": float("nan")}, "temperature must be 0"),
+        ({"temperature": -1.0}, "temperature must be from 0"),
+        ({"temperature": float("nan")}, "temperature must be from 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"stop": "text"}, "stop must be a list"),
         ({"stop": [""]}, "stop must be a list"),
@@ -360,3 +360,41 @@ def test_max_batch(tiny: Loaded) -> None:
 def test_answers_are_values(generator: Generator) -> None:
     answer = generator.generate(REQUESTS[:1])[0]
     assert isinstance(answer, Answer) and isinstance(hash(answer), int)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-320}, {"temperature": 1e-30}, {"top_p": 1e-320}])
+def test_tiny_sampling_options_take_the_most_likely_token(tiny: Loaded, options: dict[str, float]) -> None:
+    greedy = Generator(*tiny).answer(Request.of_question("Why?", max_new_tokens=5))
+    sampled = Request.of_question("Why?", max_new_tokens=5, **{"temperature": 1.0, **options})
+    assert Generator(*tiny).answer(sampled).token_ids == greedy.token_ids
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e9])
+def test_impossible_temperatures_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="temperature must be from 0"):
+        Request.of_question("Why?", temperature=value)
+
+
+@pytest.mark.parametrize("part", ["sampler", "append"])
+def test_an_error_while_a_token_is_chosen_or_read_fails_one_request(
+    tiny: Loaded, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Generator(*tiny).answer(REQUESTS[0])
+    generator = Generator(*tiny)
+    good, bad = generator.submit(REQUESTS[0]), generator.submit(Request.of_question("Why?", max_new_tokens=9))
+    broken = generator._waiting[1]
+    monkeypatch.setattr(broken, part, lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    last: dict[int, Event] = {}
+    while generator.is_busy:
+        last |= {event.request_id: event for event in generator.step()}
+    assert isinstance(last[bad], Failed)
+    finished = last[good]
+    assert isinstance(finished, Finished) and finished.answer.token_ids == expected.token_ids
+
+
+def test_the_repetition_penalty_of_a_request(tiny: Loaded, settings: Any) -> None:
+    own = Generator(*tiny).answer(Request.of_question("Why?", max_new_tokens=8, repetition_penalty=1.7))
+    settings("repetition_penalty", 1.7)
+    assert own.token_ids == Generator(*tiny).answer(Request.of_question("Why?", max_new_tokens=8)).token_ids
+    with pytest.raises(ValueError, match="repetition_penalty must be from"):
+        Request.of_question("Why?", repetition_penalty=0)

@@ -362,3 +362,40 @@ def test_signatures_tell_images_apart(tiny: Loaded) -> None:
     first, same, other = map(signature, prompts)
     assert torch.equal(first, same) and common_length(first, other) == 2  # <s> and <|user|>
     assert int((first < 0).sum()) == 3
+
+
+def cached(generator: Generator, question: str, **options: Any) -> int:
+    request = Request.of_question(question, max_new_tokens=4, **options)
+    return generator.generate([request])[0].num_cached_tokens
+
+
+def test_prefixes_are_reused_within_one_salt_only(talkative: Loaded) -> None:
+    generator = Generator(*talkative, prefix_cache_bytes=1 << 24)
+    secret = "My password is hunter2, keep it. " * 4
+    assert cached(generator, secret, cache_salt="a") == 0
+    assert cached(generator, secret, cache_salt="b") == 0
+    assert cached(generator, secret, cache_salt="a") > 0
+
+
+def test_a_guessed_beginning_reuses_nothing_where_only_dialogues_continue(talkative: Loaded) -> None:
+    generator = Generator(*talkative, prefix_cache_bytes=1 << 24)
+    secret = "My password is hunter2, keep it. " * 4
+    first = Request.of_question(secret, max_new_tokens=4, reuse_dialogue_only=True)
+    answer = generator.generate([first])[0]
+    for guess in (secret, secret[:60], secret + "x"):
+        assert cached(generator, guess, reuse_dialogue_only=True) == 0
+    turns = [*first.messages, {"role": "assistant", "content": answer.text}, {"role": "user", "content": "And?"}]
+    following = Request(messages=turns, max_new_tokens=4, reuse_dialogue_only=True)
+    assert generator.generate([following])[0].num_cached_tokens >= answer.num_prompt_tokens
+
+
+def test_features_of_images_are_reused_within_one_salt_only(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = tiny[0].get_image_features
+    monkeypatch.setattr(
+        tiny[0], "get_image_features", lambda pixels, *rest: encoded.append(len(pixels)) or encode(pixels, *rest)
+    )
+    generator = Generator(*tiny)
+    for salt in ("a", "b", "a"):
+        generator.generate([Request.of_question("?", [noise(64, 64)], max_new_tokens=1, cache_salt=salt)])
+    assert encoded == [1, 1]

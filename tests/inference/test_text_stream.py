@@ -1,5 +1,7 @@
 """Pieces of text are whole characters and make up the answer."""
 
+import itertools
+import time
 from functools import lru_cache
 
 import pytest
@@ -11,7 +13,7 @@ from torch import tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from convllava.inference.sampling import nucleus, penalize, suppressed_tokens
-from convllava.inference.text_stream import TextStream
+from convllava.inference.text_stream import StopText, TextStream
 from convllava.model.nano_model import build_character_tokenizer
 
 characters = lru_cache(build_character_tokenizer)
@@ -103,3 +105,30 @@ def test_penalty_makes_seen_tokens_less_likely() -> None:
 def test_suppressed_tokens() -> None:
     assert suppressed_tokens(GenerationConfig(), 9) == [9]
     assert suppressed_tokens(GenerationConfig(suppress_tokens=[3, 9]), 9) == [3, 9]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text("ab", max_size=40), stop=st.text("ab", min_size=1, max_size=8), cuts=st.sets(st.integers(1, 39)))
+def test_a_stop_text_is_found_as_by_search(text: str, stop: str, cuts: set[int]) -> None:
+    matcher, edges = StopText(stop), [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
+    for start, end in itertools.pairwise(edges):
+        found = matcher.find(text[start:end])
+        if found is not None:
+            assert start + found - len(stop) == text.find(stop)
+            return
+        assert text[:end].endswith(stop[: matcher.matched])
+    assert stop not in text
+
+
+def test_long_stop_texts_cost_no_more_than_the_answer() -> None:
+    stops = ["a" * 50_000 + str(number) for number in range(4)]
+    started = time.process_time()
+    stream = TextStream(characters(), stops)
+    token = characters().convert_tokens_to_ids("a")
+    assert [stream.push(token) for _ in range(300)] == [""] * 300
+    assert stream.finish() == "a" * 300
+    assert time.process_time() - started < 5  # a quadratic comparison takes minutes
+
+
+def test_nucleus_keeps_one_token_when_top_p_rounds_to_zero() -> None:
+    assert nucleus(tensor([0.25, 0.75]), 1e-320).tolist() == [0, 0.75]

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -386,3 +387,57 @@ def test_the_schema_speaks_of_every_status(server: Running) -> None:
     names = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(schema)))
     assert names <= schema["components"]["schemas"].keys()
     assert image_part(noise(8, 8))["type"] in json.dumps(schema)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-320}, {"temperature": 1, "top_p": 1e-320}])
+def test_tiny_numbers_end_no_answer(server: Running, options: dict[str, float]) -> None:
+    greedy = server.chat("Why?").json["choices"][0]["message"]["content"]
+    assert server.chat("Why?", **options).json["choices"][0]["message"]["content"] == greedy
+
+
+MANY = 1_000_000
+BODIES = {
+    "wrong messages": b'{"messages":[' + b"1," * MANY + b"1]}",
+    "empty messages": b'{"messages":[' + b"{}," * MANY + b"{}]}",
+    "deep": b'{"messages":' + b"[" * MANY,
+    "unknown keys": b"{" + b",".join(b'"k%d":1' % number for number in range(MANY)) + b"}",
+    "one long key": b'{"' + b"x" * MANY + b'":1,"messages":[]}',
+    "quotes": b'{"messages":"' + b'\\"' * MANY + b'"}',
+    "escapes": b'{"messages":"' + b"\\n" * (MANY + 1) + b'"}',
+    "metadata": json.dumps({"messages": [], "metadata": {str(number): 1 for number in range(3000)}}).encode(),
+    "long name": json.dumps({"messages": [], "model": "x y " * MANY}).encode(),
+    "parameters of a data URL": json.dumps(
+        {"messages": [{"role": "user", "content": [image_part("data:image/png" + ";a=b" * MANY + ";base64,AA")]}]}
+    ).encode(),
+    "blanks in a data URL": json.dumps(
+        {"messages": [{"role": "user", "content": [image_part("data:image/png;base64," + "A " * MANY)]}]}
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bodies_that_cost_much_to_parse(server: Running, name: str) -> None:
+    started = time.process_time()
+    reply = server.post("/v1/chat/completions", BODIES[name])
+    assert reply.status == 400 and len(reply.body) < 1000
+    assert time.process_time() - started < 3  # without the bounds 10 to 100 s
+
+
+def test_errors_in_http_itself_have_the_shape_of_all(server: Running) -> None:
+    answer = raw(server, b"not http\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400") and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+
+
+def test_a_body_that_never_comes_delays_no_refusal(serve: Serve) -> None:
+    with serve(api_key="right-key") as server, socket.create_connection(("127.0.0.1", server.port)) as connection:
+        started = time.monotonic()
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000000\r\n\r\n"
+        )
+        connection.settimeout(20)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 401")
+        assert time.monotonic() - started < 8
+
+
+def test_site_local_addresses_are_not_public() -> None:
+    assert not is_public(ipaddress.ip_address("fec0::1"))

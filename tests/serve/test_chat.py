@@ -177,7 +177,6 @@ def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
         "frequency_penalty": 0,
         "presence_penalty": 0.0,
         "logprobs": False,
-        "response_format": {"type": "text"},
         "tools": [],
         "tool_choice": "none",
         "user": "me",
@@ -185,7 +184,21 @@ def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
         "stop": None,
         "top_p": None,
         "store": False,
+        "top_logprobs": None,
+        "logit_bias": {},
+        "parallel_tool_calls": True,
+        "service_tier": "auto",
+        "modalities": ["text"],
+        "prediction": None,
+        "audio": None,
+        "web_search_options": None,
+        "top_k": -1,
+        "repetition_penalty": 1,
+        "chat_template_kwargs": {},
+        "stream_options": {"include_usage": None},
+        "response_format": {"type": "text", "json_schema": None},
     }
+    assert server.post("/v1/estimate", {"sizes": [[64, 64]], "num_text_characters": None}).status == 200
     assert server.chat("?", **neutral).status == 200
 
 
@@ -196,8 +209,30 @@ def test_a_further_turn_reuses_what_was_computed(server: Running, alone: Alone) 
     first = server.post("/v1/chat/completions", body).json
     assert first["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
     again = server.post("/v1/chat/completions", body).json
-    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == first["usage"]["prompt_tokens"] - 1
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 0  # only the dialogue itself may continue
     assert again["choices"] == first["choices"]
+
+
+def test_holders_of_the_key_share_prefixes(serve: Serve) -> None:
+    with serve(api_key="right-key") as server:
+        used = [
+            server.post(
+                "/v1/chat/completions",
+                {"messages": [{"role": "user", "content": "What is it? " * 9}], "max_tokens": 4},
+                Authorization="Bearer right-key",
+            ).json["usage"]
+            for _ in range(2)
+        ]
+    assert used[0]["prompt_tokens_details"]["cached_tokens"] == 0
+    assert used[1]["prompt_tokens_details"]["cached_tokens"] == used[1]["prompt_tokens"] - 1
+
+
+def test_a_guess_of_another_prompt_shows_in_no_counter(serve: Serve) -> None:
+    secret = "My password is hunter2, keep it to yourself. " * 3
+    with serve() as server:
+        server.chat(secret)
+        for guess in (secret, secret[:-2], secret[:70]):
+            assert server.chat(guess).json["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
 @pytest.mark.parametrize(
@@ -212,7 +247,12 @@ def test_a_further_turn_reuses_what_was_computed(server: Running, alone: Alone) 
         ({"max_tokens": 5, "max_completion_tokens": 6}, None, "give one of them"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
         ({"stop": ""}, "stop", "at least 1"),
-        ({"stream_options": {"include_usage": True}}, None, "only for stream"),
+        ({"prediction": {"type": "content", "content": ""}}, "prediction", "unknown parameter prediction"),
+        ({"stop": "x" * 1025}, "stop", "at most 1024"),
+        ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "17 entries, at most 16"),
+        ({f"k{n}": 1 for n in range(80)}, None, "keys, at most 64"),
+        ({"messages": [1] * 1001}, "messages", "at most 1000"),
+        ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0]", "render the pages of a PDF"),
         ({"logprobs": True}, "logprobs", "False"),
         ({"tools": [{}]}, "tools", "at most 0"),
         ({"response_format": {"type": "json_object"}}, "response_format.type", "'text'"),
@@ -223,7 +263,7 @@ def test_a_further_turn_reuses_what_was_computed(server: Running, alone: Alone) 
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "does not match"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, None, "nothing to answer"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]}, None, "roles alternate"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0]", "does not match"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "messages[0]", "are not supported"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "Field required"),
         ({"max_tokens": 600}, "messages", "holds 512"),
     ],
@@ -268,6 +308,36 @@ def test_many_clients_get_the_answers_they_would_get_alone(server: Running, alon
     assert [reply.json["choices"][0]["message"]["content"] for reply in replies] == [
         alone(*asked, max_new_tokens=3 + len(asked[0]) % 5) for asked in questions
     ]
+
+
+def test_a_replayed_answer_of_openais_client(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Why?"}]
+    message = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=3).choices[0].message
+    messages += [message.model_dump(), {"role": "user", "content": "And?", "id": "7"}]
+    assert client.chat.completions.create(model=MODEL, messages=messages, max_tokens=3).choices
+    for change in ({"content": None}, {"content": []}, {"id": "x", "reasoning_content": "", "tool_calls": []}):
+        messages[1] = {"role": "assistant", "content": "Yes.", **change}
+        assert client.chat.completions.create(model=MODEL, messages=messages, max_tokens=3).choices
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        lambda text: "data:image/png;base64," + "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76)),
+        lambda text: " data:image/png;base64," + text,
+        lambda text: "DATA:IMAGE/PNG;charset=utf-8;BASE64," + text,
+        lambda text: "data:application/octet-stream;base64," + text,
+        lambda text: "data:image/png;base64," + text.replace("+", "-").replace("/", "_").rstrip("="),
+    ],
+)
+def test_forms_of_data_urls(server: Running, url: Callable[[str], str]) -> None:
+    text = data_url(encoded(noise(64, 64))).partition(",")[2]
+    assert server.chat([{"type": "image_url", "image_url": url(text)}]).status == 200
+
+
+def test_paths_of_other_apis_are_answered_with_a_hint(server: Running) -> None:
+    assert "/v1/chat/completions" in server.post("/v1/responses", {}).error["message"]
+    assert "use /v1/chat/completions" in server.post("/chat/completions", {}).error["message"]
 
 
 def test_models(server: Running) -> None:

@@ -162,7 +162,7 @@ def test_errors_are_shown_and_the_question_stays(page: Any, tmp_path: Path) -> N
     assert "1100x1000 = 1100000 pixels, at most 1000000 are allowed" in alert.inner_text()
     assert page.input_value("#question") == "What is it?"
     screenshot(page, "error")
-    assert alert.inner_text().startswith("The image has ")
+    assert alert.inner_text().startswith("The image is too large")
     page.click("#remove")
     assert page.is_visible("#drop") and page.is_visible("#gallery")
     (tmp_path / "words.txt").write_text("words")

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
+from ..convert import unsupported_settings
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .batch import MAX_ENCODER_PIXELS, Batch
 from .kv_cache import KVCapacity
@@ -48,6 +50,10 @@ class Generator:
         static_cache: Allocate keys and values once, for `max_batch` sequences of the whole context, so that a lack of
             memory shows with the first request.
 
+    Raises:
+        ValueError: The language model cannot be batched, or the checkpoint's generation_config.json has a setting that
+            `model.generate` follows and this generator does not.
+
     Example:
         generator = Generator(model, processor)
         request_id = generator.submit(Request.of_question("What does it say?", ["receipt.png"]))
@@ -74,6 +80,7 @@ class Generator:
         self.max_batch = max_batch
         text_config = model.config.get_text_config(decoder=True)
         _check_layers(text_config)
+        _check_settings(model.generation_config)
         self.context: int = text_config.max_position_embeddings
         self._capacity = KVCapacity(max_batch, self.context) if static_cache else KVCapacity()
         self._ends = end_tokens(model.generation_config, processor.tokenizer)
@@ -135,6 +142,11 @@ class Generator:
         self._waiting = deque(sequence for sequence in self._waiting if sequence.request_id != request_id)
         for sequence in [sequence for sequence in self._running if sequence.request_id == request_id]:
             self._remove(sequence)
+
+    def reset(self) -> None:
+        """Drop all requests, of which no further event comes, and the state of the batch."""
+        self._waiting.clear()
+        self._running, self._batch = [], self._new_batch()
 
     def stream(self, request: Request) -> Iterator[TextDelta | Finished]:
         """Yield the events of one request; leaving the loop cancels it.
@@ -264,31 +276,38 @@ class Generator:
     def _append_tokens(self, sequences: Sequence[GeneratedSequence], logits: Tensor) -> list[Event]:  # (N, V)
         """Append a token to each sequence and remove those that are finished."""
         logits[:, self._suppressed] = -torch.inf
+        most_likely = logits.argmax(dim=-1).tolist()
         events: list[Event] = []
-        for sequence, token in zip(sequences, self._choose(sequences, logits), strict=True):
-            piece, reason = sequence.append(token, self._ends)
-            if piece:
-                events.append(TextDelta(sequence.request_id, piece))
-            if reason is not None:
-                events.append(Finished(sequence.request_id, sequence.answer(reason)))
-                self._remove(sequence)
+        for sequence, scores, best in zip(sequences, logits, most_likely, strict=True):
+            try:
+                new = self._append_token(sequence, self._choose(sequence, scores, best))
+            except Exception as error:  # options of one request never end the others
+                logger.exception("request %d failed", sequence.request_id)
+                new = [Failed(sequence.request_id, error)]
+            if new and not isinstance(new[-1], TextDelta):
+                self._remove(sequence, keep=isinstance(new[-1], Finished))
+            events += new
         return events
 
-    def _choose(self, sequences: Sequence[GeneratedSequence], logits: Tensor) -> list[int]:  # (N, V)
-        penalty = self.model.generation_config.repetition_penalty
-        if penalty is not None and penalty != 1.0:
-            seen = [sequence.prompt.input_ids.tolist() + sequence.token_ids for sequence in sequences]
-            logits = torch.stack([penalize(*pair, penalty) for pair in zip(logits, seen, strict=True)])
-        most_likely = logits.argmax(dim=-1).tolist()
-        return [
-            best if sequence.sampler is None else sequence.sampler(scores)
-            for sequence, scores, best in zip(sequences, logits, most_likely, strict=True)
-        ]
+    def _append_token(self, sequence: GeneratedSequence, token: int) -> list[Event]:
+        piece, reason = sequence.append(token, self._ends)
+        events: list[Event] = [TextDelta(sequence.request_id, piece)] if piece else []
+        if reason is not None:
+            events.append(Finished(sequence.request_id, sequence.answer(reason)))
+        return events
 
-    def _remove(self, sequence: GeneratedSequence) -> None:
+    def _choose(self, sequence: GeneratedSequence, logits: Tensor, most_likely: int) -> int:  # (V,)
+        """Return the next token of one sequence."""
+        penalty = sequence.repetition_penalty or self.model.generation_config.repetition_penalty
+        if penalty is not None and penalty != 1.0:
+            logits = penalize(logits, sequence.prompt.input_ids.tolist() + sequence.token_ids, penalty)
+            most_likely = int(logits.argmax())
+        return most_likely if sequence.sampler is None else sequence.sampler(logits)
+
+    def _remove(self, sequence: GeneratedSequence, *, keep: bool = True) -> None:
         """Remove a sequence from the batch; its keys and values may serve the next turn of the dialogue."""
         index = self._running.index(sequence)
-        if self._prefixes.is_on:
+        if self._prefixes.is_on and keep:
             self._prefixes.keep(sequence.prompt, sequence.token_ids, self._batch.keys_and_values(index))
         self._batch.drop(index)
         last = self._running.pop()
@@ -300,6 +319,15 @@ def _unless_failed(event: Event) -> TextDelta | Finished:
     if isinstance(event, Failed):
         raise event.error
     return event
+
+
+def _check_settings(config: GenerationConfig) -> None:
+    """Reject defaults of a checkpoint that `model.generate` follows and this generator does not."""
+    if unsupported := unsupported_settings(config):
+        raise ValueError(
+            f"{'; '.join(unsupported)}: remove it from the file for other answers than the checkpoint was made for, or "
+            "use model.generate"
+        )
 
 
 def _check_layers(text_config: object) -> None:

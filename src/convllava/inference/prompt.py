@@ -18,10 +18,11 @@ class Prompt:
         input_ids: Token ids (T,) int64, with the image token once per visual token.
         is_image: Whether each token is an image token, (T,) bool.
         images: Pixels (3, H_i, W_i) of each image, resized and normalized.
-        image_digests: Digest of each image's shape and pixels; equal for equal images only.
+        image_digests: Digest of the salt and each image's shape and pixels; equal for equal images only.
         tokens_per_image: Visual tokens of each image.
         first_image_size: (height, width) of the first image as given, upright; None without images.
         max_new_tokens: Maximum length of the answer that is requested and fits the context.
+        cache_salt, reuse_dialogue_only: Limits of reuse, as the request has them.
     """
 
     input_ids: Tensor
@@ -31,6 +32,8 @@ class Prompt:
     tokens_per_image: tuple[int, ...]
     first_image_size: tuple[int, int] | None
     max_new_tokens: int
+    cache_salt: str = ""
+    reuse_dialogue_only: bool = False
 
     @property
     def image_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -58,16 +61,18 @@ def prepare(request: Request, processor: ConvLlavaProcessor, context: int) -> Pr
         input_ids=input_ids,
         is_image=input_ids == processor.image_token_id,
         images=tuple(images),
-        image_digests=tuple(map(digest, images)),
+        image_digests=tuple(digest(image, request.cache_salt) for image in images),
         tokens_per_image=tuple(num_image_tokens(image.shape[1], image.shape[2], stride) for image in images),
         first_image_size=first_size,
         max_new_tokens=new_tokens(len(input_ids), request.max_new_tokens, context),
+        cache_salt=request.cache_salt,
+        reuse_dialogue_only=request.reuse_dialogue_only,
     )
 
 
-def digest(image: Tensor) -> bytes:
+def digest(image: Tensor, salt: str = "") -> bytes:
     """Return a cryptographic digest of an image (3, H, W), so that a different image cannot be made to match it."""
-    hashed = hashlib.sha256(repr(tuple(image.shape)).encode())
+    hashed = hashlib.sha256(repr((salt, *image.shape)).encode())
     hashed.update(image.contiguous().numpy().data)
     return hashed.digest()
 

@@ -11,6 +11,9 @@ from ..model import Message, images_of
 DEFAULT_NEW_TOKENS = 512
 """Maximum new tokens if a request does not set them; fewer where the context ends sooner."""
 
+MAX_TEMPERATURE = 100.0
+"""Maximum temperature, at which all tokens are about equally likely."""
+
 
 class ContextOverflowError(ValueError):
     """A prompt, or prompt and answer together, do not fit into the language model's context."""
@@ -30,6 +33,11 @@ class Request:
         top_p: Sample among the most likely tokens that together have this probability.
         seed: Makes sampling repeatable, independent of the other requests of the batch.
         stop: Texts before which the answer ends.
+        repetition_penalty: Factor that makes tokens of the prompt and the answer less likely; None takes the
+            checkpoint's, 1 none.
+        cache_salt: Image features, keys and values are shared only by requests of equal salt.
+        reuse_dialogue_only: Whether keys and values are reused only from the dialogue that this one continues, not
+            from any with the same beginning.
 
     Raises:
         ValueError: A value is out of range, or the last message is not the user's.
@@ -43,18 +51,27 @@ class Request:
     top_p: float = 1.0
     seed: int | None = None
     stop: Sequence[str] = ()
+    repetition_penalty: float | None = None
+    cache_salt: str = ""
+    reuse_dialogue_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].get("role") != "user":
             raise ValueError("there is nothing to answer: the last message must be the user's")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 (the likeliest token) or more, got {self.temperature}")
+        if not 0 <= self.temperature <= MAX_TEMPERATURE:
+            raise ValueError(
+                f"temperature must be from 0 (the most likely token) to {MAX_TEMPERATURE:g}, got {self.temperature}"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if isinstance(self.stop, str) or not all(self.stop):
-            raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r}")
+            raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r:.200}")
+        if self.repetition_penalty is not None and not 0.1 <= self.repetition_penalty <= 10:
+            raise ValueError(f"repetition_penalty must be from 0.1 to 10, got {self.repetition_penalty}")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed must fit 64 bits, got {self.seed}")
 
     @classmethod
     def of_question(cls, question: str, images: Sequence[Any] = (), **options: Any) -> "Request":

@@ -77,16 +77,25 @@ class Reused(NamedTuple):
 NOTHING = Reused(0, [])
 
 
+class Dialogue(NamedTuple):
+    """A stored dialogue: tokens (T,) of its prompt and answer, keys and values, and the requests that may reuse it."""
+
+    tokens: Tensor
+    num_prompt_tokens: int
+    salt: str
+    keys_and_values: KeysAndValues
+
+
 class PrefixCache:
     """Keys and values of the latest dialogues, with which the next turn of one continues.
 
-    Two prompts share a prefix if their tokens are equal and, at image tokens, the pixels of the images too.
+    Two prompts share a prefix if their salts and tokens are equal and, at image tokens, the pixels of the images too.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._dialogues: RecentlyUsed[int, tuple[Tensor, KeysAndValues]] = RecentlyUsed(
-            max_bytes, lambda dialogue: sum(keys.nbytes + values.nbytes for keys, values in dialogue[1])
+        self._dialogues: RecentlyUsed[int, Dialogue] = RecentlyUsed(
+            max_bytes, lambda dialogue: sum(keys.nbytes + values.nbytes for keys, values in dialogue.keys_and_values)
         )
         self._next = 0
 
@@ -104,10 +113,14 @@ class PrefixCache:
             return NOTHING
         wanted = signature(prompt)
         best, found = NOTHING, None
-        for key, (stored, keys_and_values) in self._dialogues.items():
-            length = min(common_length(stored, wanted), len(wanted) - 1)
+        for key, stored in self._dialogues.items():
+            if stored.salt != prompt.cache_salt:
+                continue
+            length = min(common_length(stored.tokens, wanted), len(wanted) - 1)
+            if prompt.reuse_dialogue_only and length < stored.num_prompt_tokens:
+                continue
             if length > best.length and (length >= WORTH_REUSING or 2 * length >= len(wanted)):
-                best, found = Reused(length, keys_and_values), key
+                best, found = Reused(length, stored.keys_and_values), key
         if found is None:
             return NOTHING
         self._dialogues.get(found)
@@ -117,10 +130,13 @@ class PrefixCache:
         """Keep the keys and values of a prompt and its answer, in place of those of its prefixes."""
         length = keys_and_values[0][0].shape[-2]
         tokens = torch.cat([signature(prompt), torch.tensor(answer, dtype=torch.int64)])[:length]
-        for key, (stored, _) in self._dialogues.items():
-            if len(stored) <= len(tokens) and common_length(stored, tokens) == len(stored):
+        for key, stored in self._dialogues.items():
+            known = stored.tokens
+            is_prefix = len(known) <= len(tokens) and common_length(known, tokens) == len(known)
+            if is_prefix and stored.salt == prompt.cache_salt:
                 self._dialogues.drop(key)
-        self._dialogues.put(self._next, (tokens, keys_and_values))
+        dialogue = Dialogue(tokens, len(prompt.input_ids), prompt.cache_salt, keys_and_values)
+        self._dialogues.put(self._next, dialogue)
         self._next += 1
 
 

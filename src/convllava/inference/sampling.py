@@ -8,6 +8,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from .request import Request
 
+LOWEST_TEMPERATURE = 1e-5
+"""Temperature below which the most likely token is taken: logits divided by less can exceed float32."""
+
 
 class Sampler:
     """Draws the tokens of one request (temperature above 0) from a random stream of its own.
@@ -36,8 +39,10 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
         return probabilities
     sorted_probabilities, order = probabilities.sort(descending=True)
     before = sorted_probabilities.cumsum(dim=-1) - sorted_probabilities
+    is_beyond = before >= top_p
+    is_beyond[0] = False  # a top_p that float32 rounds to 0 keeps the most likely token
     kept = torch.zeros_like(probabilities)
-    kept[order] = sorted_probabilities.masked_fill(before >= top_p, 0.0)
+    kept[order] = sorted_probabilities.masked_fill(is_beyond, 0.0)
     return kept
 
 

@@ -8,7 +8,7 @@ from ..model import ConvLlavaProcessor
 from .boxes import boxes_in_pixels
 from .prompt import Prompt
 from .request import Answer, Request, Timings
-from .sampling import Sampler
+from .sampling import LOWEST_TEMPERATURE, Sampler
 from .text_stream import TextStream
 
 FinishReason = Literal["stop", "length"]
@@ -27,7 +27,8 @@ class GeneratedSequence:
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
-        self.sampler = Sampler(request) if request.temperature > 0 else None
+        self.sampler = Sampler(request) if request.temperature >= LOWEST_TEMPERATURE else None
+        self.repetition_penalty = request.repetition_penalty
         self.token_ids: list[int] = []
         self._encode_seconds = self._queue_seconds = 0.0
         self._num_cached_tokens = 0

@@ -8,6 +8,37 @@ _UNFINISHED = "\ufffd"
 """Tokenizers decode an incomplete character to this."""
 
 
+class StopText:
+    """Finds a stop text in a text that comes character by character, in time linear in both.
+
+    Attributes:
+        matched: Number of characters at the end of the text that begin the stop text.
+    """
+
+    def __init__(self, stop: str) -> None:
+        self.matched = 0
+        self._stop = stop
+        self._fallback = [0] * len(stop)  # length of the longest proper prefix that ends at each character
+        for index in range(1, len(stop)):
+            self._fallback[index] = self._next(self._fallback[index - 1], stop[index])
+
+    def find(self, text: str) -> int | None:
+        """Return the place in ``text``, the next piece, at which the stop text ends, or None."""
+        for index, character in enumerate(text):
+            self.matched = self._next(self.matched, character)
+            if self.matched == len(self._stop):
+                return index + 1
+        return None
+
+    def __len__(self) -> int:
+        return len(self._stop)
+
+    def _next(self, matched: int, character: str) -> int:
+        while matched and self._stop[matched] != character:
+            matched = self._fallback[matched - 1]
+        return matched + (self._stop[matched] == character)
+
+
 class TextStream:
     """Decodes one answer as its tokens arrive.
 
@@ -19,7 +50,7 @@ class TextStream:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
         self.stopped = False
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
+        self._stops = [StopText(text) for text in stop]
         self._tokens: list[int] = []
         # What a token reads depends on its neighbors (the blank before a word), so each piece is decoded
         # together with the tokens of the piece before it.
@@ -55,19 +86,14 @@ class TextStream:
 
     def _release(self, piece: str, *, final: bool) -> str:
         """Return what may be shown of the text held so far and a new piece."""
-        text = self._held + piece
         if not self._started:  # prompt formats have a blank between "ASSISTANT:" and the answer
-            text = text.lstrip()
-            self._started = bool(text)
-        ends = [found for stop in self._stop if (found := text.find(stop)) >= 0]
+            piece = piece.lstrip()
+            self._started = bool(piece)
+        known, text = len(self._held), self._held + piece
+        ends = [known + end - len(stop) for stop in self._stops if (end := stop.find(piece)) is not None]
         if ends:
             self.stopped, self._held = True, ""
             return text[: min(ends)]
-        keep = 0 if final else self._open_stop(text)
+        keep = 0 if final else max((stop.matched for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
-
-    def _open_stop(self, text: str) -> int:
-        """Return how many characters at the end may be the beginning of a stop text."""
-        lengths = (n for stop in self._stop for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n]))
-        return max(lengths, default=0)

@@ -11,7 +11,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
@@ -21,7 +20,7 @@ from ..inference import Generator
 from .chat import Chat
 from .conversion import image_costs, with_chosen_size
 from .engine import Engine
-from .errors import ApiError, on_any_error, on_api_error, on_http_error, validation_error
+from .errors import ApiError, on_any_error, on_api_error, on_http_error
 from .gate import Gate
 from .limits import BodyReader, key_check
 from .metrics import Metrics
@@ -146,10 +145,8 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     )
     async def estimate(request: Request) -> Estimate:
         """Return the cost of images before they are sent."""
-        try:
-            asked = EstimateRequest.model_validate_json(await bodies.read(request))
-        except ValidationError as error:
-            raise validation_error(error, list(EstimateRequest.model_fields)) from None
+        async with bodies.received(request) as body:
+            asked = await chat.parser.parse(body, EstimateRequest)
         return _estimate(engine, settings, asked)
 
     return router

@@ -151,6 +151,8 @@ def prepared(
     processor: ConvLlavaProcessor,
     *,
     auto_resolution: bool,
+    salt: str,
+    reuse_dialogue_only: bool,
 ) -> tuple[Request, Prompt]:
     """Return the request to the model, tokenized and resized, after a check that it can fit at all.
 
@@ -161,6 +163,7 @@ def prepared(
         generator: Generator of the server.
         processor: Copy of the generator's processor for this thread.
         auto_resolution: Whether sizes that the request leaves open are chosen.
+        salt, reuse_dialogue_only: Limits of reuse; see `Request`.
 
     Raises:
         ApiError: It does not fit, or the dialogue or an option is wrong.
@@ -175,6 +178,7 @@ def prepared(
                 answer_tokens=chat.max_tokens or chat.max_completion_tokens,
             )
         request = inference_request(chat, images, options)
+        request = replace(request, cache_salt=salt, reuse_dialogue_only=reuse_dialogue_only)
         _check_fits(request, processor, generator.context)
         return request, prepare(request, processor, generator.context)
     except ContextOverflowError as error:
@@ -216,6 +220,7 @@ def inference_request(chat: ChatRequest, images: Sequence[Image.Image], options:
         images=images,
         max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
         temperature=chat.temperature or 0.0,
+        repetition_penalty=chat.repetition_penalty,
         top_p=1.0 if chat.top_p is None else chat.top_p,
         seed=chat.seed,
         stop=stop,

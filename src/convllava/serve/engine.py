@@ -25,6 +25,9 @@ PREPARING_THREADS = 2
 
 WARM_UP_SIDE = 256
 
+STOP_SECONDS = 2.0
+"""Time limit for the last step of the model when the server stops."""
+
 RETRY_AFTER_SECONDS = 5
 """Delay that clients are advised when the queue is full."""
 
@@ -126,7 +129,7 @@ class Engine:
     def stop(self) -> None:
         """End the thread; running requests get no answer."""
         self._commands.put(None)
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)  # a step that takes longer ends with the process
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
@@ -209,7 +212,11 @@ class Engine:
             return True
 
     def _submit(self, ticket: Ticket) -> None:
-        self._tickets[self.generator.submit(ticket.request, ticket.prompt)] = ticket
+        try:
+            self._tickets[self.generator.submit(ticket.request, ticket.prompt)] = ticket
+        except Exception as error:
+            logger.exception("a request could not be queued")
+            self._send([(ticket, Failed(-1, error))])
 
     def _cancel(self, ticket: Ticket) -> None:
         for request_id in [known_id for known_id, known in self._tickets.items() if known is ticket]:
@@ -217,9 +224,8 @@ class Engine:
             del self._tickets[request_id]
 
     def _fail_all(self, error: Exception) -> list[Event]:
-        """Cancel all requests and return their failures."""
-        for request_id in self._tickets:
-            self.generator.cancel(request_id)
+        """Drop all requests and return their failures."""
+        self.generator.reset()
         return [Failed(request_id, error) for request_id in self._tickets]
 
     def _deliver(self, events: list[Event]) -> None:
@@ -229,6 +235,10 @@ class Engine:
             if not isinstance(event, TextDelta):
                 del self._tickets[event.request_id]
             delivered.append((ticket, event))
+        self._send(delivered)
+
+    def _send(self, delivered: list[tuple[Ticket, Event]]) -> None:
+        """Deliver events in the event loop."""
         assert self._loop is not None
         if delivered and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._hand_over, delivered)

@@ -14,6 +14,9 @@ from ..images import ImageError
 
 LONGEST_MESSAGE = 500
 
+SIMILAR = 0.75
+"""Similarity from which on a known name is suggested for an unknown one."""
+
 ERROR_NOTE = "convllava.error"
 """Key of a connection's scope under which the log finds the reason of an error."""
 
@@ -55,6 +58,10 @@ def server_error(status: int, message: str, code: str, **options: Any) -> ApiErr
     return ApiError(status, message, kind="server_error", code=code, **options)
 
 
+PARTS_OF_OTHERS = ("file", "input_file", "input_image", "image", "input_text", "input_audio", "video_url")
+PART_HINT = "send parts of type 'text' and 'image_url'; render the pages of a PDF as images first"
+"""Hint for types of parts that other servers and endpoints have."""
+
 CODES = {"unreachable": "invalid_image_url", "data_url": "invalid_image_url", "base64": "invalid_base64"}
 """OpenAI's error codes for kinds of image errors; any other is ``invalid_image``."""
 
@@ -79,7 +86,21 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """Respond to an unknown path or method."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
+    if error.status_code == 404:
+        message += hint_for(request.url.path)
     return ApiError(error.status_code, message, code="not_found", headers=error.headers).response(request.scope)
+
+
+KNOWN_PATHS = ("/v1/chat/completions", "/v1/estimate", "/v1/models", "/health", "/metrics", "/openapi.json")
+
+
+def hint_for(path: str) -> str:
+    """Return what to use in place of an unknown path."""
+    if f"/v1{path}" in KNOWN_PATHS:
+        return f": use /v1{path} (clients take the base URL with /v1)"
+    if path.startswith("/v1/"):
+        return f": this server has {', '.join(known for known in KNOWN_PATHS if known.startswith('/v1/'))}"
+    return ""
 
 
 async def on_any_error(request: Request, error: Exception) -> JSONResponse:
@@ -102,9 +123,12 @@ def validation_error(error: ValidationError, known: Sequence[str] = ()) -> ApiEr
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
     if kind == "extra_forbidden":
         name = str(first["loc"][-1])
-        near = get_close_matches(name, known, n=1) if len(first["loc"]) == 1 else []
+        near = get_close_matches(name, known, n=1, cutoff=SIMILAR) if len(first["loc"]) == 1 else []
         hint = f": did you mean {near[0]}?" if near else ""
         return ApiError(400, f"unknown parameter {where}{hint}", param=where, code="unknown_parameter")
+    if kind == "union_tag_invalid" and first["ctx"]["tag"] in PARTS_OF_OTHERS:
+        message = f"{where}: parts of type {first['ctx']['tag']!r} are not supported: {PART_HINT}"
+        return ApiError(400, message, param=where or None, code="invalid_value")
     code = "missing_required_parameter" if kind == "missing" else "invalid_value"
     message = first["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{where}: {message}" if where else message, param=where or None, code=code)
@@ -129,5 +153,5 @@ def _where(location: Sequence[int | str]) -> str:
 
 
 def _short(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text[: 4 * longest].split())
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import hmac
+import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import h11
@@ -16,6 +17,9 @@ from .settings import Settings
 
 HEAD_SECONDS = 10.0
 """Time limit for the head of a request."""
+
+DISCARD_SECONDS = 2.0
+"""Time limit for the body of a request that is rejected anyway."""
 
 MOST_DISCARDED = 8
 """Factor of the size limit up to which an oversized body is read and discarded, so that its sender gets the error."""
@@ -49,6 +53,20 @@ class PatientProtocol(uvicorn_h11_protocol()):  # type: ignore[misc]
         super().on_response_complete()
         self._watch()
 
+    def send_400_response(self, msg: str) -> None:
+        """Respond to a head that is not HTTP, in the shape of all errors."""
+        error = {"message": msg, "type": "invalid_request_error", "param": None, "code": "invalid_http"}
+        body = json.dumps({"error": error}).encode()
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers.append((b"content-length", str(len(body)).encode()))
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
+
     def _watch(self) -> None:
         if self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
@@ -66,8 +84,9 @@ class BodyReader:
         self._settings = settings
         self._held = 0
 
-    async def read(self, request: Request) -> bytes:
-        """Return a body.
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[bytearray]:
+        """Receive a body, whose bytes count against the limit of memory until the block ends.
 
         Raises:
             ApiError: 413, too large; 408, too slow; 429, too many at a time; 415, not JSON.
@@ -75,17 +94,32 @@ class BodyReader:
         """
         _check_type(request)
         most = self._settings.max_body_bytes
-        async with self._in_time():
-            body = await self._read(request, most)
-        if body is None:
-            message = f"the body has more than {most} bytes: send smaller images"
-            raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
-        return body
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._held += size
+            self._check_memory()
+
+        try:
+            async with self._in_time():
+                body = await self._read(request, most, hold)
+            if body is None:
+                message = f"the body has more than {most} bytes: send smaller images"
+                raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
+            yield body
+        finally:
+            self._held -= held
 
     async def discard(self, request: Request) -> None:
-        """Read and drop the body of a request that will be rejected: clients read the response after sending."""
-        async with self._in_time():
-            await self._read(request, 0)
+        """Read and drop the body of a request that will be rejected: clients read the response after sending.
+
+        A client that announces a body and does not send it gets the response after `DISCARD_SECONDS`.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                await self._read(request, 0, lambda size: None)
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncIterator[None]:
@@ -97,23 +131,18 @@ class BodyReader:
             message = f"the body was not complete after {seconds:g} s"
             raise ApiError(408, message, code="body_timeout", headers={"Connection": "close"}) from None
 
-    async def _read(self, request: Request, most: int) -> bytes | None:
+    async def _read(self, request: Request, most: int, hold: Callable[[int], None]) -> bytearray | None:
         """Return a body, or None if it is larger than `most`; then it was read and discarded."""
         body = bytearray()
-        held = size = 0
-        try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= most:
-                    body += chunk
-                    held += len(chunk)
-                    self._held += len(chunk)
-                    self._check_memory()
-                elif size > max(most, self._settings.max_body_bytes) * MOST_DISCARDED:
-                    return None
-            return bytes(body) if size <= most else None
-        finally:
-            self._held -= held
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= most:
+                body += chunk
+                hold(len(chunk))
+            elif size > max(most, self._settings.max_body_bytes) * MOST_DISCARDED:
+                return None
+        return body if size <= most else None
 
     def _check_memory(self) -> None:
         if self._held > self._settings.max_bodies_bytes:

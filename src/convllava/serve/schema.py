@@ -7,6 +7,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from ..image_options import ImageAspectRatio, ImageOptions
 
 MOST_STOPS = 4
+MOST_STOP_CHARACTERS = 1024
+MOST_MESSAGES = 1000
+MOST_PARTS = 1000
+MOST_KEYS = 64
+MOST_METADATA = 16
+"""Maximum number of metadata entries, as OpenAI's."""
+
+
+def _bounded_metadata(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MOST_METADATA:  # pydantic would check each entry first
+        raise ValueError(f"{len(value)} entries, at most {MOST_METADATA} are allowed")
+    return value
 
 
 def _as_integer(value: Any) -> Any:
@@ -18,57 +30,92 @@ Integer = Annotated[int, BeforeValidator(_as_integer)]
 
 
 class Strict(BaseModel):
-    """A body in which unknown keys, and numbers written as texts, are errors."""
+    """A body in which unknown keys, and numbers written as texts, are errors; a key that is null is absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        if len(body) > MOST_KEYS:
+            raise ValueError(f"{len(body)} keys, at most {MOST_KEYS} are allowed")
+        return {key: value for key, value in body.items() if value is not None}
 
-class TextPart(Strict):
+
+class Part(Strict):
+    """A part of a message."""
+
+    cache_control: dict[str, Any] | None = Field(None, description="A hint for other servers, without effect.")
+
+
+class TextPart(Part):
     """A text part of a message."""
 
     type: Literal["text"]
     text: str
+    annotations: list[Any] | None = Field(None, description="As in replayed answers, without effect.")
 
 
 class ImageUrl(Strict):
     """The URL of an image, and its detail."""
 
     url: str = Field(description="`data:image/...;base64,...`, or http(s) where the server allows it.")
-    detail: Literal["auto", "low", "high"] | None = Field(
-        None, description="`low`: at most 64 visual tokens. Must be the same for all images of a request."
+    detail: Literal["auto", "low", "high", "original"] | None = Field(
+        None, description="`low`: at most 64 visual tokens; the others are the default."
     )
 
 
-class ImagePart(Strict):
+def _as_url(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class ImagePart(Part):
     """An image part of a message."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: Annotated[ImageUrl, BeforeValidator(_as_url)]
+
+
+Texts = Annotated[list[TextPart], Field(min_length=1, max_length=MOST_PARTS)]
 
 
 class SystemMessage(Strict):
     """Replaces the default system message of the prompt format."""
 
     role: Literal["system", "developer"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: str | Texts
     name: str | None = None
+    id: str | None = None
 
 
 class UserMessage(Strict):
     """A turn of the user: texts and images in reading order."""
 
     role: Literal["user"]
-    content: str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+    content: (
+        str
+        | Annotated[
+            list[Annotated[TextPart | ImagePart, Field(discriminator="type")]],
+            Field(min_length=1, max_length=MOST_PARTS),
+        ]
+    )
     name: str | None = None
+    id: str | None = None
 
 
 class AssistantMessage(Strict):
-    """An earlier answer of the model."""
+    """An earlier answer of the model, also as clients get it: with an id, annotations and empty lists of tools."""
 
     role: Literal["assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS)] = ""
     name: str | None = None
+    id: str | None = None
     refusal: None = None
+    annotations: list[Any] | None = None
+    reasoning_content: str | None = Field(None, description="Of other models; without effect.")
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
@@ -106,11 +153,16 @@ class ImageOptionFields(Strict):
         return ImageOptions(self.image_aspect_ratio, self.resolution, self.max_visual_tokens)
 
 
+StopText = Annotated[str, Field(min_length=1, max_length=MOST_STOP_CHARACTERS)]
+
+
 class ChatRequest(ImageOptionFields):
     """Body of `POST /v1/chat/completions`."""
 
-    model: str | None = Field(None, description="Name as in `GET /v1/models`; by default the only model.")
-    messages: Annotated[list[Message], Field(min_length=1)]
+    model: Annotated[str, Field(max_length=1024)] | None = Field(
+        None, description="Name as in `GET /v1/models`; by default the only model."
+    )
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[Integer, Field(ge=1)] | None = None
@@ -119,11 +171,10 @@ class ChatRequest(ImageOptionFields):
         None, description="0, the default, always takes the most likely token."
     )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    stop: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MOST_STOPS)]
-        | None
-    ) = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=MOST_STOPS)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = Field(
+        None, description="Above 1, tokens of the prompt and the answer become less likely; by default the model's."
+    )
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
@@ -137,15 +188,28 @@ class ChatRequest(ImageOptionFields):
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(_bounded_metadata)] | None = None
+    top_logprobs: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[Any], Field(max_length=0)] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    top_k: Literal[-1, 0] | None = None
+    min_p: Literal[0] | None = None
+    no_repeat_ngram_size: Literal[0] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> "ChatRequest":
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             raise ValueError(f"max_tokens is {both[0]} and max_completion_tokens {both[1]}: give one of them")
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only for stream: true")
         return self
 
 

@@ -55,7 +55,10 @@ class Server(uvicorn.Server):
         app: Any = self.config.app
         app.state.engine.draining = True
         logger.warning("stopping on %s: running requests may finish", signal.Signals(sig).name)
-        super().handle_exit(sig, frame)
+        # uvicorn's own method would end the process with the signal's status after an orderly drain
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
 
 
 def run(app: FastAPI, listener: socket.socket, settings: Settings) -> None:

@@ -210,11 +210,11 @@ def _loading_options(recipe: Recipe, quantized: bool) -> dict[str, Any]:
 
 
 def _from_scratch(recipe: Recipe) -> tuple[ConvLlavaConfig, ConvLlavaProcessor]:
-    assert recipe.model is not None, "the recipe has checked it"
-    if recipe.model.preset != "nano":
+    if recipe.model is None or recipe.model.preset != "nano":
+        name = None if recipe.model is None else recipe.model.preset
         raise ValueError(
-            f"model {recipe.model.preset!r} cannot be trained from scratch here: only 'nano' comes with a tokenizer; "
-            "start from a checkpoint with init_from"
+            f"model {name!r} cannot be trained from scratch here: only 'nano' comes with a tokenizer; start from a "
+            "checkpoint with init_from"
         )
     processor = build_nano_processor()
     config = nano(vocab_size=len(processor.tokenizer))

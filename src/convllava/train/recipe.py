@@ -3,10 +3,11 @@
 ``recipe_files`` reads it from YAML. Paths to files and folders are relative to the folder where the command runs.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
 
 from ..constants import PromptFormat
 from ..image_options import ImageAspectRatio, ImageOptions
@@ -23,7 +24,7 @@ LearningRateSchedule = Literal[
 class Strict(BaseModel):
     """Immutable settings that reject unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class AppendStages(Strict):
@@ -241,7 +242,7 @@ class Recipe(Strict):
     append_stages: AppendStages | None = None
     train_from_stage: int | None = Field(default=None, ge=1)
     train_last_layers: int | None = Field(default=None, ge=0)
-    learning_rates: dict[str, float] = {}
+    learning_rates: dict[str, NonNegativeFloat] = {}
     global_batch_size: int = Field(default=64, gt=0)
     per_device_batch_size: int | None = Field(default=None, gt=0)
     groups_per_step: int = Field(default=1, gt=0)
@@ -285,6 +286,16 @@ class Recipe(Strict):
             {"data_root": root} | entry if isinstance(entry, dict) and "name" in entry else entry for entry in entries
         ]
         return values | {"data": shared}
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _are_patterns(cls, rates: dict[str, float]) -> dict[str, float]:
+        for pattern in rates:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error
+        return rates
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Recipe":

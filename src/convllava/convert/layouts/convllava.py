@@ -12,7 +12,7 @@
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from ...model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLla
 from ...support import atomic_directory, first_line, read_json
 from ..checkpoint import Checkpoint, ReadOptions, TensorNames, WriteOptions
 from ..config_files import check_image_processor, check_keys, read_generation_config
+from ..config_values import check_depth, check_sections
 from ..tensor_files import open_weights
 from ..weights import OutputTensor, Weights, write_weights
+from .official_config import training_stage
 
 _SHARED_OPTIONS = ("image_aspect_ratio", "resolution", "output_stride")
 """Options that both the model's configuration and the image processor store."""
@@ -54,8 +56,8 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
     Raises:
         ValueError: Its files are damaged or contradict each other.
     """
-    config = _read_config(folder / "config.json")
     weights = Weights.renamed(open_weights(folder), TensorNames())
+    config = read_config(folder / "config.json", weights)
     processor = _read_processor(folder)
     check_image_processor(processor.image_processor, folder)
     _check_agreement(config, processor, folder)
@@ -83,8 +85,22 @@ def set_resolution(config: ConvLlavaConfig, processor: ConvLlavaProcessor, resol
     config.resolution = processor.image_processor.resolution = resolution
 
 
-def _read_config(path: Path) -> ConvLlavaConfig:
+def read_config(path: Path, names: Iterable[str] | None = None) -> ConvLlavaConfig:
+    """Read a ``config.json`` of this layout.
+
+    Args:
+        path: The file.
+        names: The names of the stored tensors, which limit the number of layers; None if they are not there.
+
+    Raises:
+        ValueError: The file is damaged; names the key.
+    """
     stored = read_json(path)
+    check_sections(stored, path, ("vision_config", "text_config"))
+    if names is not None:
+        stored_names = list(names)
+        check_depth(stored.get("text_config") or {}, stored_names, f"{path} (text_config)")
+        check_depth(stored.get("vision_config") or {}, stored_names, f"{path} (vision_config)", vision=True)
     try:
         config = ConvLlavaConfig.from_dict(dict(stored))
     except Exception as error:  # transformers raises errors of many types for wrong values
@@ -133,10 +149,10 @@ def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, fol
 
 
 def _training_stage(folder: Path) -> str | None:
-    """Return the training stage of the recipe that was saved with the checkpoint, or None if none was."""
-    path = folder / "recipe.yaml"
+    """Return the training stage that the saved recipe or the original configuration tells, or None without either."""
+    path, original = folder / "recipe.yaml", folder / _ORIGINAL / "config.json"
     if not path.is_file():
-        return None
+        return training_stage(read_json(original)) if original.is_file() else None
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -122,11 +122,7 @@ def require(package: str, *, extra: str, purpose: str) -> ModuleType:
     Args:
         package: The module to import, such as ``"matplotlib"``.
         extra: The extra of this project that installs it, such as ``"plots"``.
-<<<<<<< HEAD
-        purpose: Plural subject of the message, for what the package is needed: "plots", "parquet files".
-=======
         purpose: Plural subject of the message, the use of the package: "plots", "parquet files".
->>>>>>> main
 
     Raises:
         MissingPackageError: The package is not installed.

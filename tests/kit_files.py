@@ -41,7 +41,7 @@ def yes_no_rows(count: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "index": number,
-                "image": image_text("red", size) if number % 2 == 0 else str(number - 1),
+                "image": image_text(f"rgb({number}, 0, 0)", size) if number % 2 == 0 else str(number - 1),
                 "image_path": f"count/{number // 2}.png",
                 "question": f"Is there number {number}? Please answer yes or no.",
                 "answer": ("Yes", "No")[number % 2],

@@ -112,3 +112,13 @@ def test_borrowed_names_are_found(source: str) -> None:
 
 def test_own_private_names_are_not_borrowed() -> None:
     assert not list(borrowed(ast.parse("from . import _x\nself._anything = 1\nfrom transformers import AutoModel")))
+
+
+WITHOUT_ASSERTS = ("model/", "convert/", "inference/", "analysis/")
+
+
+@pytest.mark.parametrize("path", [path for path in TREES if path.startswith(WITHOUT_ASSERTS)])
+def test_nothing_is_checked_by_assert(path: str) -> None:
+    """``python -O`` removes asserts, and a user sees a bare AssertionError."""
+    lines = [node.lineno for node in ast.walk(TREES[path]) if isinstance(node, ast.Assert)]
+    assert not lines, f"{path}: assert in lines {lines}; raise an error that says what to do"

@@ -122,7 +122,7 @@ def require(package: str, *, extra: str, purpose: str) -> ModuleType:
     Args:
         package: The module to import, such as ``"matplotlib"``.
         extra: The extra of this project that installs it, such as ``"plots"``.
-        purpose: What it is needed for, as the plural subject of the message: "plots", "parquet files".
+        purpose: Plural subject of the message, the use of the package: "plots", "parquet files".
 
     Raises:
         MissingPackageError: The package is not installed.
@@ -191,3 +191,8 @@ def check_loading_report(report: Mapping[str, Collection[Any]], source: object) 
             faults.append(f"{len(names)} {key.removesuffix('_keys')}: {', '.join(names[:5])}{more}")
     if faults:
         raise ValueError(f"the weights of {source} do not fit the model; {'; '.join(faults)}. Save the model again")
+
+
+def escaped(text: str) -> str:
+    """Return a text with its control characters, which could drive a terminal, written as escapes such as ``\\x1b``."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -176,6 +176,85 @@ def test_names_of_models(tiny_checkpoint: Path) -> None:
         read_config("nanoo")
 
 
+PUBLISHED = {
+    "model_type": "llava",
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_use_im_patch_token": False,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "rms_norm_eps": 1e-5,
+}
+
+
+def test_an_official_checkpoint_is_counted_as_it_is(cost: Any, shared_dir: Path) -> None:
+    folder = shared_dir / "reference" / "official-split-tiny"
+    found = cost(folder, "--json")
+    assert (found["height"], found["width"], found["visual_tokens"]) == (256, 256, 16)
+    assert 0.7e6 < found["parameters"] < 0.8e6
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "tower", "side", "tokens"),
+    [
+        ("ConvLLaVA/ConvLLaVA-sft-1536", "ConvLLaVA/ConvLLaVA-ConvNeXt-1536", 1536, 576),
+        ("liuhaotian/llava-v1.5-7b", "openai/clip-vit-large-patch14-336", 336, 576),
+    ],
+)
+def test_a_published_checkpoint_needs_no_weights(
+    cost: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_id: str, tower: str, side: int, tokens: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**PUBLISHED, "mm_vision_tower": tower}))
+    monkeypatch.setattr("convllava.inference.checkpoint_files.snapshot_download", lambda *_, **__: str(tmp_path))
+    found = cost(hub_id, "--json")
+    assert (found["height"], found["visual_tokens"]) == (side, tokens)
+    assert 6.9e9 < found["parameters"] < 7.6e9
+
+
+def test_other_models_are_refused(fails: Any, tmp_path: Path) -> None:
+    for model_type, words in {"bert": "holds a model of type 'bert'", "convnext": "a vision encoder alone"}.items():
+        folder = tmp_path / model_type
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+        Image.new("RGB", (64, 64)).save(tmp_path / "p.png")
+        assert words in fails(folder)
+        assert words in fails(tmp_path / "p.png", "--model", folder)
+        assert words in fails("--calibrate", folder)
+
+
+def test_names_that_look_like_files(fails: Any) -> None:
+    assert "cannot be fetched from the hub" in fails("liuhaotian/llava-v1.5-7c")
+    assert "did you mean 'convllava-7b-768'" in fails("convllava-7b-76")
+    assert "it is not a model" in fails("convllava-7b")
+    assert "album/photo.png does not exist" in fails("album/photo.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["nano", "--resolution", "768"], "--resolution"),
+        (["nano", "--budget", "64"], "--budget"),
+        (["nano", "--max-visual-tokens", "9"], "--max-visual-tokens"),
+        (["convllava-7b-768", "--model", "convllava-7b-1024"], "--model convllava-7b-1024"),
+        (["IMAGE", "--image-folder", "."], "--image-folder"),
+        (["IMAGE", "--height", "64"], "--height"),
+        (["IMAGE", "--table1"], "square.png"),
+        (["IMAGE", "--quick"], "--quick"),
+        (["IMAGE", "--out", "x"], "--out"),
+    ],
+)
+def test_options_without_effect_are_refused(fails: Any, album: Path, arguments: list[str], option: str) -> None:
+    image = str(album / "square.png")
+    assert f"{option} has no effect here" in fails(*(image if word == "IMAGE" else word for word in arguments))
+
+
+def test_a_prompt_beyond_the_context_is_said(cost: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = cost("convllava-7b-1536", "--text-tokens", "100000", "--json")
+    assert found["warnings"] == ["100577 tokens exceed the context of 4096, so convllava-7b-1536 cannot answer this"]
+
+
 def test_images_of_all_kinds(album: Path, tmp_path: Path) -> None:
     Image.new("RGB", (72, 36)).save(tmp_path / "p.pdf", resolution=72)
     found = dict(image_sizes([str(album / "wide.png"), str(tmp_path / "p.pdf"), str(album)]))

@@ -1,5 +1,6 @@
 """What is exported works where this package is not, and gives the same values."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 from transformers.dynamic_module_utils import get_imports
 
 from convllava.cli.main import main
@@ -117,6 +119,28 @@ def test_onnx_of_any_size(tiny_checkpoint: Path, tmp_path: Path, with_projector:
     expected = features.pooler_output[0] if with_projector else features.last_hidden_state
     torch.testing.assert_close(torch.from_numpy(tokens[0]), expected, rtol=1e-4, atol=1e-4)
     assert [entry.name for entry in tmp_path.iterdir()] == ["encoder.onnx"]
+
+
+def test_a_backbone_next_to_the_package(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    export_backbone(tiny_checkpoint, tmp_path / "backbone")
+    backbone = AutoModel.from_pretrained(
+        tmp_path / "backbone", trust_remote_code=True, out_features=["stage2", "stage5"]
+    )
+    assert [tuple(maps.shape[2:]) for maps in backbone(torch.zeros(1, 3, 64, 128)).feature_maps] == [(8, 16), (1, 2)]
+
+
+def test_an_encoder_alone_is_inspected_and_exported(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tower = tmp_path / "tower"
+    export_backbone(tiny_checkpoint, tower)
+    assert main(["inspect", str(tower)]) == 0
+    assert "vision encoder alone" in capsys.readouterr().out
+    assert main(["inspect", str(tower), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["vision_encoder"]["output_stride"] == 64
+    assert main(["export", "onnx", str(tower), str(tmp_path / "a.onnx")]) == 2
+    assert "add --no-projector" in capsys.readouterr().err
+    assert main(["export", "onnx", str(tower), str(tmp_path / "a.onnx"), "--no-projector"]) == 0
 
 
 def test_destinations_and_encoders_that_cannot_be(

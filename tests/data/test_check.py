@@ -217,3 +217,39 @@ def test_messages_with_roles_out_of_order_are_repaired_too(folder: Path) -> None
     first, second = map(json.loads, (folder / "clean.jsonl").read_text().splitlines())
     assert first["messages"] == [turns[0], *turns[2:4]]
     assert second["conversations"] == mixed[1:]
+
+
+def test_images_are_judged_by_the_code_that_training_runs(folder: Path) -> None:
+    """Of floats, of no bytes, thin: kind and message are those of training."""
+    import numpy as np
+
+    Image.fromarray(np.full((64, 64), 200.0, dtype=np.float32)).save(folder / "levels.tif")
+    Image.fromarray(np.full((64, 64), np.nan, dtype=np.float32)).save(folder / "nan.tif")
+    Image.new("RGB", (60_000, 1)).save(folder / "thin.png")
+    (folder / "empty.png").write_bytes(b"")
+    names = ["levels.tif", "nan.tif", "thin.png", "empty.png", "a.png"]
+    path = _write(folder, [_record(image=name) for name in names])
+    processor = build_nano_processor()
+    processor.image_processor.image_aspect_ratio, processor.image_processor.resolution = "native", 768
+    source = open_file(path, on_bad_sample="list")
+    report = check([NamedSource("x", source)], Inspector(processor, Limits(2048)))
+    faults = []
+    for sample in (source[index] for index in range(len(names))):
+        try:
+            encode_sample(sample, processor, 2048)
+        except BadSampleError as error:
+            faults.append(error.fault)
+    assert [fault for fault in report.faults if fault.is_error] == faults
+    assert [fault.record for fault in faults] == [0, 1, 2, 3] and faults[2].kind == "bad_shape"
+
+
+def test_a_huge_file_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / "a.png").open("r+b") as file:
+        file.truncate(1 << 33)  # sparse: it takes no room on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail(f"{self} is read as a whole"))
+    assert _check(_write(folder, [_record()])).errors == 0
+
+
+def test_a_file_without_records_is_an_error(folder: Path) -> None:
+    report = _check(_write(folder, []))
+    assert report.errors == 1 and "holds no records" in str(report.faults[0])

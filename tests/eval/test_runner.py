@@ -1,5 +1,6 @@
 """The runner: every sample is answered and written once, even after an interruption, and scored."""
 
+import base64
 import json
 import multiprocessing
 import os
@@ -279,3 +280,31 @@ def test_errors_that_a_smaller_batch_does_not_fix(
         run_benchmark(generator, "synthetic-scenes", limit=4, out=tmp_path)
     assert generator.max_batch == (1 if isinstance(error, torch.OutOfMemoryError) else 4)
     assert not generator.is_busy
+
+
+def test_a_damaged_image_costs_its_question_only(generator: Generator, tmp_path: Path) -> None:
+    rows = yes_no_rows(6)
+    rows[0]["image"] = base64.b64encode(b"no image" * 20).decode()  # two questions are about it
+    write_tsv(tmp_path / "MME.tsv", rows)
+    score = run_benchmark(generator, "mme", out=tmp_path / "out", data=tmp_path)
+    lines = read(tmp_path / "out" / "mme.predictions.jsonl")
+    assert [bool(line["error"]) for line in lines] == [True, True, False, False, False, False]
+    assert "is not an image that can be read" in lines[0]["error"]
+    assert (score.samples, score.errors) == (6, 2)
+    assert any("2 images of MME.tsv cannot be read: index 0: " in warning for warning in score.warnings)
+
+
+def test_predictions_name_their_images(generator: Generator, tmp_path: Path) -> None:
+    write_tsv(tmp_path / "MME.tsv", yes_no_rows(4))
+    score = run_benchmark(generator, "mme", out=tmp_path / "out", data=tmp_path)
+    (first,), (second,), (third,), (fourth,) = (
+        line["images"] for line in read(tmp_path / "out" / "mme.predictions.jsonl")
+    )
+    assert first == second != third == fourth
+    assert score.units == {"kind": "images", "number": 2}
+
+
+def test_a_checkpoint_before_instruction_tuning_is_told_in_the_score(generator: Generator, tmp_path: Path) -> None:
+    generator.model.training_stage = "pretrain"
+    score = run_benchmark(generator, "synthetic-lines", limit=1, out=tmp_path)
+    assert any("'pretrain' and has not seen instruction tuning" in warning for warning in score.warnings)

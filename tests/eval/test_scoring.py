@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from convllava.eval import Scoring, find_benchmark
 from convllava.eval.compare import compare
 from convllava.eval.outcome import bootstrap_interval, cluster_labels, paired_interval, percent, sums_of_clusters
-from convllava.eval.paper import PRINTED_AVERAGES, TABLE_6, TABLES
+from convllava.eval.paper import PRINTED_AVERAGES, SETTINGS_OF_TABLE_7, TABLE_6, TABLES
 from convllava.eval.scoring import score_file
 from convllava.eval.tables import as_csv, as_latex, as_markdown, make_tables, read_scores
 
@@ -186,6 +186,17 @@ def test_tables_with_the_papers_figures(write_predictions: Any, tmp_path: Path) 
     assert "| mine (m) | measured |" in text and "| 100.0 |" in text
     assert r"\toprule" in as_latex(laid) and r"95 \%" not in as_latex(laid)
     assert as_csv(laid).splitlines()[0] == "Table 5: Benchmarks"
+
+
+def test_scores_of_table_7_are_no_rows_of_table_5(write_predictions: Any, tmp_path: Path) -> None:
+    for folder, image in {".": {}, **SETTINGS_OF_TABLE_7}.items():
+        path = write_predictions(tmp_path / folder, "seedbench", answered(20), model="mine", image=image)
+        score_file(path).score.write(tmp_path / folder)
+    table_5, table_7 = make_tables(read_scores(tmp_path))
+    assert [row[0] for row in table_5.rows if row[1] == "measured"] == ["mine"]
+    assert len([row for row in table_7.rows if row[1] == "measured"]) == 3
+    (tmp_path / "seedbench.score.json").unlink()
+    assert [table.title[:7] for table in make_tables(read_scores(tmp_path))] == ["Table 7"]
 
 
 def test_a_folder_without_scores(tmp_path: Path) -> None:

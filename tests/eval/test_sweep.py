@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from convllava.eval.runner import run_benchmark
-from convllava.eval.sweep import combinations, model_folder, point_of, setting_name, write_sweep
+from convllava.eval.sweep import Point, combinations, model_folder, plot, point_of, setting_name, write_sweep
 from convllava.image_options import ImageOptions
 from convllava.inference import Generator
 
@@ -33,5 +33,26 @@ def test_more_tokens_cost_more(generator: Generator, tmp_path: Path) -> None:
     written = {path.name for path in write_sweep(points, tmp_path)}
     assert written == {"sweep.json", "sweep.csv", "sweep.md", "sweep-synthetic-scenes.png"}
     assert [point["setting"] for point in json.loads((tmp_path / "sweep.json").read_text())] == ["1-tokens", "6-tokens"]
-    with Image.open(tmp_path / "sweep-synthetic-scenes.png") as plot:
-        assert plot.width > 1000
+    with Image.open(tmp_path / "sweep-synthetic-scenes.png") as image:
+        assert image.width > 1000
+
+
+def test_settings_are_named_once_and_outside_of_the_axes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Labels at the points ran into each other and out of the axes."""
+    figure_module = pytest.importorskip("matplotlib.figure")
+    figures = []
+    monkeypatch.setattr(figure_module.Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    shared = {"metric": "ANLS", "value": 50.0, "low": 40.0, "high": 60.0, "samples": 4, "seconds": 0.1}
+    points = [
+        Point(
+            model, "docvqa", f"pad-{side}", "pad", side, None, visual_tokens=side / 64, higher_is_better=True, **shared
+        )
+        for model in ("a", "b")
+        for side in (768, 1024, 1536)
+    ]
+    plot(points, tmp_path / "x.png")
+    (figure,) = figures
+    assert not any(len(axes.texts) for axes in figure.axes)
+    lines, settings = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
+    assert lines == ["a, pad", "b, pad"]
+    assert settings == ["pad-768", "pad-1024", "pad-1536"]

@@ -229,6 +229,18 @@ def test_damaged_images_are_questions_with_an_error(tmp_path: Path) -> None:
             damaged.open()
 
 
+def test_frames_that_are_not_shown_are_told(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (96, 64), color) for color in ("red", "blue", "green")]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "x.jsonl").write_text(json.dumps({"image": "a.tif"}) + "\n")
+    cell = base64.b64encode((tmp_path / "a.tif").read_bytes()).decode()
+    from_tsv = read_tsv(write_tsv(tmp_path / "x.tsv", [question(0, image_text()), question(1, cell)]), [])
+    from_jsonl = read_jsonl(tmp_path / "x.jsonl", [], [tmp_path])
+    message = "have several frames or pages, of which only the first is shown: index"
+    assert from_tsv.warnings == [f"1 images of x.tsv {message} 1"]
+    assert from_jsonl.warnings == [f"1 images of x.jsonl {message} 0"]
+
+
 def test_damaged_images_in_parquet(tmp_path: Path) -> None:
     image = {"bytes": b"QUFB" * 40, "path": None}
     write_parquet(tmp_path / "x.parquet", {"image": [image, parquet_image()], "question": ["a", "b"]})

@@ -64,3 +64,25 @@ def test_half_precision_without_gradients_is_float32_rounded_once(monkeypatch: p
     with torch.no_grad():
         found = depthwise.depthwise_convolve(convolution, features)
         assert torch.equal(found, deepcopy(convolution).float()(features.float()).to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("kernel_size", [13, 15, 17, 31])
+def test_large_kernels_run_in_float32_where_half_precision_is_native(
+    kernel_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(depthwise, "is_native", lambda dtype: True)
+    convolution = nn.Conv2d(4, 4, kernel_size, padding=kernel_size // 2, groups=4).bfloat16()
+    pixels = torch.randn(1, 4, 9, 9, dtype=torch.bfloat16).to(memory_format=torch.channels_last)
+    seen: list[torch.dtype] = []
+
+    def convolve(features: torch.Tensor, weight: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
+        seen.append(features.dtype)
+        output = original(features.float(), weight.float(), rest[0].float(), **options)  # type: ignore[union-attr]
+        return output.to(features.dtype)
+
+    original = torch.nn.functional.conv2d
+    monkeypatch.setattr(depthwise.F, "conv2d", convolve)
+    with torch.no_grad():
+        output = depthwise.depthwise_convolve(convolution, pixels)
+    assert output.dtype == torch.bfloat16
+    assert seen == [torch.bfloat16 if kernel_size <= 13 else torch.float32]

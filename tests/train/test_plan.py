@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convllava.cli.main import main
 from convllava.data import catalog
 from convllava.model import vision_convllava
-from convllava.train import load_chain, load_recipe, plan, share_of_full_rate
+from convllava.train import load_chain, load_recipe, plan, share_of_full_rate, train
 from convllava.train.plan import Plan
 from convllava.train.plan.flops import gradient_flow, sample_flops
 from convllava.train.plan.memory import activation_bytes
@@ -285,3 +285,58 @@ def test_every_paper_recipe_can_be_planned(paper: Path) -> None:
         planned = plan(recipe, 16, A800_MEMORY)
         assert planned.per_device_batch_size * planned.accumulation_steps * 16 == recipe.global_batch_size
         assert planned.largest_batches["sharded"] > 0, path
+
+
+def _recipe_of_records(tmp_path: Path, records: int, **values: object) -> Recipe:
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "yes"}]
+    shown = [{"from": "human", "value": "<image>\nWhat?"}, turns[1]]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    data = [{"id": f"b{number}", "image": "bad.png", "conversations": shown} for number in range(40)]
+    data += [{"id": f"g{number}", "conversations": turns} for number in range(records)]
+    (tmp_path / "data.json").write_text(json.dumps(data[40:] if values.get("on_bad_sample") is None else data))
+    base = {"training_stage": "instruct", "init_from": "nano", "data": [{"path": str(tmp_path / "data.json")}]}
+    more = {"learning_rate": 1e-3, "epochs": 1, "global_batch_size": 4, "output_dir": str(tmp_path / "run")}
+    return Recipe.model_validate({**base, **more, **values})
+
+
+LORA = {"language_model": {"rank": 2, "alpha": 4}, "vision_tower": {"rank": 2, "alpha": 4}}
+
+
+def test_rates_of_adapters_are_planned_as_they_are_trained(tmp_path: Path) -> None:
+    rates = {"vision_tower": 1e-4, "lora_B": 1e-2}
+    planned = plan(_recipe_of_records(tmp_path, 8, lora=LORA, learning_rates=rates))
+    assert any("0.0001 for " in line and "0.01 for " in line and "of 'lora_B'" in line for line in planned.protocol)
+    with pytest.raises(ValueError, match="matches no trainable parameter: lm_head"):
+        plan(_recipe_of_records(tmp_path, 8, lora=LORA, learning_rates={"lm_head": 1e-4}))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"global_batch_size": 16}, "the data has 10 samples, fewer than global_batch_size 16"),
+        ({"lr_scheduler": "cosin"}, "lr_scheduler cosin cannot be used here"),
+        ({"learning_rates": {"vision": 1e-4}}, "matches no trainable parameter: vision"),
+    ],
+)
+def test_the_plan_refuses_what_the_run_refuses(tmp_path: Path, values: dict[str, object], message: str) -> None:
+    recipe = _recipe_of_records(tmp_path, 10, **values)
+    for run in (plan, train):
+        with pytest.raises(ValueError, match=message):
+            run(recipe)
+
+
+def test_the_plan_finds_the_usable_samples_behind_many_faulty_ones(tmp_path: Path) -> None:
+    planned = plan(_recipe_of_records(tmp_path, 8, on_bad_sample="skip"))
+    assert planned.text_tokens > 0
+    with pytest.raises(ValueError, match=r"none of the 40 samples .* can be used: .*bad\.png"):
+        plan(_recipe_of_records(tmp_path, 0, on_bad_sample="skip"))
+
+
+def test_the_run_tells_the_samples_that_fill_no_global_batch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(_recipe_of_records(tmp_path, 6, trackers=[]))
+    assert "the last 2 samples fill no global batch and are left out" in caplog.text
+
+
+def test_too_many_devices_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="global_batch_size 1 is less than one sample for each of 3 processes"):
+        plan(_recipe_of_records(tmp_path, 8, global_batch_size=1), 3)

@@ -5,7 +5,7 @@ import torch
 
 from convllava.model import ConvLlavaForConditionalGeneration, preset
 from convllava.train.recipe import Recipe
-from convllava.train.stages import parameter_groups, set_trainable
+from convllava.train.stages import parameter_groups, schedule_of, set_trainable
 
 
 def _recipe(**values: object) -> Recipe:
@@ -131,5 +131,36 @@ def test_groups_hold_every_trainable_parameter_once(five_stages: ConvLlavaForCon
 
 def test_a_pattern_that_matches_nothing_is_an_error(five_stages: ConvLlavaForConditionalGeneration) -> None:
     set_trainable(five_stages, _recipe(training_stage="instruct"))
-    with pytest.raises(ValueError, match="match no trainable parameter: vision_tower"):
+    with pytest.raises(ValueError, match="matches no trainable parameter: vision_tower"):
         parameter_groups(five_stages, 1e-3, {"vision_tower": 1e-4}, 0.0)
+
+
+def test_a_pattern_behind_a_wider_one_is_an_error_that_says_so(
+    five_stages: ConvLlavaForConditionalGeneration,
+) -> None:
+    set_trainable(five_stages, _recipe(training_stage="pretrain", train_from_stage=3))
+    with pytest.raises(
+        ValueError, match=r"an earlier pattern, vision, matches the .*: give the narrower pattern first"
+    ):
+        parameter_groups(five_stages, 1e-3, {"vision": 1e-5, r"stages\.4": 1e-3}, 0.0)
+
+
+@pytest.mark.parametrize("name", ["cosin", "reduce_lr_on_plateau", "cosine_with_min_lr"])
+def test_a_schedule_that_training_cannot_have_is_refused(name: str) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    with pytest.raises(ValueError, match=f"lr_scheduler {name} cannot be used here"):
+        schedule_of(_recipe(training_stage="instruct", lr_scheduler=name), optimizer, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rates": {"(": 1e-3}}, "is not a regular expression"),
+        ({"learning_rates": {"x": -1.0}}, "greater than or equal to 0"),
+        ({"learning_rate": float("inf")}, "finite"),
+        ({"weight_decay": float("nan")}, "finite|greater"),
+    ],
+)
+def test_values_that_no_optimizer_takes_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _recipe(training_stage="instruct", **values)

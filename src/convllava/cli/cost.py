@@ -1,5 +1,6 @@
 """``convllava cost``: the cost of images, and the image size to choose for a budget."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..support import did_you_mean
 from . import options as opt
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from ..analysis.calibration import Calibration
     from ..model import ConvLlavaConfig
     from .cost_report import Printer
+
+FILE_SUFFIX = re.compile(r"\.(?:[A-Za-z]{2,5}|jp2)")
+"""Suffixes that make a name with one slash the path of a file; ``.5-7b`` is the end of a hub id."""
 
 DATA_ENDINGS = (".json", ".jsonl")
 
@@ -148,6 +153,7 @@ def cost(
     """Count the cost of images: visual tokens, FLOPs, memory, time to the first token."""
     from .cost_report import Printer
 
+    check_used(settings, what or [], model)
     printer = Printer(as_json)
     if settings.paper.table1 or settings.paper.figure2:
         print_paper(printer, settings.paper)
@@ -160,6 +166,43 @@ def cost(
     else:
         print_images(printer, what, model, settings)
     printer.finish()
+
+
+def check_used(settings: CostArguments, what: Sequence[str], model: str) -> None:
+    """Check that every given option has an effect on what is counted.
+
+    Raises:
+        ValueError: Names the option and what it is for.
+    """
+    compared, paper, shape = settings.compared, settings.paper, settings.shape
+    of_paper, calibrates = paper.table1 or paper.figure2, settings.measured.calibrate
+    of_model = not of_paper and not calibrates and len(what) == 1 and is_model(what[0])
+    of_images = bool(what) and not (of_paper or calibrates or of_model)
+    for_images = {
+        "--resolution": compared.resolution,
+        "--budget": compared.budget,
+        "--max-visual-tokens": compared.max_visual_tokens,
+        "--max-ttft-ms": compared.max_ttft_ms,
+        "--image-folder": compared.image_folder,
+    }
+    ignored = [] if of_images else [name for name, value in for_images.items() if value]
+    hint = "it is for images; the size that a model is counted on is --height and --width"
+    if not ignored and not of_model:
+        ignored = [name for name, value in {"--height": shape.height, "--width": shape.width}.items() if value]
+        hint = "it is for a model; images are compared at --resolution and --budget"
+    if not ignored and of_paper and what:
+        ignored, hint = [what[0]], "--table1 and --figure2 count the paper's systems: leave it out"
+    if not ignored and paper.out is not None and not of_paper:
+        ignored, hint = ["--out"], "it is for --table1 and --figure2"
+    if not ignored and settings.measured.quick and not calibrates:
+        ignored, hint = ["--quick"], "it is for --calibrate"
+    is_data = any(Path(name).suffix.lower() in DATA_ENDINGS for name in what)
+    if not ignored and compared.image_folder is not None and not is_data:
+        ignored, hint = ["--image-folder"], "it is for a LLaVA JSON file"
+    if not ignored and of_model and model != "nano":
+        ignored, hint = [f"--model {model}"], f"{what[0]} is a model already: give images to count with --model"
+    if ignored:
+        raise ValueError(f"{ignored[0]} has no effect here: {hint}")
 
 
 def print_paper(printer: "Printer", paper: PaperArguments) -> None:
@@ -202,6 +245,7 @@ def calibrate(printer: "Printer", name: str, settings: CostArguments) -> None:
 def print_model(printer: "Printer", name: str, settings: CostArguments) -> None:
     """Print the cost of each part of a model on one image."""
     from ..analysis import model_cost
+    from ..analysis.budget import context_of
 
     config, shape, lengths = read_config(name), settings.shape, settings.lengths
     height = shape.height or shape.width or config.resolution
@@ -216,6 +260,9 @@ def print_model(printer: "Printer", name: str, settings: CostArguments) -> None:
         dtype=settings.place.dtype_name(),
     )
     printer.model(name, config, counted, settings.place.calibration(config))
+    needed, context = counted.prompt_tokens + lengths.new_tokens, context_of(config)
+    if needed > context:
+        printer.warning(f"{needed} tokens exceed the context of {context}, so {name} cannot answer this")
 
 
 def print_images(printer: "Printer", what: list[str], model: str, settings: CostArguments) -> None:
@@ -249,35 +296,43 @@ def print_images(printer: "Printer", what: list[str], model: str, settings: Cost
 
 def is_model(name: str) -> bool:
     """Return whether a name is that of a model (bundled, preset, checkpoint directory, hub id)."""
-    from ..inference.checkpoint_files import BUNDLED
+    from ..inference.checkpoint_files import BUNDLED, hub_id
     from ..model import PRESETS
 
     path = Path(name)
     if path.is_dir():
         return (path / "config.json").is_file()
     known = name in BUNDLED or name in PRESETS
-    hub_id = name.count("/") == 1 and not path.suffix and not path.exists() and not name.startswith((".", "/"))
-    return not path.is_file() and (known or hub_id)
+    is_file_name = FILE_SUFFIX.fullmatch(path.suffix) is not None
+    return not path.exists() and (known or (hub_id(name) is not None and not is_file_name))
 
 
 def read_config(name: str) -> "ConvLlavaConfig":
-    """Return the configuration of a model; from the hub only the configuration is downloaded.
+    """Return the configuration of a model in any known layout; from the hub only the configuration is downloaded.
 
     Raises:
         ValueError: The model is unknown, or has another architecture.
     """
-    from ..inference.checkpoint_files import BUNDLED
-    from ..model import PRESETS, ConvLlavaConfig, preset
+    from ..convert import open_config
+    from ..inference.checkpoint_files import BUNDLED, hub_id, locate_config
+    from ..model import PRESETS, preset
 
     if name not in BUNDLED and name in PRESETS:
         return preset(name)
     if not is_model(name):
-        known = ", ".join([*BUNDLED, *(other for other in PRESETS if other not in BUNDLED)])
-        raise ValueError(f"unknown model {name!r}: give a directory with config.json, a hub id, or one of {known}")
-    try:
-        return ConvLlavaConfig.from_pretrained(str(BUNDLED.get(name, name)))
-    except Exception as error:  # transformers and the hub raise errors of many types
-        raise ValueError(f"cannot read the configuration of {name}: {str(error).strip().splitlines()[0]}") from error
+        raise ValueError(
+            f"unknown model {name!r}: give a directory with config.json, a hub id, or one of "
+            f"{', '.join(model_names())}{did_you_mean(name, model_names())}"
+        )
+    return open_config(locate_config(name), hub_id=hub_id(name))
+
+
+def model_names() -> list[str]:
+    """Return the names of the bundled models and the presets."""
+    from ..inference.checkpoint_files import BUNDLED
+    from ..model import PRESETS
+
+    return [*BUNDLED, *(name for name in PRESETS if name not in BUNDLED)]
 
 
 def _only(what: list[str]) -> str:
@@ -324,6 +379,11 @@ def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int
         return [(name, image_size(path))]
     from ..inference import open_image
 
+    if not path.exists() and not path.suffix and "/" not in name and name != "-":
+        raise ValueError(
+            f"there is no file {name!r}, and it is not a model: models are {', '.join(model_names())}"
+            f"{did_you_mean(name, model_names())}"
+        )
     image = open_image(name)  # a URL, standard input or a PDF; otherwise its message names what is wrong
     return [(name, (image.height, image.width))]
 

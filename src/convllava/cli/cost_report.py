@@ -45,6 +45,11 @@ class Printer:
         """Print a line of progress on standard error."""
         print(text, file=sys.stderr, flush=True)
 
+    def warning(self, text: str) -> None:
+        """Print a warning on standard error, and add it to the JSON object."""
+        self._data.setdefault("warnings", []).append(text)
+        print(f"warning: {text}", file=sys.stderr, flush=True)
+
     def written(self, files: Iterable[Path]) -> None:
         """Print the names of files that were written."""
         self._data.setdefault("files", []).extend(map(str, files))

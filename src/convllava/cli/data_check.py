@@ -90,5 +90,6 @@ def _write_clean(opened: Opened, found: "Report", target: Path, inspector: "Insp
     from ..data.sharded import ShardedDataset
 
     source = opened.sources[0].source
-    assert isinstance(source, ConversationDataset | ShardedDataset)
+    if not isinstance(source, ConversationDataset | ShardedDataset):
+        raise ValueError(f"--clean copies a data file or shards, not {opened.sources[0].name}")
     return write_clean_copy(source, found.faults, target, inspector)

@@ -112,4 +112,4 @@ def _fill(table: Any, rows: dict[str, tuple[dict[str, float], str]]) -> None:
     for key in keys:
         table.add_column(key.replace("%", " %"), justify="right")
     for name, (numbers, form) in rows.items():
-        table.add_row(name, *(form.format(numbers[key]) if numbers else "" for key in keys))
+        table.add_row(name, *(form.format(numbers[key]) if key in numbers else "" for key in keys))

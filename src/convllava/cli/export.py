@@ -61,12 +61,18 @@ def onnx(
     resolution: opt.Resolution = None,
 ) -> None:
     """Write the vision encoder as ONNX for any batch, height and width; checked with onnxruntime at three shapes."""
-    from ..convert import export_onnx
+    from ..convert import export_onnx, is_encoder, load_vision_tower
     from ..inference import load_pretrained
+    from ..inference.checkpoint_files import locate
 
-    model, _ = load_pretrained(source, dtype="float32", device="cpu", resolution=resolution)
-    base = model.model
-    checks = export_onnx(base.vision_tower, base.multi_modal_projector if projector else None, destination)
+    if is_encoder(locate(source)):
+        if projector:
+            raise ValueError(f"{source} is a vision encoder alone, without a projector: add --no-projector")
+        checks = export_onnx(load_vision_tower(locate(source)).float(), None, destination)
+    else:
+        model, _ = load_pretrained(source, dtype="float32", device="cpu", resolution=resolution)
+        base = model.model
+        checks = export_onnx(base.vision_tower, base.multi_modal_projector if projector else None, destination)
     print(f"{destination}: {destination.stat().st_size / 2**20:.1f} MiB")
     for check in checks:
         number, height, width = check.shape

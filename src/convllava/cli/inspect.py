@@ -14,10 +14,16 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Describe a checkpoint, and list everything suspicious about its tensors."""
-    from ..convert import inspect_checkpoint
+    from ..convert import inspect_checkpoint, inspect_encoder, is_encoder
     from ..inference.checkpoint_files import hub_id, locate
 
-    report = inspect_checkpoint(locate(checkpoint), resolution=resolution, hub_id=hub_id(checkpoint))
+    folder = locate(checkpoint)
+    if not is_encoder(folder):
+        report = inspect_checkpoint(folder, resolution=resolution, hub_id=hub_id(checkpoint))
+    elif resolution is None:
+        report = inspect_encoder(folder)
+    else:
+        raise ValueError(f"{checkpoint} is a vision encoder alone, which has no resolution: leave out --resolution")
     if as_json:
         print(json.dumps(report))
         return
@@ -42,12 +48,16 @@ def show(report: dict[str, Any]) -> None:
 
 def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values of the table."""
+    encoder = ("vision encoder", describe_vision(report["vision_encoder"]))
+    stored = ("stored", f"{report['tensors']} tensors, {gibibytes(report['bytes'])}, {pairs(report['dtypes'])}")
+    if "language_model" not in report:
+        return [("checkpoint", report["path"]), ("layout", report["layout"]), encoder, stored]
     language, tokenizer = report["language_model"], report["tokenizer"]
     return [
         ("checkpoint", report["path"]),
         ("layout", report["layout"]),
         ("training stage", report["training_stage"] or "not stored"),
-        ("vision encoder", describe_vision(report["vision_encoder"])),
+        encoder,
         ("projector", f"{report['projector']['type']}, {millions(report['projector']['parameters'])}"),
         (
             "language model",
@@ -59,7 +69,7 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("prompt format", report["prompt_format"]),
         ("images", describe_images(report)),
         ("visual tokens", pairs(report["visual_tokens"])),
-        ("stored", f"{report['tensors']} tensors, {gibibytes(report['bytes'])}, {pairs(report['dtypes'])}"),
+        stored,
         ("memory of weights", pairs({name: gibibytes(size) for name, size in report["weight_bytes"].items()})),
         ("memory of context", f"{(report['kv_cache_bytes_per_token'] or 0) / 1024:.1f} KiB per token in bfloat16"),
     ]

@@ -65,7 +65,12 @@ Preprocessing = Annotated[
     Literal["exact", "fast"] | None,
     typer.Option(help="fast prepares images several times faster; fine print may lose a little sharpness."),
 ]
-Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; by default the first.")]
+Page = Annotated[
+    int | None,
+    typer.Option(
+        help="Page of a PDF or frame of a TIFF, GIF or other file with several, counted from 1; by default the first."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class LoadArguments(DeviceArguments):
     def load(
         self, source: str, *, resolution: int | None = None, preprocessing: str | None = None
     ) -> "tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]":
-        """Load a model and its processor.
+        """Load a model and its processor; warn of a model without instruction tuning.
 
         Args:
             source: "nano", a checkpoint directory or a hub id.
@@ -97,9 +102,13 @@ class LoadArguments(DeviceArguments):
         Raises:
             ValueError: The model cannot be loaded with these options.
         """
-        from ..inference import load_pretrained
+        from ..inference import load_pretrained, stage_warning
 
-        return load_pretrained(source, **asdict(self), fallback_resolution=resolution, preprocessing=preprocessing)
+        model, processor = load_pretrained(
+            source, **asdict(self), fallback_resolution=resolution, preprocessing=preprocessing
+        )
+        warn(stage_warning(model))
+        return model, processor
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,11 @@ def remark(text: str) -> None:
     """Print a remark on standard error, unless it is empty."""
     if text:
         print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on standard error, unless it is empty."""
+    remark(f"warning: {text}" if text else "")
 
 
 def state_file(name: str) -> Path:

@@ -79,7 +79,7 @@ def serve(
 
     from .. import serve as serving
     from ..analysis import allows_auto
-    from ..inference import Generator, load_pretrained
+    from ..inference import Generator, load_pretrained, stage_warning
 
     settings = server_settings(model, access, limits)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -88,6 +88,7 @@ def serve(
     loaded, processor = load_pretrained(
         model, dtype=loading.dtype, device=loading.device, fast=loading.fast, fallback_resolution=images.resolution
     )
+    opt.warn(stage_warning(loaded))
     if images.image_aspect_ratio is None and images.resolution is None and allows_auto(loaded.config):
         settings = replace(settings, auto_resolution=True)
     set_image_defaults(processor, images.options, loading.preprocessing)

@@ -28,6 +28,10 @@ def train(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan of --dry-run as one JSON object.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in output_dir.")] = False,
+    allow_change: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Key whose value may differ from the resumed run's; may be repeated."),
+    ] = None,
 ) -> None:
     """Train a model by a recipe; run it under torchrun to train on several devices."""
     if dry_run:
@@ -43,7 +47,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or [])
     with _reporter() as report:
-        directory = run(loaded, resume=resume, on_log=report)
+        directory = run(loaded, resume=resume, allow_change=allow_change or (), on_log=report)
     if os.environ.get("RANK", "0") == "0":
         print(f"trained model: {directory}")
         _report_unfinished(loaded, read_log(directory / LOG_FILE)[-1])
@@ -52,10 +56,9 @@ def train(
 def _report_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
     """Print a line if the time budget ended the run before its last step."""
     if end["step"] < min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
-        print(
-            f"unfinished: stop_after_minutes {recipe.stop_after_minutes:g} ended the run at step {end['step']} of "
-            f"{end['max_steps']}; continue with --resume"
-        )
+        minutes = recipe.stop_after_minutes
+        cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
+        print(f"unfinished: {cause} ended the run at step {end['step']} of {end['max_steps']}; continue with --resume")
 
 
 def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:

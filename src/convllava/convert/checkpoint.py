@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+from ..support import first_line
 from .weights import Weight, Weights, list_faults, tensor_faults
 
 ((HEAD, EMBEDDINGS),) = ConvLlavaForConditionalGeneration.tied_weights().items()
@@ -115,10 +116,19 @@ def expected_shapes(config: ConvLlavaConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
+def _shapes_of(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    try:
+        return expected_shapes(checkpoint.config)
+    except Exception as error:  # transformers and torch raise errors of many types for values that do not fit together
+        raise ValueError(
+            f"{checkpoint.folder / 'config.json'} does not describe a model that can be built: {first_line(error)}"
+        ) from error
+
+
 def checkpoint_faults(checkpoint: Checkpoint) -> list[str]:
     """Return one phrase for each kind of contradiction between tensors and configuration; none if they agree."""
     return tensor_faults(
-        expected_shapes(checkpoint.config), checkpoint.weights, checkpoint.names.theirs, may_be_missing=checkpoint.tied
+        _shapes_of(checkpoint), checkpoint.weights, checkpoint.names.theirs, may_be_missing=checkpoint.tied
     )
 
 
@@ -209,7 +219,7 @@ def check_quantized(checkpoint: Checkpoint) -> None:
     if method is None:
         raise ValueError(f"{checkpoint.folder} is not quantized: its config.json has no quantization_config")
     matrices, plain = _group_parts(checkpoint.weights, _QUANTIZED_PARTS[method])
-    expected = expected_shapes(checkpoint.config)
+    expected = _shapes_of(checkpoint)
     stored = set(plain) | set(matrices)
     missing = [f"{name} ({part})" for name, parts in matrices.items() for part in _NEEDED_PARTS[method] - set(parts)]
     misshapen = [

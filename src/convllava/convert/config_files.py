@@ -1,7 +1,7 @@
 """The small files next to the weights: configuration keys, tokenizer, image processor and generation defaults."""
 
 import importlib.util
-import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ..constants import IMAGE_TOKEN
 from ..model import ConvLlavaImageProcessor
 from ..model.image_processing_convllava import CLIP_MEAN, CLIP_STD
 from ..support import did_you_mean, first_line, read_json
+from .config_values import check_generation_values, is_number
 
 SENTENCEPIECE = "tokenizer.model"
 """Name of the tokenizer file that the authors' code reads."""
@@ -74,7 +75,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         stored = read_json(settings) if settings.is_file() else {}
         options["legacy"] = stored.get("legacy", True) is not False
     try:
-        return AutoTokenizer.from_pretrained(folder, **options)
+        with warnings.catch_warnings():
+            # transformers also reads config.json here, where older keys make it warn of its own future
+            warnings.simplefilter("ignore", FutureWarning)
+            return AutoTokenizer.from_pretrained(folder, **options)
     except Exception as error:  # a damaged tokenizer file raises errors of many types
         raise ValueError(
             f"cannot load the tokenizer of {folder}: {first_line(error)}; copy tokenizer.model and "
@@ -132,19 +136,19 @@ def check_image_processor(processor: ConvLlavaImageProcessor, where: Path) -> No
         ValueError: Names the option, its value and the accepted values.
     """
     options: dict[str, tuple[list[Any], Callable[[float], bool], str]] = {
-        "image_mean": (list(processor.image_mean), lambda value: 0 <= value <= 1, "numbers from 0 to 1"),
-        "image_std": (list(processor.image_std), lambda value: 0 < value <= 1, "numbers above 0, up to 1"),
+        "image_mean": (_listed(processor.image_mean), lambda value: 0 <= value <= 1, "numbers from 0 to 1"),
+        "image_std": (_listed(processor.image_std), lambda value: 0 < value <= 1, "numbers above 0, up to 1"),
         "rescale_factor": ([processor.rescale_factor], lambda value: 0 < value <= 1, "a number above 0, up to 1"),
     }
     for name, (values, fits, wanted) in options.items():
-        if not all(_is_number(value) and fits(value) for value in values):
+        if not all(is_number(value) and fits(value) for value in values):
             raise ValueError(f"{where}: {name} is {values} in the image processor's options; it needs {wanted}")
         if name != "rescale_factor" and len(values) != 3:
             raise ValueError(f"{where}: {name} has {len(values)} values in the image processor's options; it needs 3")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
 def read_generation_config(
@@ -166,6 +170,7 @@ def read_generation_config(
     """
     path = folder / "generation_config.json"
     stored = read_json(path) if path.is_file() else {}
+    check_generation_values(stored, text_config.vocab_size, str(path))
     values = {name: value for name, value in stored.items() if name not in _WRITTEN_BY_TRANSFORMERS}
     if not values.get("do_sample"):
         values = {name: value for name, value in values.items() if name not in _SAMPLING}
@@ -180,3 +185,41 @@ def read_generation_config(
         return GenerationConfig(**{**special, **values, "suppress_tokens": suppressed})
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a valid generation configuration: {first_line(error)}") from error
+
+
+_NOT_GENERATED: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1, 1.0),
+    "bad_words_ids": ([],),
+    "force_words_ids": ([],),
+    "constraints": ([],),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "sequence_bias": ({}, []),
+    "exponential_decay_length_penalty": (),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "begin_suppress_tokens": ([],),
+    "guidance_scale": (1, 1.0),
+    "penalty_alpha": (0, 0.0),
+    "watermarking_config": (),
+    "stop_strings": ([], ""),
+    "dola_layers": (),
+    "max_time": (),
+    "num_return_sequences": (1,),
+    "token_healing": (False,),
+}
+"""Settings that change what ``model.generate`` answers and that this package's generator does not have, with the values
+that change nothing; None changes nothing for any of them."""
+
+
+def unsupported_settings(config: GenerationConfig) -> list[str]:
+    """Return one phrase for each default of a checkpoint that ``model.generate`` follows and the generator does not."""
+    return [
+        f"generation_config.json sets {name} to {value!r}, which is not supported"
+        for name, harmless in _NOT_GENERATED.items()
+        if (value := getattr(config, name, None)) is not None and value not in harmless
+    ]

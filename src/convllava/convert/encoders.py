@@ -12,6 +12,7 @@ from transformers import CLIPVisionModel, PreTrainedConfig, PreTrainedModel
 from ..model import ConvLlavaVisionConfig, ConvLlavaVisionModel
 from ..model.modeling_convllava import VISION_TOWER_PREFIX
 from ..support import quiet_transformers, read_json
+from .config_values import check_sections
 from .encoder_tensors import CLIP_NAMES, clip_config, convnext_config, convnext_names
 from .layouts.registry import has_vision_and_language, open_checkpoint
 from .tensor_files import WeightFiles, open_weights
@@ -88,6 +89,7 @@ def _open(path: Path, layer_norm_eps: float | None) -> StoredEncoder:
     files = _open_files(path)
     config = path / "config.json"
     stored = read_json(config) if config.is_file() else None
+    check_sections(stored or {}, config, ("vision_config",))
     if any(name.endswith("embeddings.class_embedding") for name in files):
         weights = Weights.renamed(files, CLIP_NAMES).below(VISION_TOWER_PREFIX)
         return StoredEncoder(path, clip_config(weights.shapes(), stored, str(path)), weights)

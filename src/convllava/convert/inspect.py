@@ -8,15 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ..model import ConvLlavaVisionConfig, num_image_tokens
 from ..model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..model.presets import RESOLUTIONS
 from ..support import dtype_name
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
+from .config_files import unsupported_settings
+from .encoders import open_vision_tower
+from .end_tokens import end_token_fault
 from .layouts.registry import open_checkpoint
 from .tensor_files import shorten
-from .weights import ReadBudget
+from .weights import ReadBudget, Weights
 
 _BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "nf4": 0.5}
 """Bytes of one value, without the scales of quantized matrices."""
@@ -67,6 +71,34 @@ def inspect_checkpoint(folder: Path, *, resolution: int | None = None, hub_id: s
     }
 
 
+def inspect_encoder(path: Path) -> dict[str, Any]:
+    """Return a description of a vision encoder alone as plain data; ``findings`` lists what is suspicious.
+
+    Args:
+        path: Same as the source of :func:`load_vision_tower`; every tensor is read once.
+
+    Raises:
+        ValueError: The path cannot be opened as an encoder.
+    """
+    stored = open_vision_tower(path)
+    weights = stored.weights
+    is_clip = not isinstance(stored.config, ConvLlavaVisionConfig)
+    stride = stored.config.patch_size if is_clip else stored.config.output_stride
+    parameters = sum(weight.num_elements for weight in weights.values())
+    report = _ValueReport()
+    for name, weight in weights.items():
+        _inspect_tensor(name, weight.load(), report)
+    return {
+        "path": str(path),
+        "layout": "vision encoder alone",
+        "vision_encoder": {**_encoder_shape(stored.config), "output_stride": stride, "parameters": parameters},
+        "tensors": len(weights),
+        "dtypes": dict(Counter(dtype_name(weight.dtype) for weight in weights.values())),
+        "bytes": sum(weight.num_bytes for weight in weights.values()),
+        "findings": list(_sentences(report, weights)),
+    }
+
+
 def _parameters(checkpoint: Checkpoint, prefix: str = "") -> int:
     return sum(weight.num_elements for name, weight in checkpoint.weights.items() if name.startswith(prefix))
 
@@ -78,6 +110,10 @@ def _vision_encoder(checkpoint: Checkpoint) -> dict[str, Any]:
         "parameters": _parameters(checkpoint, VISION_TOWER_PREFIX),
         "named": checkpoint.notes.get("vision_tower_named"),
     }
+    return {**_encoder_shape(config), **common}
+
+
+def _encoder_shape(config: PreTrainedConfig) -> dict[str, Any]:
     if isinstance(config, ConvLlavaVisionConfig):
         return {
             "type": "ConvNeXt",
@@ -86,9 +122,8 @@ def _vision_encoder(checkpoint: Checkpoint) -> dict[str, Any]:
             "hidden_sizes": list(config.hidden_sizes),
             "kernel_size": config.kernel_size,
             "layer_norm_eps": config.layer_norm_eps,
-            **common,
         }
-    return {"type": "CLIP ViT", "layers": config.num_hidden_layers, "hidden_size": config.hidden_size, **common}
+    return {"type": "CLIP ViT", "layers": config.num_hidden_layers, "hidden_size": config.hidden_size}
 
 
 def _language_model(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -159,6 +194,13 @@ def _findings(checkpoint: Checkpoint) -> list[str]:
     found = []
     if checkpoint.config.resolution is None and checkpoint.layout != "convllava":
         found.append("resolution is not set in any file: load with resolution= (--resolution)")
+    if ignored := checkpoint.notes.get("ignored_keys"):
+        found.append(f"keys of config.json that are not known and are ignored: {', '.join(ignored)}")
+    found += [
+        f"{setting}, so ask, serve and eval refuse it" for setting in unsupported_settings(checkpoint.generation_config)
+    ]
+    if fault := end_token_fault(checkpoint.processor, checkpoint.generation_config):
+        found.append(fault)
     dtypes = {dtype_name(weight.dtype) for weight in checkpoint.weights.values()}
     if len(dtypes) > 1:
         found.append(f"tensors of several dtypes: {', '.join(sorted(dtypes))}")
@@ -182,7 +224,7 @@ def _suspicious_values(checkpoint: Checkpoint) -> list[str]:
     for name, weight in checkpoint.weights.items():
         _inspect_tensor(name, weight.load(), report)
         budget.add(weight.num_bytes, checkpoint.weights)
-    return [*_sentences(report, checkpoint), *_head_findings(checkpoint)]
+    return [*_sentences(report, checkpoint.weights), *_head_findings(checkpoint)]
 
 
 def _inspect_tensor(name: str, tensor: Tensor, report: _ValueReport) -> None:
@@ -208,7 +250,7 @@ def _inspect_tensor(name: str, tensor: Tensor, report: _ValueReport) -> None:
         report.by_sample.setdefault(key, []).append(name)
 
 
-def _sentences(report: _ValueReport, checkpoint: Checkpoint) -> Iterator[str]:
+def _sentences(report: _ValueReport, weights: Weights) -> Iterator[str]:
     if report.not_finite:
         yield f"NaN or infinity in {shorten(report.not_finite)}"
     if report.untrained_scales:
@@ -221,13 +263,13 @@ def _sentences(report: _ValueReport, checkpoint: Checkpoint) -> Iterator[str]:
     if report.constant:
         yield f"matrices with one value everywhere: {shorten(report.constant)}"
     for names in report.by_sample.values():
-        if len(names) > 1 and not set(names) <= {EMBEDDINGS, HEAD} and _all_equal(names, checkpoint):
+        if len(names) > 1 and not set(names) <= {EMBEDDINGS, HEAD} and _all_equal(names, weights):
             yield f"the same values in {shorten(names)}"
 
 
-def _all_equal(names: list[str], checkpoint: Checkpoint) -> bool:
-    first = checkpoint.weights[names[0]].load()
-    return all(torch.equal(first, checkpoint.weights[name].load()) for name in names[1:])
+def _all_equal(names: list[str], weights: Weights) -> bool:
+    first = weights[names[0]].load()
+    return all(torch.equal(first, weights[name].load()) for name in names[1:])
 
 
 def _head_findings(checkpoint: Checkpoint) -> Iterator[str]:

@@ -12,6 +12,7 @@ from ..model.modeling_convllava import LANGUAGE_MODEL_PREFIX
 from ..support import first_line, quiet_transformers, read_json
 from .checkpoint import EMBEDDINGS, HEAD
 from .config_files import load_tokenizer
+from .config_values import check_depth, check_values
 from .layouts.registry import describes_vision_and_language, open_checkpoint
 from .tensor_files import open_weights
 from .weights import Weight, Weights, tensor_faults
@@ -58,8 +59,11 @@ def open_language_model(folder: Path) -> StoredLanguageModel:
     if not path.is_file():
         raise ValueError(f"{folder} is not a language model: it has no config.json")
     with quiet_transformers():
-        if describes_vision_and_language(read_json(path)):
+        stored = read_json(path)
+        if describes_vision_and_language(stored):
             return _from_vision_language_model(folder)
+        check_values(stored, str(path))
+        check_depth(stored, open_weights(folder), str(path))
         model = _model_on_meta(folder, path)
         _check_parts(model, path)
         return StoredLanguageModel(folder, model.config, _weights(folder, model), load_tokenizer(folder))

@@ -20,7 +20,13 @@ POOL_BATCHES = 16
 
 
 class Encoder(Protocol):
-    """The part of a processor that training needs: it encodes messages and images as token ids and pixels."""
+    """The part of a processor that training needs: it encodes messages and images as token ids and pixels.
+
+    Attributes:
+        image_processor: Has ``resized_shape``.
+    """
+
+    image_processor: Any
 
     def encode(self, messages: Sequence[Any], images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]: ...
 
@@ -67,19 +73,13 @@ def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[s
         BadSampleError: The sample is too long, has no answer or an unreadable image; the message names it.
     """
     images = [open_image(image, sample) for image in sample.images]
+    resized_shapes(sample, [(image.height, image.width) for image in images], processor)
     try:
         encoded = processor.encode(sample.messages, images)
     except ValueError as error:
         raise sample.bad("malformed", str(error)) from error
     input_ids, supervised = encoded["input_ids"], encoded["labels_mask"]
-    if len(input_ids) > max_length:
-        raise sample.bad(
-            "too_long",
-            f"{len(input_ids)} tokens, more than max_length {max_length}; shorten it, lower the resolution or raise "
-            "max_length",
-        )
-    if not bool(supervised.any()):
-        raise sample.bad("no_answer", "no assistant text to learn from")
+    check_tokens(sample, len(input_ids), int(supervised.sum()), max_length)
     return {
         "sample_id": sample.sample_id,
         "input_ids": input_ids,
@@ -87,6 +87,38 @@ def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[s
         "pixel_values": encoded["pixel_values"],
         "image_sizes": encoded["image_sizes"],
     }
+
+
+def resized_shapes(sample: Sample, sizes: Sequence[tuple[int, int]], processor: Encoder) -> list[tuple[int, int]]:
+    """Return the (height, width) to which the images of a sample are resized.
+
+    Args:
+        sample: The sample.
+        sizes: (height, width) of each of its images.
+        processor: The processor.
+
+    Raises:
+        BadSampleError: An image has a shape that the model cannot take.
+    """
+    try:
+        return [processor.image_processor.resized_shape(*size) for size in sizes]
+    except ValueError as error:
+        raise sample.bad("bad_shape", str(error)) from error
+
+
+def check_tokens(sample: Sample, tokens: int, supervised: int, max_length: int) -> None:
+    """Check the numbers of all tokens and of supervised tokens of an encoded sample.
+
+    Raises:
+        BadSampleError: The sample is too long, or has nothing to learn from.
+    """
+    if tokens > max_length:
+        reason = (
+            f"{tokens} tokens, more than max_length {max_length}; shorten it, lower the resolution or raise max_length"
+        )
+        raise sample.bad("too_long", reason)
+    if supervised == 0:
+        raise sample.bad("no_answer", "no assistant text to learn from")
 
 
 def placeholder(fault: Fault) -> dict[str, Any]:
@@ -166,7 +198,11 @@ class ShapeGroupedBatches(torch.utils.data.Sampler[list[int]]):
     def __init__(
         self, source: SampleSource, batch_size: int, *, global_batch_size: int, groups: int = 1, seed: int = 0
     ) -> None:
-        assert global_batch_size % batch_size == 0 and global_batch_size % groups == 0
+        if global_batch_size % batch_size or global_batch_size % groups:
+            raise ValueError(
+                f"global_batch_size {global_batch_size} is not a multiple of batch_size {batch_size} and of groups "
+                f"{groups}"
+            )
         self.source = source
         self.batch_size = batch_size
         self.global_batch_size = global_batch_size

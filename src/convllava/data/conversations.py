@@ -18,7 +18,7 @@ import numpy as np
 from ..images import ImageError
 from ..support import first_line
 from .faults import BadSampleError, Fault, refusal
-from .images import StoredImage, stored_size
+from .images import stored_size
 from .records import ROLES, read_sample, record_id, shortened, stored_images
 from .samples import Origin, RecordSource, Sample, text_length
 
@@ -106,7 +106,7 @@ class ConversationDataset(RecordSource):
             raise BadSampleError(fault) from record
         sample = self.sample_of(record, number)
         for image in sample.images:
-            if not folder.has(image):
+            if not isinstance(image, Path) or not folder.has(image):
                 raise sample.bad("missing_image", f"no image {image}; set image_folder to the folder of the images")
 
     def sample_of(self, record: Any, number: int) -> Sample:
@@ -150,8 +150,7 @@ class _Folder:
         self._lookups: Counter[str] = Counter()
         self._listed: dict[str, frozenset[str]] = {}
 
-    def has(self, image: StoredImage) -> bool:
-        assert isinstance(image, Path)
+    def has(self, image: Path) -> bool:
         parent, name = os.path.split(image)
         self._lookups[parent] += 1
         if parent not in self._listed and self._lookups[parent] > _LOOKUPS_BEFORE_LISTING:

@@ -104,6 +104,7 @@ class Benchmark:
         higher_is_better: Whether a higher figure is better.
         judge: Task of a judge model: "choice", "yes_no", "points" or None.
         needs_judge: Whether the benchmark cannot be scored without a judge.
+        has_ocr_tokens: Whether OCR tokens can be shown (`LoadOptions.ocr_tokens`).
         keeps_prompt_format: Whether the checkpoint's own prompt format is used under every profile.
         unit: What is scored as one: samples, or questions with all their rotations.
     """
@@ -122,6 +123,7 @@ class Benchmark:
     higher_is_better: bool = True
     judge: str | None = None
     needs_judge: bool = False
+    has_ocr_tokens: bool = False
     keeps_prompt_format: bool = False
     unit: str = "samples"
 

@@ -78,6 +78,7 @@ class Outcome:
         columns: Counts of shape (units, k); the figure is ``statistic`` of their sums.
         per_category: Figure of each category.
         figures: Further figures of the benchmark.
+        warnings: Notes for the readers of the score.
     """
 
     verdicts: list[Verdict]
@@ -86,6 +87,7 @@ class Outcome:
     statistic: Statistic
     per_category: dict[str, float]
     figures: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def value(self) -> float:

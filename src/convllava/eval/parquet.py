@@ -35,6 +35,7 @@ class ParquetImage:
     number: int | None
     name: str
     size: ImageSize
+    has_more_frames: bool
 
     def open(self) -> Image.Image:
         cell = _column(self.path, self.group, self.column)[self.row].as_py()
@@ -71,7 +72,7 @@ def read_parquet(paths: Sequence[Path], convert: Callable[[Row], Row | None]) ->
             row.setdefault("index", len(table.rows))
             table.append(row, images)
     table.check_indices()
-    table.warn_of_damaged_images()
+    table.check_images()
     if num_without_image:
         table.warnings.append(f"{num_without_image} rows of {table.path.name} have no image and are left out")
     return table

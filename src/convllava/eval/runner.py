@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..image_options import ImageOptions
-from ..inference import Answer, Generator
+from ..inference import Answer, Generator, stage_warning
 from ..support import write_json
 from .answering import SampleAnswerer, sort_by_shape
 from .benchmark import Benchmark, EvalSample, EvalSet
@@ -146,6 +146,9 @@ class BenchmarkRun:
         options: Options of prompts and images.
         model: Name and fingerprint of the model.
         ranks: Processes that share the run; by default this one.
+
+    Raises:
+        ValueError: The model cannot have these image options, such as a resolution below its output stride.
     """
 
     def __init__(
@@ -157,8 +160,9 @@ class BenchmarkRun:
         model: ModelId,
         ranks: Ranks | None = None,
     ) -> None:
-        self._generator, self._benchmark, self._options = generator, benchmark, options
-        self._model, self._ranks, self._folder = model, ranks or Ranks(), folder
+        generator.processor.image_processor.resized_shape(1, 1, **options.image.given())
+        self._generator, self.benchmark, self.options = generator, benchmark, options
+        self._model, self._ranks, self.folder = model, ranks or Ranks(), folder
         self._file = PredictionFile(folder, benchmark.name, self._ranks.rank)
         self._ids: list[str] = []
         self._run: dict[str, Any] = {}
@@ -169,18 +173,18 @@ class BenchmarkRun:
         Raises:
             ValueError: The data are missing or damaged, or there are predictions of another model or protocol.
         """
-        questions = self._benchmark.load(data, self._options.load)
+        questions = self.benchmark.load(data, self.options.load)
         self._ids = list(questions.ids[:limit])
         checkpoint_format = self._generator.processor.prompt_format
-        with use_prompt_format(self._generator, prompt_format_of(self._benchmark, self._options, checkpoint_format)):
+        with use_prompt_format(self._generator, prompt_format_of(self.benchmark, self.options, checkpoint_format)):
             self._run = self._describe(questions)
             pending = self._pending()
             self._ranks.wait()  # every rank has read the predictions before any rank adds one
             if self._ranks.is_first:
                 self._file.write_protocol(self._run)
             num_done = len(self._ids) - len(pending)
-            order = sort_by_shape(questions, pending, self._generator, self._options.image.given())
-            progress = _Progress(self._benchmark, scoring, num_done, len(self._ids), on_progress)
+            order = sort_by_shape(questions, pending, self._generator, self.options.image.given())
+            progress = _Progress(self.benchmark, scoring, num_done, len(self._ids), on_progress)
             self._answer(questions, order[self._ranks.rank :: self._ranks.world_size], progress)
         self._ranks.wait()
         if self._ranks.is_first:
@@ -191,27 +195,33 @@ class BenchmarkRun:
         """Score the answers and write the score file.
 
         Raises:
-            ValueError: The benchmark cannot be scored without a judge; the predictions are kept.
+            ValueError: The benchmark cannot be scored without a judge, or every sample failed; the predictions are
+                kept.
         """
-        if self._benchmark.needs_judge and judge is None:
-            raise ValueError(
-                f"{self._benchmark.title} is answered but cannot be scored without a judge: convllava eval score "
-                f"{self._file.path} --judge-url URL --judge-model NAME"
-            )
+        if self.benchmark.needs_judge and judge is None:
+            raise ValueError(self.how_to_judge)
         lines = self._file.read()
-        score = score_lines(self._benchmark, [lines[name] for name in self._ids], scoring, judge, self._run).score
+        score = score_lines(self.benchmark, [lines[name] for name in self._ids], scoring, judge, self._run).score
         if self._ranks.is_first:
-            score.write(self._folder)
+            score.write(self.folder)
         return score
 
+    @property
+    def how_to_judge(self) -> str:
+        """The message about answers that cannot be scored without a judge."""
+        return (
+            f"{self.benchmark.title} is answered but cannot be scored without a judge: convllava eval score "
+            f"{self._file.path} --judge-url URL --judge-model NAME"
+        )
+
     def _describe(self, questions: EvalSet) -> dict[str, Any]:
-        protocol = describe_protocol(self._benchmark, questions, self._generator, self._options)
+        protocol = describe_protocol(self.benchmark, questions, self._generator, self.options)
         return {
             "protocol": protocol,
             "protocol_hash": protocol_hash(protocol),
             "model": {"name": self._model.name, "fingerprint": self._model.fingerprint},
             "versions": code_versions(),
-            "warnings": list(questions.warnings),
+            "warnings": [*questions.warnings, *filter(None, [stage_warning(self._generator.model)])],
         }
 
     def _pending(self) -> list[int]:
@@ -230,14 +240,14 @@ class BenchmarkRun:
                 append(line)
                 progress(line)
 
-            SampleAnswerer(self._generator, self._benchmark, self._options, on_answer).run(questions, indices)
+            SampleAnswerer(self._generator, self.benchmark, self.options, on_answer).run(questions, indices)
         self._write_timing(time.perf_counter() - started, len(indices))
 
     def _line(self, sample: EvalSample, answer: Answer | str) -> Line:
         failed = isinstance(answer, str)
         return {
             "sample_id": sample.sample_id,
-            "benchmark": self._benchmark.name,
+            "benchmark": self.benchmark.name,
             "prediction": "" if isinstance(answer, str) else answer.text,
             "error": answer if failed else None,
             "num_image_tokens": 0 if isinstance(answer, str) else answer.num_image_tokens,
@@ -251,7 +261,7 @@ class BenchmarkRun:
     def _write_timing(self, seconds: float, num_samples: int) -> None:
         """Write the duration of the last run that answered samples; it is not part of the score."""
         if self._ranks.is_first:
-            path = self._folder / f"{self._benchmark.name}.timing.json"
+            path = self.folder / f"{self.benchmark.name}.timing.json"
             write_json(path, {"seconds": seconds, "samples": num_samples, "processes": self._ranks.world_size})
 
 

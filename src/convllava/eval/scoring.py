@@ -114,9 +114,10 @@ def score_lines(
         run: Content of the protocol file, if there is one.
 
     Raises:
-        ValueError: The benchmark cannot be scored without a judge.
+        ValueError: The benchmark cannot be scored without a judge, or every sample failed.
     """
     predictions = [prediction_of(line) for line in lines]
+    _check_some_answered(benchmark, predictions)
     judge_entry: Any = "none (exact matching)" if benchmark.judge else None
     if judge is not None and benchmark.judge is not None:
         predictions, judge_entry = judge.judge(benchmark, predictions, scoring)
@@ -142,7 +143,7 @@ def score_lines(
         figures=outcome.figures,
         scoring={**asdict(scoring), "judge": judge_entry},
         run=dict(run) if run is not None else None,
-        warnings=[*(run or {}).get("warnings", []), *_warnings(benchmark, predictions, run)],
+        warnings=[*(run or {}).get("warnings", []), *_warnings(benchmark, predictions, run), *outcome.warnings],
     )
     return ScoredPredictions(score, outcome, predictions, labels)
 
@@ -166,6 +167,15 @@ def choose_profiles(profile: str, prompts: str | None = None, ocr_tokens: bool =
     if texts not in PROMPT_PROFILES:
         raise ValueError(f"--prompts must be one of {', '.join(PROMPT_PROFILES)}, got {texts!r}")
     return Scoring(profile), LoadOptions(texts, ocr_tokens)
+
+
+def _check_some_answered(benchmark: Benchmark, predictions: Sequence[Prediction]) -> None:
+    """Check that the model has answered a sample: a figure of errors alone says nothing about it."""
+    if predictions and all(prediction.error is not None for prediction in predictions):
+        raise ValueError(
+            f"{benchmark.title}: no score, all of {len(predictions)} samples failed; the first, "
+            f"{predictions[0].sample_id}: {predictions[0].error}"
+        )
 
 
 def _clusters(benchmark: Benchmark, outcome: Outcome, predictions: Sequence[Prediction]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Run several benchmarks and image settings: the library behind ``convllava eval run`` and ``convllava eval sweep``."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from ..inference import Generator, load_pretrained
 from .answering import AUTO_BATCH_SIZE
 from .benchmark import Benchmark
 from .benchmarks import find_benchmark
-from .judge import JudgeSettings
+from .judge import Judge, JudgeSettings
 from .outcome import Scoring
 from .paper import SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLE_7
 from .protocol import RunOptions
@@ -18,6 +19,8 @@ from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
 from .scoring import Score, choose_profiles
 from .sweep import Point, combinations, model_folder, point_of, setting_name
 from .table import default_data_folder
+
+logger = logging.getLogger(__name__)
 
 SUITES: dict[str, list[str]] = {
     "table5": TABLE_5.benchmarks,
@@ -112,11 +115,13 @@ class SuiteResult:
     Attributes:
         scores: Scores of the benchmarks; empty in all processes but the first.
         failures: Error messages of benchmarks without a score.
+        unscored: Messages about benchmarks that are answered and wait for a judge.
         is_first: Whether this is the process that reports.
     """
 
     scores: list[Score]
     failures: list[str]
+    unscored: list[str]
     is_first: bool = True
 
 
@@ -124,7 +129,8 @@ def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> Su
     """Answer and score benchmarks one after the other; one that fails does not stop the others.
 
     Raises:
-        ValueError: A setting is invalid, a benchmark's file is missing, or the model cannot be loaded.
+        ValueError: A setting is invalid or has no effect, the model cannot have these image options, a benchmark's
+            file is missing, or the model cannot be loaded.
     """
     benchmarks = choose_benchmarks(settings.benchmarks, settings.suite)
     scoring, load = choose_profiles(settings.profile, settings.prompts, settings.ocr_tokens)
@@ -132,21 +138,30 @@ def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> Su
     folders = _folders(settings)
     data = settings.data or default_data_folder()
     check_data(benchmarks, data)
+    check_used(settings, benchmarks)
     with ranks() as processes:
+        result = SuiteResult([], [], [], processes.is_first)
+        if processes.is_first:
+            _warn_of_missing_judge(benchmarks, judge)
         generator = settings.model.load(settings.image.resolution)
         model = ModelId.of(generator, settings.model.source)
-        result = SuiteResult([], [], processes.is_first)
-        for folder, image in folders.items():
-            options = RunOptions(load, image, settings.prompt_format)
-            for benchmark in benchmarks:
-                run = BenchmarkRun(generator, benchmark, folder, options, model, processes)
-                try:
-                    with progress(benchmark.name) if processes.is_first else nullcontext() as on_progress:
-                        run.answer(data, settings.limit, scoring, on_progress)
-                    if processes.is_first:
-                        result.scores.append(run.score(scoring, judge))
-                except ValueError as error:  # a fault of one benchmark must not cost the scores of the others
-                    result.failures.append(str(error))
+        runs = [
+            BenchmarkRun(
+                generator, benchmark, folder, RunOptions(load, image, settings.prompt_format), model, processes
+            )
+            for folder, image in folders.items()
+            for benchmark in benchmarks
+        ]
+        for run in runs:
+            try:
+                with progress(run.benchmark.name) if processes.is_first else nullcontext() as on_progress:
+                    run.answer(data, settings.limit, scoring, on_progress)
+                if processes.is_first and run.benchmark.needs_judge and judge is None:
+                    result.unscored.append(run.how_to_judge)
+                elif processes.is_first:
+                    result.scores.append(run.score(scoring, judge))
+            except ValueError as error:  # a fault of one benchmark must not cost the scores of the others
+                result.failures.append(str(error))
     return result
 
 
@@ -188,13 +203,16 @@ def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> l
     for model_settings in settings.models:
         generator = model_settings.load()
         model = ModelId.of(generator, model_settings.source)
-        for image in combinations(settings.aspect_ratios, settings.resolutions, settings.budgets):
-            folder = settings.out / model_folder(model.name) / setting_name(image)
-            for benchmark in benchmarks:
-                run = BenchmarkRun(generator, benchmark, folder, RunOptions(image=image), model)
-                with progress(benchmark.name) as on_progress:
-                    run.answer(data, settings.limit, Scoring(), on_progress)
-                points.append(point_of(run.score(Scoring()), folder, image))
+        out = settings.out / model_folder(model.name)
+        runs = [
+            BenchmarkRun(generator, benchmark, out / setting_name(image), RunOptions(image=image), model)
+            for image in combinations(settings.aspect_ratios, settings.resolutions, settings.budgets)
+            for benchmark in benchmarks
+        ]
+        for run in runs:
+            with progress(run.benchmark.name) as on_progress:
+                run.answer(data, settings.limit, Scoring(), on_progress)
+            points.append(point_of(run.score(Scoring()), run.folder, run.options.image))
     return points
 
 
@@ -224,6 +242,28 @@ def check_data(benchmarks: Sequence[Benchmark], data: Path) -> None:
     if missing:
         more = f" ({len(missing) - 1} more benchmarks are missing too)" if len(missing) > 1 else ""
         raise ValueError(missing[0] + more)
+
+
+def check_used(settings: EvalSettings, benchmarks: Sequence[Benchmark]) -> None:
+    """Check that one of the benchmarks uses each option that only some use.
+
+    Raises:
+        ValueError: An option has no effect.
+    """
+    names = ", ".join(benchmark.name for benchmark in benchmarks)
+    if settings.ocr_tokens and not any(benchmark.has_ocr_tokens for benchmark in benchmarks):
+        raise ValueError(f"--ocr-tokens has no effect on {names}: only textvqa has them; leave it out")
+    if settings.judge.url is not None and not any(benchmark.judge for benchmark in benchmarks):
+        raise ValueError(f"--judge-url has no effect on {names}, which have no judge: leave it out")
+
+
+def _warn_of_missing_judge(benchmarks: Sequence[Benchmark], judge: Judge | None) -> None:
+    waiting = [benchmark.title for benchmark in benchmarks if benchmark.needs_judge and judge is None]
+    if waiting:
+        logger.warning(
+            "%s: answered but not scored in this run, which has no judge (--judge-url, --judge-model)",
+            ", ".join(waiting),
+        )
 
 
 def _folders(settings: EvalSettings) -> dict[Path, ImageOptions]:

@@ -9,7 +9,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,10 @@ from .scoring import Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+_MARKERS = "osD^v<>pP*Xhd8"
+"""Markers of settings in a plot."""
 
 
 @dataclass(frozen=True)
@@ -135,27 +139,34 @@ def as_markdown(points: Sequence[Point]) -> str:
 def plot(points: Sequence[Point], path: Path) -> None:
     """Plot a benchmark's figure against visual tokens and against seconds, a line for each model and aspect ratio.
 
+    Each setting has a marker of its own, which the legend below the axes names: labels at the points would overlap.
+
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    figure = require("matplotlib.figure", extra="plots", purpose="plots").Figure(figsize=(9, 4), layout="constrained")
+    figure = require("matplotlib.figure", extra="plots", purpose="plots").Figure(figsize=(9, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
+    markers = dict(zip(dict.fromkeys(point.setting for point in points), itertools.cycle(_MARKERS)))
     lines: dict[str, list[Point]] = {}
     for point in points:
         aspect_ratio = point.image_aspect_ratio
         lines.setdefault(point.model + (f", {aspect_ratio}" if aspect_ratio else ""), []).append(point)
     for name, line in lines.items():
-        _draw_line(left, name, line, [point.visual_tokens for point in line])
+        _draw_line(left, name, line, [point.visual_tokens for point in line], markers)
         if all(point.seconds is not None for point in line):
-            _draw_line(right, name, line, [point.seconds or 0.0 for point in line])
+            _draw_line(right, name, line, [point.seconds or 0.0 for point in line], markers)
     left.set_xlabel("visual tokens per sample")
     right.set_xlabel("seconds per sample")
     left.set_ylabel(f"{points[0].benchmark}: {points[0].metric}")
-    left.legend(fontsize="small")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
+    shown = [left.plot([], [], linestyle="", color="gray", marker=marker)[0] for marker in markers.values()]
+    figure.legend(shown, list(markers), loc="outside lower center", ncols=4, fontsize="small")
     figure.savefig(path, dpi=150)
 
 
-def _draw_line(axes: "Axes", name: str, line: Sequence[Point], x_values: Sequence[float]) -> None:
+def _draw_line(
+    axes: "Axes", name: str, line: Sequence[Point], x_values: Sequence[float], markers: Mapping[str, str]
+) -> None:
     pairs = sorted(zip(x_values, line, strict=True), key=lambda pair: pair[0])
     points = [point for _, point in pairs]
     errors = [
@@ -163,9 +174,9 @@ def _draw_line(axes: "Axes", name: str, line: Sequence[Point], x_values: Sequenc
         [max(0.0, point.high - point.value) for point in points],
     ]
     values = [point.value for point in points]
-    axes.errorbar([x for x, _ in pairs], values, yerr=errors, marker="o", capsize=3, label=name)
+    drawn = axes.errorbar([x for x, _ in pairs], values, yerr=errors, capsize=3, label=name)
     for x, point in pairs:
-        axes.annotate(point.setting, (x, point.value), fontsize="x-small", xytext=(3, 4), textcoords="offset points")
+        axes.plot(x, point.value, marker=markers[point.setting], color=drawn[0].get_color())
 
 
 def _csv(points: Sequence[Point]) -> str:

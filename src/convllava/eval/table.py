@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image
+from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image, undecoded, upright_size
 from .outcome import Row
 
 ImageSize = tuple[int, int]
@@ -33,6 +33,11 @@ class BenchmarkImage(Protocol):
     @property
     def size(self) -> ImageSize | None:
         """(height, width) as the image is shown, upright, known without decoding; None if its header is damaged."""
+        ...
+
+    @property
+    def has_more_frames(self) -> bool:
+        """Whether the file has further frames or pages, which are not shown."""
         ...
 
     def open(self) -> Path | Image.Image:
@@ -79,17 +84,19 @@ class Table:
                 raise ValueError(f"{self.path}: index {row['index']!r} occurs twice; each question needs its own")
             seen.add(str(row["index"]))
 
-    def warn_of_damaged_images(self) -> None:
-        """Add a warning about rows whose images cannot be read; their questions are errors in the predictions."""
-        damaged = [
-            (row["index"], image.reason)
-            for row, images in zip(self.rows, self.images, strict=True)
-            for image in images
-            if isinstance(image, DamagedImage)
-        ]
+    def check_images(self) -> None:
+        """Add warnings about images that cannot be read, whose questions are errors, and about those read in part."""
+        damaged, long = [], []
+        for row, images in zip(self.rows, self.images, strict=True):
+            damaged += [f"index {row['index']}: {image.reason}" for image in images if isinstance(image, DamagedImage)]
+            long += [f"index {row['index']}" for image in images if image.has_more_frames]
         if damaged:
-            listed = listing([f"index {index}: {reason}" for index, reason in damaged])
-            self.warnings.append(f"{len(damaged)} images of {self.path.name} cannot be read: {listed}")
+            self.warnings.append(f"{len(damaged)} images of {self.path.name} cannot be read: {listing(damaged)}")
+        if long:
+            self.warnings.append(
+                f"{len(long)} images of {self.path.name} have several frames or pages, of which only the first is "
+                f"shown: {listing(long)}"
+            )
 
 
 MAX_LISTED = 20
@@ -107,6 +114,7 @@ class LoadedImage:
     """An image in memory."""
 
     image: Image.Image
+    has_more_frames: bool = False
 
     @property
     def name(self) -> str:
@@ -127,6 +135,7 @@ class FileImage:
     name: str
     path: Path
     size: ImageSize
+    has_more_frames: bool
 
     def open(self) -> Path:
         return self.path
@@ -143,6 +152,7 @@ class DamagedImage:
     name: str
     reason: str
     size: None = None
+    has_more_frames: bool = False
 
     def open(self) -> Image.Image:
         raise ValueError(self.reason)
@@ -153,18 +163,25 @@ def digest_of(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def image_of_cell(data: bytes, stored: Callable[[str, ImageSize], BenchmarkImage]) -> BenchmarkImage:
+def image_of_cell(data: bytes, stored: Callable[[str, ImageSize, bool], BenchmarkImage]) -> BenchmarkImage:
     """Return the encoded image in a table cell, from its header.
 
     Args:
         data: The bytes of the image.
-        stored: Function from the name and the size of a readable image to the image.
+        stored: Function from the name and the size of a readable image, and whether it has more frames, to the image.
     """
     name = digest_of(data)
     try:
-        return stored(name, image_size(data, name="the image cell", limits=DATA_SET_LIMITS))
+        return stored(name, *_read_header(data, "the image cell"))
     except ImageError as error:
         return DamagedImage(name, str(error))
+
+
+def _read_header(source: Path | bytes, name: str) -> tuple[ImageSize, bool]:
+    """Return (height, width) of an encoded image, upright, and whether it has more than one frame."""
+    with undecoded(source, name=name, limits=DATA_SET_LIMITS) as image:
+        # the further images of an MPO, the .jpg of some telephones, are previews
+        return upright_size(image), image.format != "MPO" and bool(getattr(image, "is_animated", False))
 
 
 def open_cell(data: bytes) -> Image.Image:
@@ -265,7 +282,7 @@ def read_jsonl(path: Path, columns: Sequence[str], image_folders: Sequence[Path]
     if num_without_image:
         table.warnings.append(f"{num_without_image} lines of {path.name} have no image and are left out")
     table.check_indices()
-    table.warn_of_damaged_images()
+    table.check_images()
     return table
 
 
@@ -297,6 +314,6 @@ def _find_image(name: str, folders: Sequence[Path]) -> BenchmarkImage | None:
 @lru_cache(maxsize=1 << 16)
 def _file_image(name: str, path: Path) -> BenchmarkImage:
     try:
-        return FileImage(name, path, image_size(path, limits=DATA_SET_LIMITS))
+        return FileImage(name, path, *_read_header(path, str(path)))
     except ImageError as error:
         return DamagedImage(name, str(error))

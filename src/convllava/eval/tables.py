@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .paper import PRINTED_AVERAGES, SETTINGS_OF_TABLE_7, SQUARE, TABLE_5, TABLE_6, TABLE_7, TABLES, PaperTable
@@ -46,15 +46,21 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 def make_tables(scores: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     """Return the paper's tables that have a score, and a table of all other benchmarks."""
     tables = []
-    for table in (TABLE_5, TABLE_6):
-        if {score["benchmark"] for score in scores} & set(table.benchmarks):
-            tables.append(_table(table, scores))
+    of_table_5 = [score for score in scores if not _is_of_table_7(score)]
+    for table, shown in ((TABLE_5, of_table_5), (TABLE_6, scores)):
+        if {score["benchmark"] for score in shown} & set(table.benchmarks):
+            tables.append(_table(table, shown))
     aspects = [score for score in scores if _setting(score) is not None and score["benchmark"] in TABLE_7.benchmarks]
     if any(_setting(score) != SQUARE for score in aspects):
         tables.append(_table_7(aspects))
     known = {name for table in TABLES.values() for name in table.benchmarks}
     others = [score for score in scores if score["benchmark"] not in known]
     return tables + ([_others(others)] if others else [])
+
+
+def _is_of_table_7(score: Mapping[str, Any]) -> bool:
+    """Return whether ``--suite table7`` made a score: its folder has the name of its image setting."""
+    return PurePosixPath(score["folder"]).name == _setting(score) and score["benchmark"] in TABLE_7.benchmarks
 
 
 def _setting(score: Mapping[str, Any]) -> str | None:

@@ -48,6 +48,7 @@ class TsvImage:
     number: int
     name: str
     size: ImageSize
+    has_more_frames: bool
 
     def open(self) -> Image.Image:
         with self.path.open("rb") as stream:
@@ -84,7 +85,7 @@ def read_tsv(path: Path, columns: Sequence[str]) -> Table:
     dropped = len(scan.rows) - len(table.rows)
     if dropped:
         table.warnings.append(f"{dropped} of {len(scan.rows)} rows of {path.name} have no image and are left out")
-    table.warn_of_damaged_images()
+    table.check_images()
     return table
 
 

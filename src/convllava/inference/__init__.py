@@ -5,7 +5,7 @@ from .ask import ask
 from .boxes import boxes_in_pixels, draw_boxes
 from .generator import Generator
 from .images import open_image, open_images
-from .loading import load_pretrained, resolve_device, save_merged
+from .loading import load_pretrained, resolve_device, save_merged, stage_warning
 from .prompt import Prompt, prepare, prompt_of
 from .request import (
     Answer,
@@ -42,4 +42,5 @@ __all__ = [
     "question_message",
     "resolve_device",
     "save_merged",
+    "stage_warning",
 ]

@@ -72,9 +72,14 @@ class Batch:
         Args:
             prompts: Prompts of any lengths.
             features: Result of `encode`.
-            reused: Prefix that is not computed again; only for a single prompt.
+            reused: Prefix that is not computed again; only for a single prompt, since shorter ones would have
+                padding after it.
+
+        Raises:
+            ValueError: A prefix and several prompts are given.
         """
-        assert reused.length == 0 or len(prompts) == 1  # shorter prompts would have padding after the prefix
+        if reused.length and len(prompts) > 1:
+            raise ValueError(f"a reused prefix serves one prompt, got {len(prompts)}: prefill them one by one")
         cache = Cache(layer_class_to_replicate=DynamicLayer)
         for index, (keys, values) in enumerate(reused.keys_and_values):
             cache.update(keys, values, index)

@@ -35,6 +35,18 @@ def locate(source: str | Path) -> Path:
     return _fetch(source)
 
 
+def locate_config(source: str | Path) -> Path:
+    """Return the directory of a checkpoint; of a hub id, only the configuration is fetched.
+
+    Raises:
+        ValueError: There is none.
+    """
+    name = hub_id(source)
+    if name is None or Path(source).exists():
+        return locate(source)
+    return _snapshot(name, ["config.json"])
+
+
 def hub_id(source: str | Path) -> str | None:
     """Return a source that is a hub id, None for any other."""
     is_one = isinstance(source, str) and _looks_like_hub_id(source) and not Path(source).is_dir()
@@ -57,16 +69,20 @@ def _looks_like_hub_id(source: str) -> bool:
 
 
 def _fetch(name: str) -> Path:
+    folder = _snapshot(name, [*_SMALL_FILES, _WEIGHTS[0]])
+    for part in (folder, folder / "vision_tower"):
+        if part.is_dir() and not any(part.glob(_WEIGHTS[0])):
+            pattern = _WEIGHTS[1] if part == folder else f"{part.name}/{_WEIGHTS[1]}"
+            _snapshot(name, [pattern])
+    return folder
+
+
+def _snapshot(name: str, patterns: list[str]) -> Path:
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, _WEIGHTS[0]]))
-        for part in (folder, folder / "vision_tower"):
-            if part.is_dir() and not any(part.glob(_WEIGHTS[0])):
-                pattern = _WEIGHTS[1] if part == folder else f"{part.name}/{_WEIGHTS[1]}"
-                snapshot_download(name, allow_patterns=[pattern])
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ValueError(
             f"unknown model {name!r}: there is no such directory and it cannot be fetched from the hub "
             f"({reason}); check the name and the connection, or give a local directory"
         ) from error
-    return folder

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
+from ..convert import unsupported_settings
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .batch import MAX_ENCODER_PIXELS, Batch
 from .kv_cache import KVCapacity
@@ -48,6 +50,10 @@ class Generator:
         static_cache: Allocate keys and values once, for `max_batch` sequences of the whole context, so that a lack of
             memory shows with the first request.
 
+    Raises:
+        ValueError: The language model cannot be batched, or the checkpoint's generation_config.json has a setting that
+            `model.generate` follows and this generator does not.
+
     Example:
         generator = Generator(model, processor)
         request_id = generator.submit(Request.of_question("What does it say?", ["receipt.png"]))
@@ -74,6 +80,7 @@ class Generator:
         self.max_batch = max_batch
         text_config = model.config.get_text_config(decoder=True)
         _check_layers(text_config)
+        _check_settings(model.generation_config)
         self.context: int = text_config.max_position_embeddings
         self._capacity = KVCapacity(max_batch, self.context) if static_cache else KVCapacity()
         self._ends = end_tokens(model.generation_config, processor.tokenizer)
@@ -312,6 +319,15 @@ def _unless_failed(event: Event) -> TextDelta | Finished:
     if isinstance(event, Failed):
         raise event.error
     return event
+
+
+def _check_settings(config: GenerationConfig) -> None:
+    """Reject defaults of a checkpoint that `model.generate` follows and this generator does not."""
+    if unsupported := unsupported_settings(config):
+        raise ValueError(
+            f"{'; '.join(unsupported)}: remove it from the file for other answers than the checkpoint was made for, or "
+            "use model.generate"
+        )
 
 
 def _check_layers(text_config: object) -> None:

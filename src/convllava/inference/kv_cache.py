@@ -94,7 +94,8 @@ class SlabLayer(DynamicLayer):
     def _reallocate(self, sequences: int, positions: int) -> None:
         """Move to buffers of this size, with the end of the window at the last of these positions."""
         length, sequences = self._right - self._left, max(sequences, self._capacity.sequences)
-        assert positions >= length
+        if positions < length:
+            raise ValueError(f"a KV cache of {positions} positions cannot hold the {length} that are in use")
         used = self._num_sequences
         larger = []
         for old in self._buffers:

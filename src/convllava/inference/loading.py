@@ -21,9 +21,10 @@ from ..convert import (
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionModel
 from ..support import atomic_directory, check_loading_report, first_line, quiet_transformers
 from .checkpoint_files import BUNDLED, hub_id, locate
+from .memory import check_memory, one_memory_error
 from .quantization import quantization_config
 
-__all__ = ["BUNDLED", "load_pretrained", "save_merged"]
+__all__ = ["BUNDLED", "load_pretrained", "save_merged", "stage_warning"]
 
 MAPPED_ABOVE = 1 << 30
 """Bytes of weights above which they stay memory-mapped, so that their files must not change while the model is in use.
@@ -64,13 +65,14 @@ def load_pretrained(
         preprocessing: "exact" or "fast" preparation of images; None keeps the checkpoint's setting.
 
     Raises:
-        ValueError: The checkpoint is missing, damaged or contradicts itself, or an option is invalid.
+        ValueError: The checkpoint is missing, damaged or contradicts itself, an option is invalid, or the weights do
+            not fit the memory.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"device {str(device)!r} and device_map {device_map!r} exclude each other: give one of them")
     place = resolve_device(device)
     wanted = _dtype(dtype, place)
-    with quiet_transformers():
+    with quiet_transformers(), one_memory_error(source):
         checkpoint, adapter = _open(source, resolution, fallback_resolution, adapter)
         method = quantization_method(checkpoint)
         if method is None:
@@ -81,11 +83,22 @@ def load_pretrained(
         if adapter is not None:
             model = _with_adapter(model, adapter, merge=quantize is None and method is None)
     model.eval()
+    model.training_stage = checkpoint.notes.get("training_stage")
     if fast:
         _set_backend(model, "auto" if fast is True else fast)
     if preprocessing is not None:
         checkpoint.processor.image_processor.set_preprocessing(preprocessing)
     return model, checkpoint.processor
+
+
+def stage_warning(model: ConvLlavaForConditionalGeneration) -> str:
+    """Return a warning about a checkpoint that has not seen instruction tuning, or an empty string."""
+    if model.training_stage in (None, "instruct"):
+        return ""
+    return (
+        f"this checkpoint results from training stage {model.training_stage!r} and has not seen instruction tuning "
+        "('instruct'): do not expect it to follow questions"
+    )
 
 
 def save_merged(
@@ -157,6 +170,9 @@ def _load(
     check_tensors(checkpoint)
     check_head(checkpoint)
     values = _stored_dtype(checkpoint) if isinstance(dtype, str) else dtype
+    is_mapped = _is_large(checkpoint) and {weight.dtype for weight in checkpoint.weights.values()} == {values}
+    if place.type == "cpu" and quantize is None and device_map is None and not is_mapped:
+        check_memory(checkpoint, values)
     options = _placement(place, device_map, quantize)
     if quantize is not None:
         options["quantization_config"] = quantization_config(
@@ -266,12 +282,16 @@ def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return max(sizes, key=lambda dtype: sizes[dtype] / dtype.itemsize)
 
 
+def _is_large(checkpoint: Checkpoint) -> bool:
+    return sum(weight.num_bytes for weight in checkpoint.weights.values()) > MAPPED_ABOVE
+
+
 def _build(checkpoint: Checkpoint, dtype: torch.dtype, options: dict[str, Any]) -> ConvLlavaForConditionalGeneration:
     """Build the model around the stored tensors.
 
     Those of a large checkpoint that have the dtype already stay mapped from their files.
     """
-    is_large = sum(weight.num_bytes for weight in checkpoint.weights.values()) > MAPPED_ABOVE
+    is_large = _is_large(checkpoint)
     tensors = {
         name: weight.load() if is_large else weight.load().clone() for name, weight in checkpoint.weights.items()
     }

@@ -67,7 +67,8 @@ def register_vllm() -> None:
 def _register() -> None:
     AutoConfig.register(ConvLlavaVisionConfig.model_type, ConvLlavaVisionConfig, exist_ok=True)
     AutoConfig.register(ConvLlavaConfig.model_type, ConvLlavaConfig, exist_ok=True)
-    AutoModel.register(ConvLlavaVisionConfig, ConvLlavaVisionModel, exist_ok=True)
+    # of several classes, AutoModel takes the one that the checkpoint's architectures name, the first without any
+    AutoModel.register(ConvLlavaVisionConfig, (ConvLlavaVisionModel, ConvLlavaVisionBackbone), exist_ok=True)
     AutoModel.register(ConvLlavaConfig, ConvLlavaModel, exist_ok=True)
     AutoBackbone.register(ConvLlavaVisionConfig, ConvLlavaVisionBackbone, exist_ok=True)
     AutoModelForImageTextToText.register(ConvLlavaConfig, ConvLlavaForConditionalGeneration, exist_ok=True)

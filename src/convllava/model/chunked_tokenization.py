@@ -96,7 +96,8 @@ class ChunkTokenizer:
         for token in self.control_tokens.finditer(chunk):
             self._append_text(backend, chunk[start : token.start()], start, ids, spans)
             token_id = backend.token_to_id(token[0])
-            assert token_id is not None  # the pattern was built from the tokenizer's tokens
+            if token_id is None:  # the pattern was built from the tokenizer's tokens
+                raise ValueError(f"the control token {token[0]!r} has left the tokenizer's vocabulary: load it again")
             ids.append(token_id)
             spans.append(token.span())
             start = token.end()

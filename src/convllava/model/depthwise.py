@@ -1,13 +1,14 @@
 """Depthwise convolution, each pass by the method that is fastest on the CPU it runs on.
 
-PyTorch's own is slow there in three cases:
+PyTorch's own is slow there in four cases:
 
 - The weight gradient takes 5 to 10 ms however small the map is: up to 70 times the forward pass. On small maps it is
   one product and sum for each kernel offset takes 1 to 3 ms; on larger maps PyTorch's own is faster.
 - In bfloat16 a processor without instructions for it takes 50 times as long as in float32, in both directions.
 - In bfloat16 the backward pass is slower than in float32 even on processors that have them.
+- In bfloat16 kernels of 15 x 15 and more take minutes on processors that have them.
 
-In the last two cases the computation runs in float32 and the result is rounded once: it is closer to the exact one.
+In the last three cases the computation runs in float32 and the result is rounded once: it is closer to the exact one.
 
 Shapes: N images, C channels, h x w positions, kernels of k x k.
 """
@@ -24,6 +25,12 @@ from ..compat import depthwise_backward, mkldnn_supports
 
 MAX_SMALL_POSITIONS = 96
 """Positions (h * w) up to which the products are faster; measured with one thread at 32 to 512 channels."""
+
+MAX_HALF_KERNEL = 13
+"""Side of the largest kernel that runs in bfloat16 or float16 on processors with instructions for it.
+
+From 15 on, oneDNN in torch 2.13 takes minutes on maps of 32 x 32 (13: 5 ms) with AMX or AVX512-BF16.
+"""
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 
@@ -60,10 +67,11 @@ def _compute_dtype(features: Tensor) -> torch.dtype:
 
 
 def _in_half(convolution: nn.Conv2d, features: Tensor, dtype: torch.dtype) -> Tensor:  # (N, C, h, w) -> same
-    assert convolution.bias is not None
+    if convolution.bias is None:
+        return convolution(features)
     tensors = (features, convolution.weight, convolution.bias)
     with torch.autocast("cpu", enabled=False):
-        if is_native(dtype):
+        if is_native(dtype) and convolution.kernel_size[0] <= MAX_HALF_KERNEL:
             return _HalfConvolution.apply(*(tensor.to(dtype) for tensor in tensors))
         return _convolve(*(tensor.float() for tensor in tensors)).to(dtype)
 

@@ -75,8 +75,7 @@ def resized_shape(
         ValueError: An option is out of range, or the shape is larger than ``MAX_RESIZED_PIXELS``.
     """
     _check_options(height, width, image_aspect_ratio, resolution, max_visual_tokens, output_stride)
-    if image_aspect_ratio == "pad":
-        assert resolution is not None  # _check_options
+    if image_aspect_ratio == "pad" and resolution is not None:  # checked to be set
         shape = (resolution, resolution)
     elif resolution is None:
         shape = _original_shape(height, width, output_stride)

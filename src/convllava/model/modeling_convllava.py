@@ -254,6 +254,9 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
     """
 
     accepts_loss_kwargs = True
+    training_stage: str | None = None
+    """Training stage that the loaded checkpoint results from; None if its files do not tell."""
+
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
     def __init__(self, config: ConvLlavaConfig) -> None:

@@ -357,7 +357,9 @@ def append_stages(
         return grown_config
     grown = ConvLlavaVisionModel(grown_config).to(tower.dtype)
     missing, unexpected = grown.load_state_dict(tower.state_dict(), strict=False)
-    assert not unexpected and all(_stage_index(name) >= config.num_stages for name in missing)
+    lost = [*unexpected, *(name for name in missing if _stage_index(name) < config.num_stages)]
+    if lost:
+        raise ValueError(f"the trained stages lack or have other tensors than their configuration says: {lost[:5]}")
     return grown.to(tower.device)
 
 

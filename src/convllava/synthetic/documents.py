@@ -130,5 +130,6 @@ def _number_plate(rng: random.Random, size: Size, type_: Type) -> Page:
     """Return a page with a number so short that it always fits."""
     row = Row((Cell(str(rng.randint(10, 999)), Fact("the number", ("Which number is it?",))),), "center")
     page = typeset([row], size, type_, drop=0.5)
-    assert page is not None, f"three digits fit {size} at {type_.font_size} pixels"
+    if page is None:
+        raise ValueError(f"three digits of {type_.font_size} pixels do not fit {size}: make the page larger")
     return page

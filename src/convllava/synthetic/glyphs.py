@@ -52,7 +52,8 @@ def ink_box(name: str, size: int, text: str, origin: tuple[int, int] = (0, 0)) -
             left, top, right, bottom = glyph.box
             boxes.append((x + left, y + top, x + right, y + bottom))
         x += glyph.advance
-    assert boxes, f"{text!r} has ink"
+    if not boxes:
+        raise ValueError(f"{text!r} has no ink: give a text with a visible character")
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
 

@@ -152,7 +152,8 @@ def _draw(rng: random.Random, rows: list[_Row], size: Size) -> tuple[Image.Image
 def _safe_angle(rng: random.Random, mask: Image.Image) -> float:
     """Draw an angle in degrees that rotates no ink out of the image."""
     box = mask.getbbox()
-    assert box is not None, "a row always has ink"
+    if box is None:
+        raise ValueError("a line without ink cannot be rotated: give larger letters")
     slack = min(box[1], mask.height - box[3])
     largest = math.degrees(math.atan2(slack, mask.width / 2))
     return rng.uniform(-1, 1) * min(_MAX_DEGREES, largest)

@@ -38,7 +38,8 @@ def _paint_object(image: Image.Image, item: SceneObject, color: Color) -> SceneO
     x, y = round(item.box[0]), round(item.box[1])
     image.paste(color, (x, y), mask)
     ink = mask.point(_HALF_COVERED).getbbox()
-    assert ink is not None, f"a {item.shape} always has ink"
+    if ink is None:
+        raise ValueError(f"a {item.shape} of {side} pixels has no ink: make the scene larger")
     return replace(item, box=(x + ink[0], y + ink[1], x + ink[2], y + ink[3]))
 
 

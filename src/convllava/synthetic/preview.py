@@ -63,7 +63,8 @@ def _shrunk(image: StoredImage) -> Image.Image:
 
 def _text(message: dict[str, object]) -> str:
     content = message["content"]
-    assert isinstance(content, list), "our messages hold lists of parts"
+    if not isinstance(content, list):
+        raise ValueError(f"the content of a message is a list of parts, got {type(content).__name__}")
     return "".join(part["text"] for part in content if part["type"] == "text")
 
 

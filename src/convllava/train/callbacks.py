@@ -6,6 +6,7 @@ process, since all must stop at the same step.
 
 import importlib.util
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data.faults import Fault
-from ..support import write_text
+from ..support import first_line, write_text
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -109,17 +110,41 @@ class LogFile(Callback):
 
 
 def keep_lines(path: Path, last_step: int) -> None:
-    """Drop the lines of a log that are later than a step."""
+    """Drop the lines of a log that are later than a step.
+
+    Raises:
+        ValueError: A line is damaged.
+    """
     kept = [entry for entry in read_log(path) if entry["step"] <= last_step]
     write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
 
 
+def cut_torn_line(path: Path) -> None:
+    """Cut an incomplete last line, left by a kill or a full disk: the next one would be joined to it."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
 def read_log(path: Path) -> list[LogEntry]:
-    """Return the lines of a log; an incomplete last line, cut by a kill, is left out."""
+    """Return the lines of a log; an incomplete last line, cut by a kill, is left out.
+
+    Raises:
+        ValueError: Another line is damaged; names the file and the line.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end is incomplete, or empty
+    return [_entry(line, path, number) for number, line in enumerate(lines, start=1)]
+
+
+def _entry(line: bytes, path: Path, number: int) -> LogEntry:
+    try:
+        entry = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}, line {number} is damaged ({first_line(error)}): remove the line") from error
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        raise ValueError(f"{path}, line {number} is damaged (it has no step): remove the line")
+    return entry
 
 
 class Trackers(Callback):
@@ -200,7 +225,8 @@ class SkippedSamples:
         listed = {_key(line) for line in read_log(self.path)}
         lines = [{"step": step, **vars(fault)} for fault in new]
         unlisted = {_key(line): line for line in lines if _key(line) not in listed}
-        with self.path.open("a", encoding="utf-8") as file:
+        # in JSON the escape of a lone surrogate, of a file's name, is its value
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in unlisted.values()))
 
     def count(self) -> int:
@@ -209,4 +235,4 @@ class SkippedSamples:
 
 
 def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-    return (line["file"], line["record"], line["sample_id"])
+    return tuple(line.get(name) for name in ("file", "record", "sample_id"))

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..inference import load_pretrained
 from ..model import ConvLlavaForConditionalGeneration
+from ..support import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,25 @@ def explained_failure(output_dir: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def explained_damage(checkpoint: Path) -> Iterator[None]:
+    """Replace the errors of a checkpoint that cannot be loaded by one line that names the one before it.
+
+    Raises:
+        ValueError: A file of the checkpoint is missing, cut off or overwritten.
+    """
+    try:
+        yield
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
+        before = max(
+            (path for path in _checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)),
+            key=step_of,
+            default=None,
+        )
+        then = f"--resume then continues from {before.name}" if before else "there is none before it: start a new run"
+        raise ValueError(f"{checkpoint} is damaged ({first_line(error)}): remove it; {then}") from error
+
+
 def save_random_state(folder: Path, rank: int) -> None:
     """Save the states of this process's random number generators."""
     name, keys, *position = np.random.get_state(legacy=True)
@@ -114,8 +135,15 @@ def save_random_state(folder: Path, rank: int) -> None:
 
 
 def load_random_state(folder: Path, rank: int) -> None:
-    """Restore the states of this process's random number generators, if as many processes saved the checkpoint."""
+    """Restore the states of this process's random number generators, if as many processes saved the checkpoint.
+
+    Raises:
+        FileNotFoundError: The checkpoint had the states of this process.
+    """
     file = folder / f"random_state_{rank}.pt"
+    others = [int(path.stem.removeprefix("random_state_")) for path in folder.glob("random_state_*.pt")]
+    if not file.exists() and rank < max(others, default=1):
+        raise FileNotFoundError(f"{file.name} is missing")
     if not file.exists():
         logger.warning("%s was saved by fewer processes: random numbers of process %d start afresh", folder, rank)
         return

@@ -1,5 +1,6 @@
 """Samples on their way into the training loop: order, micro-batches, and what happens when a worker fails."""
 
+import logging
 import multiprocessing
 import os
 import time
@@ -22,6 +23,8 @@ from ..data.samples import RecordSource
 from ..data.sources import open_source
 from ..model import ConvLlavaProcessor
 from .recipe import DataEntry, Recipe
+
+logger = logging.getLogger(__name__)
 
 SYNTHETIC_PREFIX = "synthetic/"
 
@@ -83,7 +86,12 @@ def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
     """
     per_device = recipe.per_device_batch_size or recipe.global_batch_size // processes
     at_once = per_device * processes
-    if at_once == 0 or recipe.global_batch_size % at_once:
+    if per_device == 0:
+        raise ValueError(
+            f"global_batch_size {recipe.global_batch_size} is less than one sample for each of {processes} processes; "
+            "raise it, or use fewer devices"
+        )
+    if recipe.global_batch_size % at_once:
         raise ValueError(
             f"global_batch_size {recipe.global_batch_size} is not a multiple of per_device_batch_size {per_device} x "
             f"{processes} processes; change one of them"
@@ -91,9 +99,29 @@ def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
     return per_device, recipe.global_batch_size // at_once
 
 
+def divmod_steps(recipe: Recipe, samples: int) -> tuple[int, int]:
+    """Return the optimizer steps that samples are enough for, and the number of samples that are left out.
+
+    Raises:
+        ValueError: There is not one step.
+    """
+    steps, left_out = divmod(samples, recipe.global_batch_size)
+    if steps == 0:
+        raise ValueError(
+            f"the data has {samples} samples, fewer than global_batch_size {recipe.global_batch_size}; lower "
+            "global_batch_size or add data"
+        )
+    return steps, left_out
+
+
 def process_count() -> int:
     """Return the number of processes that torchrun has started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_rank() -> int:
+    """Return the number of this process among those that torchrun has started, 0 without it."""
+    return int(os.environ.get("RANK", "0"))
 
 
 @dataclass(frozen=True)
@@ -137,12 +165,9 @@ class TrainingData:
         self.mixture = mixture
         self.rank, self.processes = rank, processes
         self.per_device, self.accumulation = split_batch(recipe, processes)
-        self.num_steps = len(mixture) // recipe.global_batch_size
-        if self.num_steps == 0:
-            raise ValueError(
-                f"the data has {len(mixture)} samples, fewer than global_batch_size {recipe.global_batch_size}; lower "
-                "global_batch_size or add data"
-            )
+        self.num_steps, left_out = divmod_steps(recipe, len(mixture))
+        if left_out and rank == 0:
+            logger.warning("the last %d samples fill no global batch and are left out", left_out)
         encoded = EncodedDataset(mixture, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
         collator = Collator(processor.tokenizer.pad_token_id)
         self.samples = WorkerMonitor(encoded, recipe.num_workers)

@@ -135,7 +135,7 @@ class Engine:
         """Load the weights of a checkpoint into a placed module, before :meth:`prepare`.
 
         Raises:
-            ValueError: The checkpoint belongs to another model.
+            RuntimeError: The checkpoint lacks weights, or has those of another model.
         """
         if self.recipe.lora is not None:
             load_adapter_weights(module, folder)
@@ -147,7 +147,7 @@ class Engine:
             loaded |= tensors.keys()
         missing = {name for name, _ in module.named_parameters()} - loaded  # names tied weights once
         if missing or not loaded <= module.state_dict().keys():
-            raise ValueError(f"{folder} is not a checkpoint of this recipe: {len(missing)} of its weights are missing")
+            raise RuntimeError(f"{len(missing)} of its weights are missing")
 
     def save_optimizer(self, prepared: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
         """Save the optimizer's state; every process calls it."""
@@ -186,14 +186,16 @@ class DeepSpeedEngine(Engine):
         recipe = self.recipe
         if importlib.util.find_spec("deepspeed") is None:
             raise ValueError("engine deepspeed needs deepspeed, which is not installed: pip install deepspeed")
-        assert recipe.deepspeed_config is not None, "the recipe has checked it"
+        if recipe.deepspeed_config is None:
+            raise ValueError("engine deepspeed needs deepspeed_config")
         config = deepspeed_config(json.loads(recipe.deepspeed_config.read_text(encoding="utf-8")), recipe)
         precision = "bf16" if recipe.precision == "bfloat16" else "no"
         return super()._accelerator(mixed_precision=precision, deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Hand module and optimizer to DeepSpeed; bucket sizes set to "auto" follow the language model's width."""
-        assert isinstance(module, ConvLlavaForConditionalGeneration), "the recipe has checked it"
+        if not isinstance(module, ConvLlavaForConditionalGeneration):
+            raise ValueError(f"engine deepspeed trains the model itself, not {type(module).__name__}")
         width: int = module.config.text_config.hidden_size
         zero = self.accelerator.state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {})
         sizes = {

@@ -32,7 +32,8 @@ def use_feature_cache(
         ValueError: The features would exceed the recipe's limit or the free space on the disk.
     """
     cache = recipe.feature_cache
-    assert cache is not None, "only recipes with a feature cache get here"
+    if cache is None:
+        return
     check_is_convnext(model.config.vision_config, "feature_cache")
     tower: ConvLlavaVisionModel = model.model.vision_tower
     needed = estimate_bytes(model, processor, mixture, bytes_per_number=2 if recipe.precision == "bfloat16" else 4)

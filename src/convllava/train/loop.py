@@ -11,15 +11,17 @@ undisturbed one: weights, optimizer, learning rate, order of the data, random nu
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import get_scheduler, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import align_special_tokens
 
+from ..data.mixture import Mixture
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .callbacks import (
     LOG_FILE,
@@ -31,6 +33,7 @@ from .callbacks import (
     SkippedSamples,
     TimeBudget,
     Trackers,
+    cut_torn_line,
     installed_trackers,
 )
 from .checkpoints import (
@@ -39,8 +42,8 @@ from .checkpoints import (
     STAGING,
     check_same_logits,
     discard_unfinished,
+    explained_damage,
     explained_failure,
-    last_checkpoint,
     load_random_state,
     logits_of,
     publish_checkpoint,
@@ -48,20 +51,19 @@ from .checkpoints import (
     save_random_state,
     step_of,
 )
-from .data_loading import MicroBatch, TrainingData, open_mixture
+from .data_loading import MicroBatch, TrainingData, open_mixture, process_rank
 from .engine import DeepSpeedEngine, Engine
 from .feature_cache import use_feature_cache
 from .lora import save_adapters
 from .model_setup import ResolvedModel, resolve_model, trainable_module
+from .output_folder import RECIPE_FILE, OutputLock, clear_unused, lock_of, starting_point
 from .recipe import Recipe
 from .recipe_files import write_recipe
 from .report import write_report
 from .sample_answers import AnswerSamples
 from .sharding import ShardedEngine
-from .stages import parameter_groups
+from .stages import parameter_groups, schedule_of
 from .throughput import ThroughputMeter
-
-RECIPE_FILE = "recipe.yaml"
 
 ENGINES: dict[str, type[Engine]] = {"ddp": Engine, "fsdp2": ShardedEngine, "deepspeed": DeepSpeedEngine}
 
@@ -116,7 +118,8 @@ class TrainingLoop:
             callback.on_begin(progress)
         for micro_batches in self.data.steps(progress.step, last_step):
             if checkpoint is not None:  # not earlier: the start of the data loader draws a random number
-                load_random_state(checkpoint, self.engine.rank)
+                with explained_damage(checkpoint):
+                    load_random_state(checkpoint, self.engine.rank)
                 checkpoint = None
             self.step(micro_batches)
             progress.step += 1
@@ -218,16 +221,15 @@ class TrainingLoop:
         if checkpoint is not None:
             self.progress.step = step_of(checkpoint)
             engine.check_optimizer(checkpoint)
-            engine.load_weights(self.module, checkpoint)
+            with explained_damage(checkpoint):
+                engine.load_weights(self.module, checkpoint)
         groups = parameter_groups(self.module, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay)
         self.prepared, self.optimizer = engine.prepare(self.module, torch.optim.AdamW(groups, fused=True))
-        max_steps = self.progress.max_steps
-        self.scheduler = get_scheduler(
-            recipe.lr_scheduler, self.optimizer, math.ceil(max_steps * recipe.warmup_ratio), max_steps
-        )
+        self.scheduler = schedule_of(recipe, self.optimizer, self.progress.max_steps)
         if checkpoint is not None:
-            engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
-            self.scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
+            with explained_damage(checkpoint):
+                engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
+                self.scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
         self.loss_since_log = torch.tensor(0.0, device=engine.device)
         self.first_step = self.last_logged = self.progress.step
         self.steps_without_tokens = 0
@@ -288,13 +290,19 @@ class TrainingLoop:
 
 
 def train(
-    recipe: Recipe, *, resume: bool = False, on_log: OnLog | None = None, callbacks: Sequence[Callback] = ()
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    allow_change: Collection[str] = (),
+    on_log: OnLog | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Run a recipe and check the model that it saves.
 
     Args:
         recipe: The recipe.
         resume: Whether to resume from the last checkpoint in ``output_dir``; without one, training starts.
+        allow_change: Keys of the recipe that may differ from the one that the checkpoint was trained by.
         on_log: Called with every log line, in the main process.
         callbacks: Further callbacks, called in every process.
 
@@ -305,38 +313,55 @@ def train(
         ValueError: The recipe, its data or its output folder cannot be used, the loss is not finite, a checkpoint
             cannot be saved or a data worker dies.
     """
-    output_dir = recipe.output_dir
-    checkpoint = last_checkpoint(output_dir) if resume else None
-    if not resume and output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"output_dir {output_dir} is not empty; resume it with --resume or choose another")
-    trackers = installed_trackers(recipe.trackers)
-    engine = ENGINES[recipe.engine](recipe)
-    resolved = resolve_model(recipe)
+    with lock_of(recipe.output_dir) if process_rank() == 0 else nullcontext() as lock:
+        checkpoint = starting_point(recipe, resume=resume, allow_change=allow_change)
+        trackers = installed_trackers(recipe.trackers)
+        engine = ENGINES[recipe.engine](recipe)
+        resolved = resolve_model(recipe)
+        loop, mixture = _assemble(recipe, resolved, engine)
+        if engine.is_main:
+            _prepare_folder(recipe, loop, mixture, lock, is_new=checkpoint is None and not resume)
+            loop.callbacks += [
+                LogFile(recipe.output_dir / LOG_FILE, on_log),
+                Trackers(trackers, recipe.output_dir, recipe.model_dump(mode="json")),
+                *AnswerSamples.of(recipe, mixture, loop.model, loop.processor),
+            ]
+        loop.callbacks += callbacks
+        with loop.data.explained_worker_deaths():
+            loop.run(checkpoint)
+        save_model(loop, resolved)
+        if engine.is_main:
+            write_report(recipe.output_dir)
+    return recipe.output_dir
+
+
+def _assemble(recipe: Recipe, resolved: ResolvedModel, engine: Engine) -> tuple[TrainingLoop, Mixture]:
+    """Load the model, open the data and return the loop over them."""
     processor = resolved.processor
-    assert processor is not None, "resolve_model has fetched it"
+    if processor is None:
+        raise ValueError(f"{recipe.init_from} has no processor on this machine: download the checkpoint")
     model = resolved.load_on_rank(engine.rank) if recipe.engine == "fsdp2" else resolved.load()
     mixture = open_mixture(recipe)
     if recipe.feature_cache is not None:
         use_feature_cache(model, processor, recipe, mixture)
     data = TrainingData(recipe, mixture, processor, engine.rank, engine.num_processes)
-    loop = TrainingLoop(recipe, model, processor, data, engine)
-    if engine.is_main:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        discard_unfinished(output_dir)
-        write_recipe(recipe, output_dir / RECIPE_FILE)
-        loop.skipped.add(mixture.faults, step=0)
-        loop.callbacks += [
-            LogFile(output_dir / LOG_FILE, on_log),
-            Trackers(trackers, output_dir, recipe.model_dump(mode="json")),
-            *AnswerSamples.of(recipe, mixture, model, processor),
-        ]
-    loop.callbacks += callbacks
-    with data.explained_worker_deaths():
-        loop.run(checkpoint)
-    save_model(loop, resolved)
-    if engine.is_main:
-        write_report(output_dir)
-    return output_dir
+    return TrainingLoop(recipe, model, processor, data, engine), mixture
+
+
+def _prepare_folder(
+    recipe: Recipe, loop: TrainingLoop, mixture: Mixture, lock: OutputLock | None, *, is_new: bool
+) -> None:
+    """Make the output folder, remove what an interrupted run has left, and write the recipe."""
+    output_dir = recipe.output_dir
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if lock is not None:
+        lock.take()
+    if is_new:
+        clear_unused(output_dir)
+    discard_unfinished(output_dir)
+    cut_torn_line(loop.skipped.path)
+    write_recipe(recipe, output_dir / RECIPE_FILE)
+    loop.skipped.add(mixture.faults, step=0)
 
 
 def save_model(loop: TrainingLoop, resolved: ResolvedModel) -> None:

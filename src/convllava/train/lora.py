@@ -74,7 +74,8 @@ def save_adapters(
 
 
 def _options(recipe: Recipe) -> LoraOptions:
-    assert recipe.lora is not None, "only recipes with lora get here"
+    if recipe.lora is None:
+        raise ValueError("the recipe has no lora: adapters need their ranks")
     return recipe.lora
 
 

@@ -3,10 +3,11 @@
 ``recipe_files`` reads it from YAML. Paths to files and folders are relative to the folder where the command runs.
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
 
 from ..constants import PromptFormat
 from ..image_options import ImageAspectRatio, ImageOptions
@@ -14,10 +15,16 @@ from ..image_options import ImageAspectRatio, ImageOptions
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
+LearningRateSchedule = Literal[
+    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+"""Schedules of transformers that need nothing but warm-up and length."""
+
+
 class Strict(BaseModel):
     """Immutable settings that reject unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class AppendStages(Strict):
@@ -198,7 +205,7 @@ class Recipe(Strict):
         stop_after_steps: Step to stop after; the learning-rate schedule still spans the whole run.
         stop_after_minutes: Minutes to stop after, with a checkpoint to resume from.
         warmup_ratio: Share of the steps in which the learning rate rises linearly to its peak.
-        lr_scheduler: Schedule, by any name that ``transformers.get_scheduler`` knows.
+        lr_scheduler: Schedule, by its name in ``transformers.get_scheduler``; those that need only warm-up and length.
         weight_decay: Decay of parameters with two and more dimensions.
         max_grad_norm: Norm to which gradients are clipped.
         precision: Precision of computation; bfloat16 keeps float32 master weights.
@@ -235,7 +242,7 @@ class Recipe(Strict):
     append_stages: AppendStages | None = None
     train_from_stage: int | None = Field(default=None, ge=1)
     train_last_layers: int | None = Field(default=None, ge=0)
-    learning_rates: dict[str, float] = {}
+    learning_rates: dict[str, NonNegativeFloat] = {}
     global_batch_size: int = Field(default=64, gt=0)
     per_device_batch_size: int | None = Field(default=None, gt=0)
     groups_per_step: int = Field(default=1, gt=0)
@@ -244,7 +251,7 @@ class Recipe(Strict):
     stop_after_steps: int | None = Field(default=None, gt=0)
     stop_after_minutes: float | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    lr_scheduler: str = "cosine"
+    lr_scheduler: LearningRateSchedule = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -279,6 +286,16 @@ class Recipe(Strict):
             {"data_root": root} | entry if isinstance(entry, dict) and "name" in entry else entry for entry in entries
         ]
         return values | {"data": shared}
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _are_patterns(cls, rates: dict[str, float]) -> dict[str, float]:
+        for pattern in rates:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error
+        return rates
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Recipe":

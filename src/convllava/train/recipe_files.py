@@ -63,6 +63,8 @@ def _explain(error: Any) -> str:
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown key {place!r}" + did_you_mean(error["loc"][-1], _known_keys(error["loc"]))
+    if error["type"] == "missing":
+        return f"key {place!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
     return f"{place}: {message} (got {error['input']!r})" if place else message
 
@@ -108,7 +110,7 @@ def parse_file(path: Path) -> dict[str, Any]:
         raise ValueError(f"no recipe {path}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"recipe {path} must be a mapping of keys to values")

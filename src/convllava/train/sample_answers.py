@@ -77,7 +77,7 @@ class AnswerSamples(Callback):
             {"question": question.text, "answer": answer.text, "truth": question.truth}
             for question, answer in zip(self.questions, answers, strict=True)
         ]
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps({"step": step, "answers": lines}, ensure_ascii=False) + "\n")
 
 

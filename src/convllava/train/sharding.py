@@ -48,7 +48,8 @@ class ShardedEngine(Engine):
         Args:
             module: The model, with weights on process 0, and on the meta device elsewhere.
         """
-        assert isinstance(module, ConvLlavaForConditionalGeneration), "the recipe has checked it"
+        if not isinstance(module, ConvLlavaForConditionalGeneration):
+            raise ValueError(f"engine fsdp2 trains the model itself, not {type(module).__name__}")
         shard(module, self.device, self.recipe.precision)
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -58,7 +59,8 @@ class ShardedEngine(Engine):
     @contextmanager
     def gradient_sync(self, module: nn.Module, *, is_last: bool) -> Iterator[None]:
         """Keep the gradients of a micro-batch on this process unless it is the last of its step."""
-        assert isinstance(module, FSDPModule), "place has sharded it"
+        if not isinstance(module, FSDPModule):
+            raise TypeError("the model is not sharded yet: call place first")
         module.set_requires_gradient_sync(is_last)
         yield
         module.set_requires_gradient_sync(True)

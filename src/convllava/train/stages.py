@@ -6,13 +6,17 @@ model (``instruct``). ``encoder`` and ``foundation`` are ours: they train the en
 parts from scratch, in place of the pretrained CLIP-ConvNeXt and Vicuna.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
-from transformers import CLIPVisionConfig, PreTrainedConfig, PreTrainedModel
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import CLIPVisionConfig, PreTrainedConfig, PreTrainedModel, get_scheduler
 
 from ..model import ConvLlavaForConditionalGeneration
 from ..model.modeling_convllava import (
@@ -21,6 +25,7 @@ from ..model.modeling_convllava import (
     PROJECTOR_PREFIX,
     VISION_TOWER_PREFIX,
 )
+from ..support import first_line
 from .recipe import Recipe
 
 
@@ -95,10 +100,10 @@ def _tower_prefixes(tower: PreTrainedModel, recipe: Recipe, updates: StageUpdate
     if recipe.train_from_stage is not None:
         check_is_convnext(tower.config, "train_from_stage")
         return _from_stage(tower.config, recipe.train_from_stage)
-    assert recipe.train_last_layers is not None, "the recipe has checked it"
+    count = recipe.train_last_layers or 0
     if isinstance(tower.config, CLIPVisionConfig):
-        return _last_clip_layers(tower.config, recipe.train_last_layers)
-    return _last_layers(tower.config, recipe.train_last_layers)
+        return _last_clip_layers(tower.config, count)
+    return _last_layers(tower.config, count)
 
 
 def check_is_convnext(config: PreTrainedConfig, key: str) -> None:
@@ -170,45 +175,52 @@ def parameter_groups(
         weight_decay: Decay of parameters with two and more dimensions; norms, biases and scales have none.
 
     Raises:
-        ValueError: A pattern matches no trainable parameter.
+        ValueError: A pattern matches no trainable parameter, or none that an earlier pattern leaves.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    unused = set(learning_rates)
+    _check_patterns([name for name, one in model.named_parameters() if one.requires_grad], learning_rates)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        pattern = next((pattern for pattern in learning_rates if re.search(pattern, name)), None)
-        unused.discard(pattern or "")
+        pattern = _pattern_of(name, learning_rates)
         rate = learning_rates[pattern] if pattern is not None else learning_rate
         decay = weight_decay if parameter.ndim > 1 else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
-    if unused:
-        raise ValueError(f"learning_rates has patterns that match no trainable parameter: {', '.join(sorted(unused))}")
     return list(groups.values())
 
 
-def check_protocol(recipe: Recipe, model: ConvLlavaForConditionalGeneration, batch: tuple[int, int, int]) -> list[str]:
-    """Check which parameters are trained, at which rates and in which batches, and describe it.
+def _pattern_of(name: str, learning_rates: Iterable[str]) -> str | None:
+    """Return the first pattern that matches a parameter's name."""
+    return next((pattern for pattern in learning_rates if re.search(pattern, name)), None)
+
+
+def _check_patterns(names: Sequence[str], learning_rates: Iterable[str]) -> None:
+    patterns = list(learning_rates)
+    unused = set(patterns) - {_pattern_of(name, patterns) for name in names}
+    for number, pattern in enumerate(patterns):
+        if pattern not in unused:
+            continue
+        matched = [name for name in names if re.search(pattern, name)]
+        if not matched:
+            raise ValueError(f"learning_rates has a pattern that matches no trainable parameter: {pattern}")
+        earlier = _pattern_of(matched[0], patterns[:number])
+        raise ValueError(
+            f"learning_rates: an earlier pattern, {earlier}, matches the {len(matched)} trainable parameters of "
+            f"{pattern} too, and the first match counts: give the narrower pattern first"
+        )
+
+
+def describe_trained(recipe: Recipe, model: ConvLlavaForConditionalGeneration) -> str:
+    """Check that the parameters that the training stage names are trained, and no others, and say which.
 
     Args:
         recipe: The recipe.
-        model: Model after :func:`set_trainable`; its weights may be on the meta device.
-        batch: Number of devices, samples per micro-batch and micro-batches per step.
-
-    Returns:
-        One sentence for each check.
+        model: Model after :func:`set_trainable`, without adapters; its weights may be on the meta device.
 
     Raises:
-        ValueError: A pattern of ``learning_rates`` matches no trainable parameter.
+        ValueError: Other parameters are trained, or none.
     """
-    checks = [_check_trained(recipe, model), _check_batch(recipe, batch), _schedule(recipe)]
-    if recipe.trains_language_model:  # the encoder stage trains a head that is not part of the model
-        checks.insert(1, _check_rates(recipe, model))
-    return checks
-
-
-def _check_trained(recipe: Recipe, model: ConvLlavaForConditionalGeneration) -> str:
     updates = TRAINING_STAGES[recipe.training_stage]
     trained: dict[str, list[bool]] = {"encoder": [], "projector": [], "language model": []}
     for name, parameter in model.named_parameters():
@@ -220,33 +232,80 @@ def _check_trained(recipe: Recipe, model: ConvLlavaForConditionalGeneration) -> 
             else "language model"
         )
         trained[part].append(parameter.requires_grad)
-    assert all(flag == updates.projector for flag in trained["projector"])
     whole = updates.language_model and recipe.train_language_layers is None
-    assert any(trained["language model"]) <= updates.language_model and (not whole or all(trained["language model"]))
-    assert updates.encoder != "all" or all(trained["encoder"])
-    assert updates.encoder != "none" or not any(trained["encoder"])
-    assert any(any(flags) for flags in trained.values()), "nothing is trained"
-    words = [f"{part} {_how_much(flags)}" for part, flags in trained.items()]
-    adapters = "; adapters in place of the parts' own weights" if recipe.lora is not None else ""
-    return f"{recipe.training_stage}: " + ", ".join(words) + adapters
+    words = f"{recipe.training_stage}: " + ", ".join(f"{part} {_how_much(flags)}" for part, flags in trained.items())
+    is_right = (
+        all(flag == updates.projector for flag in trained["projector"])
+        and any(trained["language model"]) <= updates.language_model
+        and (not whole or all(trained["language model"]))
+        and (updates.encoder != "all" or all(trained["encoder"]))
+        and (updates.encoder != "none" or not any(trained["encoder"]))
+        and any(any(flags) for flags in trained.values())
+    )
+    if not is_right:
+        raise ValueError(f"{words}: the training stage says otherwise")
+    return words + ("; adapters in place of the parts' own weights" if recipe.lora is not None else "")
+
+
+def describe_optimization(
+    recipe: Recipe, module: nn.Module, batch: tuple[int, int, int], num_steps: int | None = None
+) -> list[str]:
+    """Check the rates of the trained parameters, the batches and the schedule as training does, and describe them.
+
+    Args:
+        recipe: The recipe.
+        module: The module that is trained, with its adapters or head; its weights may be on the meta device.
+        batch: Number of devices, samples per micro-batch and micro-batches per step.
+        num_steps: Number of optimizer steps.
+
+    Returns:
+        One sentence for each check.
+
+    Raises:
+        ValueError: A pattern of ``learning_rates`` matches nothing, or there is no such schedule.
+    """
+    schedule_of(recipe, torch.optim.SGD([torch.zeros(1)], lr=recipe.learning_rate), num_steps or 1)
+    return [_rates(recipe, module), _batches(recipe, batch), _schedule(recipe)]
+
+
+def schedule_of(recipe: Recipe, optimizer: torch.optim.Optimizer, num_steps: int) -> LambdaLR:
+    """Return the learning-rate schedule of a recipe.
+
+    Raises:
+        ValueError: The name is unknown, or the schedule needs more than a number of steps.
+    """
+    warmup = math.ceil(num_steps * recipe.warmup_ratio)
+    try:
+        schedule = get_scheduler(recipe.lr_scheduler, optimizer, warmup, num_steps)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"lr_scheduler {recipe.lr_scheduler} cannot be used here: {first_line(error)}") from error
+    if not isinstance(schedule, LambdaLR):
+        raise ValueError(f"lr_scheduler {recipe.lr_scheduler} cannot be used here: it needs a loss to follow")
+    return schedule
 
 
 def _how_much(flags: Sequence[bool]) -> str:
     return "trained" if all(flags) else "in part" if any(flags) else "frozen"
 
 
-def _check_rates(recipe: Recipe, model: ConvLlavaForConditionalGeneration) -> str:
-    groups = parameter_groups(model, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay)
+def _rates(recipe: Recipe, module: nn.Module) -> str:
+    groups = parameter_groups(module, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay)
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(grouped) == sorted(id(weight) for weight in model.parameters() if weight.requires_grad)
-    assert {group["lr"] for group in groups} <= {recipe.learning_rate, *recipe.learning_rates.values()}
+    if sorted(grouped) != sorted(id(weight) for weight in module.parameters() if weight.requires_grad):
+        raise ValueError("the parameter groups do not hold every trained parameter once")
     rates = " and ".join(f"{rate:g}" for rate in sorted({group["lr"] for group in groups}))
-    return f"AdamW, every trained parameter once, learning rate {rates}, weight decay {recipe.weight_decay:g}"
+    by_pattern = Counter(
+        _pattern_of(name, recipe.learning_rates) for name, one in module.named_parameters() if one.requires_grad
+    )
+    shares = [f"{rate:g} for {by_pattern[pattern]} of {pattern!r}" for pattern, rate in recipe.learning_rates.items()]
+    listed = f" ({', '.join([*shares, f'{recipe.learning_rate:g} for {by_pattern[None]} others'])})" if shares else ""
+    return f"AdamW, every trained parameter once, learning rate {rates}{listed}, weight decay {recipe.weight_decay:g}"
 
 
-def _check_batch(recipe: Recipe, batch: tuple[int, int, int]) -> str:
+def _batches(recipe: Recipe, batch: tuple[int, int, int]) -> str:
     devices, per_device, accumulation = batch
-    assert devices * per_device * accumulation == recipe.global_batch_size
+    if devices * per_device * accumulation != recipe.global_batch_size:
+        raise ValueError(f"{devices} x {per_device} x {accumulation} samples are not {recipe.global_batch_size}")
     return (
         f"global batch {recipe.global_batch_size} = {devices} devices x {per_device} samples x {accumulation} "
         "accumulation steps; loss over all its supervised tokens together"

@@ -12,7 +12,7 @@
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from transformers import PreTrainedConfig
 from ...model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from ...support import atomic_directory, first_line, read_json
 from ..checkpoint import Checkpoint, ReadOptions, TensorNames, WriteOptions
-from ..config_files import check_image_processor, check_keys, read_generation_config
+from ..config_files import SENTENCEPIECE, check_image_processor, check_keys, read_generation_config
+from ..config_values import check_depth, check_sections
 from ..tensor_files import open_weights
 from ..weights import OutputTensor, Weights, write_weights
+from .official_config import training_stage
 
 _SHARED_OPTIONS = ("image_aspect_ratio", "resolution", "output_stride")
 """Options that both the model's configuration and the image processor store."""
@@ -43,6 +45,10 @@ _ORIGINAL_FILES = (
 ).split()
 
 
+_PROBE = [{"role": "user", "content": "Hi"}]
+"""Shortest dialogue that every chat template can render."""
+
+
 def is_layout(config: Mapping[str, Any]) -> bool:
     """Return whether a ``config.json`` belongs to this layout."""
     return config.get("model_type") == ConvLlavaConfig.model_type
@@ -54,8 +60,8 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
     Raises:
         ValueError: Its files are damaged or contradict each other.
     """
-    config = _read_config(folder / "config.json")
     weights = Weights.renamed(open_weights(folder), TensorNames())
+    config = read_config(folder / "config.json", weights)
     processor = _read_processor(folder)
     check_image_processor(processor.image_processor, folder)
     _check_agreement(config, processor, folder)
@@ -83,8 +89,22 @@ def set_resolution(config: ConvLlavaConfig, processor: ConvLlavaProcessor, resol
     config.resolution = processor.image_processor.resolution = resolution
 
 
-def _read_config(path: Path) -> ConvLlavaConfig:
+def read_config(path: Path, names: Iterable[str] | None = None) -> ConvLlavaConfig:
+    """Read a ``config.json`` of this layout.
+
+    Args:
+        path: The file.
+        names: The names of the stored tensors, which limit the number of layers; None if they are not there.
+
+    Raises:
+        ValueError: The file is damaged; names the key.
+    """
     stored = read_json(path)
+    check_sections(stored, path, ("vision_config", "text_config"))
+    if names is not None:
+        stored_names = list(names)
+        check_depth(stored.get("text_config") or {}, stored_names, f"{path} (text_config)")
+        check_depth(stored.get("vision_config") or {}, stored_names, f"{path} (vision_config)", vision=True)
     try:
         config = ConvLlavaConfig.from_dict(dict(stored))
     except Exception as error:  # transformers raises errors of many types for wrong values
@@ -104,13 +124,17 @@ def _public_fields(config: PreTrainedConfig) -> list[str]:
 
 
 def _read_processor(folder: Path) -> ConvLlavaProcessor:
+    if not any((folder / name).is_file() for name in (SENTENCEPIECE, "tokenizer.json")):
+        raise ValueError(f"{folder} has no tokenizer: tokenizer.json is missing; copy it from the original checkpoint")
     try:
-        return ConvLlavaProcessor.from_pretrained(folder)
+        processor = ConvLlavaProcessor.from_pretrained(folder)
+        processor.render(_PROBE, add_generation_prompt=True)  # shows a broken chat template
     except Exception as error:  # a damaged tokenizer file raises errors of many types
         raise ValueError(
             f"cannot load the processor (tokenizer and image options) of {folder}: {first_line(error)}; save it "
             "next to the model with processor.save_pretrained"
         ) from error
+    return processor
 
 
 def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, folder: Path) -> None:
@@ -133,10 +157,10 @@ def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, fol
 
 
 def _training_stage(folder: Path) -> str | None:
-    """Return the training stage of the recipe that was saved with the checkpoint, or None if none was."""
-    path = folder / "recipe.yaml"
+    """Return the training stage that the saved recipe or the original configuration tells, or None without either."""
+    path, original = folder / "recipe.yaml", folder / _ORIGINAL / "config.json"
     if not path.is_file():
-        return None
+        return training_stage(read_json(original)) if original.is_file() else None
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

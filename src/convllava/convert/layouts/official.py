@@ -29,6 +29,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from ...model import ConvLlavaConfig, ConvLlavaImageProcessor, ConvLlavaProcessor, ConvLlavaVisionConfig
 from ...model.image_processing_convllava import CLIP_MEAN, CLIP_STD
 from ...model.modeling_convllava import VISION_TOWER_PREFIX
+from ...model.presets import CLIP_L_336
 from ...support import read_json
 from ..checkpoint import EMBEDDINGS, HEAD, Checkpoint, LayoutName, ReadOptions, TensorNames
 from ..config_files import (
@@ -38,10 +39,11 @@ from ..config_files import (
     read_clip_preprocessor,
     read_generation_config,
 )
+from ..config_values import check_depth, check_sections
 from ..encoder_tensors import CLIP_NAMES, clip_config, convnext_config, is_clip
 from ..tensor_files import WeightFiles, open_weights
 from ..weights import Weights
-from .official_config import check_official, check_select_layer, llama_config, published, training_stage
+from .official_config import check_official, check_select_layer, llama_config, published, training_stage, unknown_keys
 
 MODEL_TYPES = ("llava_llama", "llava")
 """Values of ``model_type`` in LLaVA's family of code; transformers uses the second one too."""
@@ -91,6 +93,7 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
     config = read_json(path)
     check_official(config, path)
     model_files, tower_files = _open_files(folder)
+    check_depth(config, model_files, str(path))
     tokenizer = load_tokenizer(folder)
     vocab_size = max(config["vocab_size"], image_token_id(tokenizer) + 1)
     names, weights = _rename(model_files, tower_files, config, vocab_size - config["vocab_size"])
@@ -118,7 +121,40 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
             "vision_tower_named": config.get("mm_vision_tower"),
             "resolution_from": resolution_from,
             "training_stage": known.training_stage if known else training_stage(config),
+            "ignored_keys": unknown_keys(config),
         },
+    )
+
+
+def published_config(config: Mapping[str, Any], path: Path, hub_id: str | None) -> ConvLlavaConfig:
+    """Return the configuration of a published checkpoint, whose encoder is known without its weights.
+
+    Args:
+        config: The content of its ``config.json``.
+        path: The path of that file, for the message.
+        hub_id: The hub id that it was downloaded from, if any.
+
+    Raises:
+        ValueError: Neither the hub id nor the encoder that the file names is a published one.
+    """
+    check_official(config, path)
+    known = published(hub_id) or published(config.get("mm_vision_tower"))
+    if known is None:
+        raise ValueError(
+            f"{path}: the vision encoder {config.get('mm_vision_tower')!r} is not a published one, so its shape is "
+            "only known from the weights, which are not there: download the checkpoint and give its directory"
+        )
+    vision = (
+        CLIP_L_336 if known.convnext is None else {"model_type": ConvLlavaVisionConfig.model_type, **known.convnext}
+    )
+    vocab_size = config["vocab_size"] + 1  # <image>
+    return ConvLlavaConfig(
+        vision_config=vision,
+        text_config=llama_config(config, vocab_size),
+        image_token_id=vocab_size - 1,
+        image_aspect_ratio="pad",
+        resolution=known.resolution,
+        prompt_format=PROMPT_FORMAT,
     )
 
 
@@ -166,6 +202,7 @@ def _vision_config(weights: Weights, folder: Path, config: Mapping[str, Any]) ->
         )
     path, tower_path = folder / "config.json", folder / TOWER_FOLDER / "config.json"
     stored = read_json(tower_path) if tower_path.parent.is_dir() else None
+    check_sections(stored or {}, tower_path, ("vision_config",))
     if is_clip(shapes):
         check_select_layer(config, path, -2, "CLIP ViT")
         return clip_config(shapes, stored, str(folder))

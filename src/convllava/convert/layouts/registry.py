@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...model import ConvLlavaVisionConfig
-from ...support import quiet_transformers, read_json
+from ...model import ConvLlavaConfig, ConvLlavaVisionConfig
+from ...support import first_line, quiet_transformers, read_json
 from ..checkpoint import Checkpoint, ReadOptions
 from ..tensor_files import STEMS
 from . import convllava, official, transformers_llava
@@ -61,7 +61,45 @@ def open_checkpoint(
     if layout is None:
         raise ValueError(_unsupported(folder, config.get("model_type")))
     with quiet_transformers():
-        return layout.read(folder, options)
+        try:
+            return layout.read(folder, options)
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # transformers raises errors of many types for values that do not fit together
+            raise ValueError(f"{path} does not describe a model that can be built: {first_line(error)}") from error
+
+
+def open_config(folder: Path, *, hub_id: str | None = None) -> ConvLlavaConfig:
+    """Return the configuration of a checkpoint in any known layout, even if its weights are not there.
+
+    Without weights, the encoder's shape is only known in this package's layout and of published checkpoints.
+
+    Args:
+        folder: A directory with ``config.json``.
+        hub_id: The hub id that it was downloaded from, if any.
+
+    Raises:
+        ValueError: Same as in :func:`open_checkpoint`; or the encoder's shape is unknown without the weights.
+    """
+    path = folder / "config.json"
+    if not path.is_file() or _has_weights(folder):
+        return open_checkpoint(folder, hub_id=hub_id, needs_resolution=False).config
+    stored = read_json(path)
+    layout = find_layout(stored)
+    with quiet_transformers():
+        if layout is convllava:
+            return convllava.read_config(path)
+        if layout is official:
+            return official.published_config(stored, path, hub_id)
+    if layout is None:
+        raise ValueError(_unsupported(folder, stored.get("model_type")))
+    raise ValueError(f"{folder} has no weights: {' or '.join(STEMS)} is missing; copy or download it again")
+
+
+def is_encoder(folder: Path) -> bool:
+    """Return whether a directory holds a vision encoder alone."""
+    path = folder / "config.json"
+    return path.is_file() and read_json(path).get("model_type") in _ENCODERS
 
 
 def find_layout(config: Mapping[str, Any]) -> Layout | None:
@@ -94,7 +132,10 @@ def _has_weights(folder: Path) -> bool:
 
 def _unsupported(folder: Path, model_type: object) -> str:
     if model_type in _ENCODERS:
-        advice = "a vision encoder alone: open it with convllava.convert.load_vision_tower"
+        advice = (
+            "a vision encoder alone: convllava inspect describes it, convllava join puts it before a language model, "
+            "and convllava.convert.load_vision_tower opens it"
+        )
     else:
         advice = (
             "neither ConvLLaVA nor LLaVA-1.5: it has no vision encoder that is supported (convllava join puts one "

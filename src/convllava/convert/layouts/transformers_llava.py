@@ -22,6 +22,7 @@ from ..config_files import (
     read_clip_preprocessor,
     read_generation_config,
 )
+from ..config_values import check_depth, check_sections
 from ..tensor_files import open_weights
 from ..weights import Weights
 from .official import PROMPT_FORMAT
@@ -63,6 +64,9 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
     path = folder / "config.json"
     config = read_json(path)
     _check_config(config, path)
+    files = open_weights(folder)
+    check_depth(config.get("text_config") or {}, files, f"{path} (text_config)")
+    check_depth(config["vision_config"], files, f"{path} (vision_config)", vision=True)
     vision = {name: value for name, value in config["vision_config"].items() if name != "model_type"}
     vision_config = CLIPVisionConfig(**vision)
     text = dict(config.get("text_config") or {})
@@ -89,7 +93,7 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
         folder=folder,
         layout="transformers-llava",
         config=ours,
-        weights=Weights.renamed(open_weights(folder), NAMES),
+        weights=Weights.renamed(files, NAMES),
         processor=ConvLlavaProcessor(image_processor, tokenizer, prompt_format=PROMPT_FORMAT),
         generation_config=read_generation_config(folder, ours.image_token_id, ours.text_config),
         names=NAMES,
@@ -97,6 +101,7 @@ def read(folder: Path, options: ReadOptions) -> Checkpoint:
 
 
 def _check_config(config: Mapping[str, Any], path: Path) -> None:
+    check_sections(config, path, ("vision_config", "text_config"))
     encoder = (config.get("vision_config") or {}).get("model_type")
     if encoder not in ("clip_vision_model", "clip"):
         raise ValueError(

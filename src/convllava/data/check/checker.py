@@ -44,6 +44,9 @@ def check(
             if progress is not None:
                 progress(done, named.source.num_records())
         found.distinct_images = len(seen.images)
+        if found.records == 0:
+            found.errors += 1
+            report.faults.append(Fault("malformed", named.name, None, "", f"{named.name} holds no records"))
     return report
 
 

@@ -2,24 +2,26 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from ...images import DATA_SET_LIMITS, ImageError, open_stream, to_rgb, undecoded, upright_size
-from ..faults import Fault, place_of
-from ..images import EncodedImage, StoredImage, fault_of
+from ...images import DATA_SET_LIMITS, undecoded
+from ..batching import check_tokens, open_image, resized_shapes
+from ..faults import BadSampleError, Fault, place_of
+from ..images import EncodedImage, StoredImage
 from ..records import answers
 from ..samples import Sample
 from .preview import Span, preview_spans
 
 _SAME_FORMAT = {"MPO": "JPEG"}
 """Formats whose files have the ending of another: an MPO is a JPEG that holds further images."""
+
+_MOST_HASHED_BYTES = 1 << 26
+"""Largest file that is read to find its duplicates; of larger ones the pixels are compared."""
 
 
 @dataclass(frozen=True)
@@ -107,25 +109,23 @@ class Inspector:
         return inspection
 
     def _inspect_image(self, image: StoredImage, sample: Sample, inspection: Inspection) -> None:
+        """Open an image exactly as training does; its format and digest are what training does not need."""
         try:
-            data = _bytes_of(image)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # reported here as a fault
-                with undecoded(data, name=str(image), limits=DATA_SET_LIMITS) as opened:
-                    size, format = upright_size(image if isinstance(image, Image.Image) else opened), opened.format
-                    to_rgb(opened, str(image))
-        except ImageError as error:
-            inspection.faults.append(sample.fault(*fault_of(error)))
+            opened = open_image(image, sample)
+        except BadSampleError as error:
+            inspection.faults.append(error.fault)
             return
+        size = (opened.height, opened.width)
         inspection.sizes.append(size)
-        inspection.image_digests.append(_digest(data))
-        inspection.faults += (sample.fault(kind, text) for kind, text in self._warnings(image, size, format))
+        inspection.image_digests.append(_digest_of(image, opened))
+        inspection.faults += (sample.fault(kind, text) for kind, text in self._warnings(image, size))
 
-    def _warnings(self, image: StoredImage, size: tuple[int, int], format: str | None) -> Iterator[tuple[str, str]]:
+    def _warnings(self, image: StoredImage, size: tuple[int, int]) -> Iterator[tuple[str, str]]:
         height, width = size
         if height * width > self.limits.large_pixels:
             yield "large_image", f"image {image} has {width}x{height} pixels, more than {self.limits.large_pixels:,}"
         expected = _format_by_name(image)
+        format = None if expected is None else _format_of(image)
         if expected is not None and _SAME_FORMAT.get(str(format), format) != expected:
             yield "wrong_name", f"image {image} has the name of a {expected} file but is {format}"
 
@@ -137,18 +137,16 @@ class Inspector:
 
     def _count_tokens(self, sample: Sample, inspection: Inspection) -> None:
         """Count tokens without making pixels: each image is encoded as one position, and its true count is added."""
-        image_processor = self.processor.image_processor
-        stride = image_processor.output_stride
+        stride = self.processor.image_processor.output_stride
+        placeholders = [Image.new("RGB", (stride, stride))] * len(inspection.sizes)
         try:
-            shapes = [image_processor.resized_shape(*size) for size in inspection.sizes]
-        except ValueError as error:
-            inspection.faults.append(sample.fault("bad_shape", str(error)))
-            return
-        placeholders = [Image.new("RGB", (stride, stride))] * len(shapes)
-        try:
+            shapes = resized_shapes(sample, inspection.sizes, self.processor)
             encoded = self.processor.encode(
                 sample.messages, placeholders, image_aspect_ratio="pad", resolution=stride, max_visual_tokens=None
             )
+        except BadSampleError as error:
+            inspection.faults.append(error.fault)
+            return
         except ValueError as error:
             inspection.faults.append(sample.fault("malformed", str(error)))
             return
@@ -156,28 +154,30 @@ class Inspector:
         inspection.text_tokens = len(encoded["input_ids"]) - len(placeholders)
         inspection.visual_tokens = sum(counts)
         inspection.supervised_tokens = int(encoded["labels_mask"].sum())
-        if inspection.tokens > self.limits.max_length:
-            inspection.faults.append(sample.fault("too_long", self._too_long(inspection)))
+        try:
+            check_tokens(sample, inspection.tokens, inspection.supervised_tokens, self.limits.max_length)
+        except BadSampleError as error:
+            inspection.faults.append(error.fault)
         if sample.origin is None or sample.origin.record < 4 * self.previewed:  # some of the first may be faulty
             inspection.spans = preview_spans(encoded, counts, self.processor)
 
-    def _too_long(self, inspection: Inspection) -> str:
-        counts = f"{inspection.visual_tokens} visual + {inspection.text_tokens} text"
-        return (
-            f"{inspection.tokens} tokens ({counts}), more than max_length {self.limits.max_length}; shorten it, lower "
-            "the resolution or raise max_length"
-        )
 
-
-def _bytes_of(image: StoredImage) -> bytes:
+def _digest_of(image: StoredImage, opened: Image.Image) -> int:
+    """Return a digest of an image's file or, where there is none or it is huge (sparse, for example), of its pixels."""
     if isinstance(image, EncodedImage):
-        return image.data
-    if isinstance(image, Path):
-        with open_stream(image) as file:
-            return file.read()
-    stream = BytesIO()
-    image.save(stream, "PPM" if image.mode in ("L", "RGB") else "PNG")
-    return stream.getvalue()
+        return _digest(image.data)
+    if isinstance(image, Path) and image.stat().st_size <= _MOST_HASHED_BYTES:
+        return _digest(image.read_bytes())
+    return _digest(repr(opened.size).encode(), opened.tobytes())
+
+
+def _format_of(image: StoredImage) -> str | None:
+    """Return the format of an image that was opened before, from its header."""
+    source = image.data if isinstance(image, EncodedImage) else image
+    if isinstance(source, Image.Image):
+        return None
+    with undecoded(source, limits=DATA_SET_LIMITS) as opened:
+        return opened.format
 
 
 def _format_by_name(image: StoredImage) -> str | None:

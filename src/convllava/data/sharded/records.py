@@ -48,7 +48,11 @@ class StoredRecords:
         self._dataset = dataset.with_format("arrow")  # the stored bytes: no image is decoded
         self._lengths = list(lengths)
         self._starts = [0, *np.cumsum(lengths).tolist()]
-        assert self._starts[-1] == len(dataset), (self._starts[-1], len(dataset))
+        if self._starts[-1] != len(dataset):
+            raise ValueError(
+                f"the cache of 'datasets' holds {len(dataset)} records, the shards {self._starts[-1]}: remove the "
+                "cache (HF_DATASETS_CACHE), or use 'streaming: true'"
+            )
 
     def record(self, shard: int, index: int) -> Record:
         start = self._starts[shard] + index

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..benchmark import Benchmark
+from ..benchmarks.mmmu import MMMU
 from ..benchmarks.mmvet import MMVet, group_points, mean_percent
 from ..outcome import Outcome, Prediction, Row, Scoring
 
@@ -22,6 +23,8 @@ def kit_outcome(benchmark: Benchmark, predictions: Sequence[Prediction], scoring
     read_back = [
         replace(prediction, row=kit_row(prediction.row), text=_kit_text(prediction)) for prediction in predictions
     ]
+    if isinstance(benchmark, MMMU):
+        benchmark = MMMU(kit_reading=True)
     outcome = benchmark.outcome(read_back, scoring)
     if not isinstance(benchmark, MMVet):
         return outcome

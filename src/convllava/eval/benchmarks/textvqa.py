@@ -26,6 +26,7 @@ class TextVQA(Benchmark):
     size = 5000
     known_md5 = frozenset({"b233b31f551bbf4056f2f955da3a92cd"})
     metric = "VQA accuracy"
+    has_ocr_tokens = True
 
     def from_hub(self, row: Row) -> Row | None:
         return {

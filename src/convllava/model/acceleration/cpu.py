@@ -90,7 +90,8 @@ class PackedProducts:
 
     def __init__(self, layer: ConvLlavaVisionLayer, chunk_size: int) -> None:
         operations = mkl_linear()
-        assert operations is not None  # otherwise not among the candidates
+        if operations is None:  # otherwise not among the candidates
+            raise ValueError("this build of torch has no packed products of MKL: use the plain ones")
         pack, self._linear = operations
         self._layer, self._chunk_size = layer, chunk_size
         self._first, self._second = pack(layer.pwconv1.weight, chunk_size), pack(layer.pwconv2.weight, chunk_size)

@@ -88,7 +88,8 @@ def convolve_and_norm(layer: ConvLlavaVisionLayer, features: Tensor) -> Tensor:
     from .triton_conv_norm import depthwise_norm
 
     convolution, norm = layer.dwconv, layer.layernorm
-    assert convolution.bias is not None
+    if convolution.bias is None:
+        raise ValueError("the fused kernel needs a depthwise convolution with a bias: use the eager backend")
     return depthwise_norm(features, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps)
 
 

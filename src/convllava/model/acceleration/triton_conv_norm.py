@@ -313,9 +313,14 @@ def depthwise_norm(
     return _DepthwiseNorm.apply(*tensors, eps, needs_grad)
 
 
+def _check_contiguous(*tensors: Tensor) -> None:
+    if not all(tensor.is_contiguous() for tensor in tensors):
+        raise ValueError("the kernel indexes memory without strides: pass contiguous tensors")
+
+
 def bias_gelu_(values: Tensor, bias: Tensor) -> Tensor:
     """Replace contiguous values (..., C) by ``GELU(values + bias)``, bias (C,)."""
-    assert values.is_contiguous()
+    _check_contiguous(values)
     grid = (triton.cdiv(values.numel(), ELEMENTWISE_BLOCK),)
     _bias_gelu_kernel[grid](values, bias, values.numel(), values.shape[-1], ELEMENTWISE_BLOCK)
     return values
@@ -323,7 +328,7 @@ def bias_gelu_(values: Tensor, bias: Tensor) -> Tensor:
 
 def scale_and_add_(features: Tensor, values: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
     """Add ``(values + bias) * scale`` to contiguous features (..., C) in place; bias and scale (C,)."""
-    assert features.is_contiguous() and values.is_contiguous()
+    _check_contiguous(features, values)
     grid = (triton.cdiv(features.numel(), ELEMENTWISE_BLOCK),)
     _scale_and_add_kernel[grid](features, values, bias, scale, features.numel(), features.shape[-1], ELEMENTWISE_BLOCK)
     return features

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ...constants import IGNORE_INDEX
 from ...data.batching import EncodedDataset
 from ...data.catalog import Card, card, find_root, names
-from ...data.mixture import Mixture
+from ...data.mixture import Mixture, shares
 from ...data.samples import Sample, SampleSource
 from ...model import ConvLlavaConfig, ConvLlavaProcessor
 from ..data_loading import open_entry, open_mixture
@@ -90,8 +91,7 @@ def _draws(recipe: Recipe, samples: Sequence[int]) -> list[int]:
     if recipe.max_steps is None:
         return [count * (recipe.epochs or 1) for count in samples]
     total = recipe.max_steps * recipe.global_batch_size
-    weights = [entry.weight for entry in recipe.data]
-    return [round(total * weight / sum(weights)) for weight in weights]
+    return shares([entry.weight for entry in recipe.data], total)
 
 
 def _measured(mixture: Mixture, processor: ConvLlavaProcessor, recipe: Recipe) -> PlannedData:
@@ -115,10 +115,10 @@ def _lengths(
 
 def _probe(name: str, source: SampleSource, processor: ConvLlavaProcessor, recipe: Recipe) -> PlannedData:
     encoded = EncodedDataset(source, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
-    probed = [encoded[index] for index in range(min(PROBED_SAMPLES, len(source)))]
-    rows = [row for row in probed if "fault" not in row]
+    usable = (row for row in map(encoded.__getitem__, range(len(source))) if "fault" not in row)
+    rows = list(islice(usable, PROBED_SAMPLES))
     if not rows:
-        raise ValueError(f"none of the first {len(probed)} samples of {name} can be used, {probed[0]['fault']}")
+        raise ValueError(f"none of the {len(source)} samples of {name} can be used: {encoded[0]['fault']}")
     visual = sum(int((row["input_ids"] == processor.image_token_id).sum()) for row in rows) / len(rows)
     total = sum(len(row["input_ids"]) for row in rows) / len(rows)
     supervised = sum(int((row["labels"] != IGNORE_INDEX).sum()) for row in rows) / len(rows)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from ...model import ConvLlavaForConditionalGeneration
+from ...model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from ...model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
+from ..ctc_head import EncoderWithCtcHead
 from ..lora import add_adapters
 from ..recipe import Recipe
 
@@ -34,24 +36,43 @@ class PlannedParameter:
     bytes: float
 
 
-def planned_parameters(model: ConvLlavaForConditionalGeneration, recipe: Recipe) -> list[PlannedParameter]:
+def outlined_module(
+    recipe: Recipe, model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor | None
+) -> nn.Module | None:
+    """Return what training trains, without weights: the model, with adapters if the recipe has them, or its encoder.
+
+    Args:
+        recipe: The recipe.
+        model: Outline of the model, frozen or not as in training; adapters are put into it.
+        processor: Its processor; without it there is no outline of the encoder's head, which depends on the tokenizer.
+    """
+    with torch.device("meta"):
+        if recipe.lora is not None:
+            return add_adapters(model, recipe)
+        if recipe.trains_language_model:
+            return model
+        return None if processor is None else EncoderWithCtcHead.from_model(model, processor)
+
+
+def planned_parameters(
+    model: ConvLlavaForConditionalGeneration, module: nn.Module | None, recipe: Recipe
+) -> list[PlannedParameter]:
     """List the parameters in training, with the adapters that the recipe asks for.
 
     Args:
         model: Outline of the model, frozen or not as in training.
+        module: The result of :func:`outlined_module`.
         recipe: The recipe.
     """
-    if recipe.lora is None:
+    if recipe.lora is None or module is None:
         return [
             PlannedParameter(name, one.numel(), one.requires_grad, 4.0 * one.numel())
             for name, one in model.named_parameters()
         ]
-    with torch.device("meta"):
-        adapted = add_adapters(model, recipe)
     quantized = recipe.lora.quantize is not None
     frozen_bytes = 2.0 if recipe.precision == "bfloat16" else 4.0
     found = []
-    for name, parameter in adapted.named_parameters():
+    for name, parameter in module.named_parameters():
         inner = name.removeprefix("base_model.model.").replace(".base_layer.", ".").replace(".original_module.", ".")
         is_matrix = inner.startswith(f"{LANGUAGE_MODEL_PREFIX}layers.") and parameter.ndim > 1
         frozen = NF4_BYTES if quantized and is_matrix else frozen_bytes

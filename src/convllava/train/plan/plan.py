@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from transformers import CLIPVisionConfig
 
 from ...model import ConvLlavaConfig
-from ..data_loading import split_batch
+from ..data_loading import divmod_steps, split_batch
 from ..model_setup import resolve_model
 from ..recipe import Recipe, ReportedCost
-from ..stages import check_protocol
+from ..stages import describe_optimization, describe_trained
 from .data import PlannedData, plan_data
 from .flops import GradientFlow, PartFlops, gradient_flow, sample_flops
 from .memory import Memory, MemoryEstimate, Sizes, activation_bytes
-from .parameters import ModuleCount, PlannedParameter, count_modules, largest_unit, planned_parameters
+from .parameters import ModuleCount, PlannedParameter, count_modules, largest_unit, outlined_module, planned_parameters
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,20 @@ def plan(recipe: Recipe, processes: int = 1, device_memory: float | None = None)
     per_device, accumulation = split_batch(recipe, processes)
     resolved = resolve_model(recipe, fetch=False)
     model = resolved.outline()
-    protocol = check_protocol(recipe, model, (processes, per_device, accumulation))
+    protocol = [describe_trained(recipe, model)]
     data = plan_data(recipe, resolved.config, resolved.processor)
-    parameters = planned_parameters(model, recipe)
+    samples = sum(source.samples for source in data)
+    steps, _ = divmod_steps(recipe, samples)
+    module = outlined_module(recipe, model, resolved.processor)
+    if module is not None:
+        protocol += describe_optimization(recipe, module, (processes, per_device, accumulation), steps)
+    parameters = planned_parameters(model, module, recipe)
     modules = count_modules(parameters, is_clip=isinstance(resolved.config.vision_config, CLIPVisionConfig))
     flow = gradient_flow({count.module: count.trainable / count.total for count in modules})
     memory = _memory(recipe, resolved.config, parameters, largest_unit(model), flow, data, processes)
-    samples = sum(source.samples for source in data)
     return Plan(
         samples=samples,
-        steps=samples // recipe.global_batch_size,
+        steps=steps,
         devices=processes,
         per_device_batch_size=per_device,
         accumulation_steps=accumulation,

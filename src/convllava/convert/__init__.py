@@ -4,6 +4,7 @@
 them, one module for each. The other modules are named after what they do.
 """
 
+from .answer_end import end_finding
 from .checkpoint import Checkpoint, check_head, check_quantized, check_tensors, expected_shapes, quantization_method
 from .config_files import unsupported_settings
 from .convert import Converted, convert
@@ -43,6 +44,7 @@ __all__ = [
     "compare_tensors",
     "compare_text_logits",
     "convert",
+    "end_finding",
     "expected_shapes",
     "export_backbone",
     "export_onnx",

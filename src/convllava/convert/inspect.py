@@ -14,6 +14,7 @@ from ..model import ConvLlavaVisionConfig, num_image_tokens
 from ..model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..model.presets import RESOLUTIONS
 from ..support import dtype_name
+from .answer_end import end_finding
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
 from .config_files import unsupported_settings
 from .encoders import open_vision_tower
@@ -198,6 +199,8 @@ def _findings(checkpoint: Checkpoint) -> list[str]:
     found += [
         f"{setting}, so ask, serve and eval refuse it" for setting in unsupported_settings(checkpoint.generation_config)
     ]
+    if (end := end_finding(checkpoint.processor, checkpoint.generation_config)) is not None:
+        found.append(end)
     dtypes = {dtype_name(weight.dtype) for weight in checkpoint.weights.values()}
     if len(dtypes) > 1:
         found.append(f"tensors of several dtypes: {', '.join(sorted(dtypes))}")

@@ -24,6 +24,7 @@ from ..model import (
 from ..model.image_processing_convllava import CLIP_MEAN, CLIP_STD
 from ..model.modeling_convllava import PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..support import quiet_transformers, read_json
+from .answer_end import with_learned_end
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, check_head, check_tensors
 from .config_files import SENTENCEPIECE, check_image_processor, image_token_id, read_generation_config
 from .convert import Converted, write_options
@@ -134,6 +135,7 @@ def open_parts(vision_tower: Path, language_model: Path, settings: JoinSettings 
                 "resolution_from": "caller",
             },
         )
+        with_learned_end(checkpoint.processor, checkpoint.generation_config)
         check_image_processor(checkpoint.processor.image_processor, vision_tower)
         check_tensors(checkpoint)
         check_head(checkpoint)

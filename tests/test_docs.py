@@ -303,7 +303,7 @@ def test_differences_are_found(content: str, message: str, session: Session) -> 
 
 def test_typed_lines_and_errors(session: Session) -> None:
     session.run(Block("console", "$ cat\n> one\n> two\none\ntwo\n", 1, {}))
-    session.run(Block("console", "$ convllava ask nothing.png 'What?'\nerror: nothing.png: no such file...\n", 1, {}))
+    session.run(Block("console", "$ convllava ask nothing.png 'What?'\nerror: nothing.png does not exist...\n", 1, {}))
     session.run(Block("console", "$ convllava --version | tr a-z A-Z\nCONVLLAVA ...\n", 1, {}))
 
 

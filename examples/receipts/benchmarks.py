@@ -44,6 +44,10 @@ class _Receipts(Benchmark):
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         return self.answer_limit
 
+    def shared_by(self, prediction: Prediction) -> dict[str, Sequence[str]]:
+        """Return the receipt: its lines and fields are not independent, and are drawn together in a bootstrap."""
+        return {"receipts": [str(prediction.row["index"]).split("/")[0]]}
+
     def data_warnings(self, table: Table, num_questions: int) -> list[str]:
         return list(table.warnings)
 

@@ -1,6 +1,9 @@
 """``convllava eval``: a run, scores, tables, comparisons and a report; one-line messages."""
 
+import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +87,23 @@ def test_bad_input_ends_in_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_console_that_is_not_utf_8_gets_every_figure(
+    scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model name and an answer that cp1252 cannot encode are escaped; the command does its work."""
+    for name in ("mme.predictions.jsonl", "mme.protocol.json"):
+        text = (scores / "out" / name).read_text(encoding="utf-8")
+        card = re.sub('"name": "[^"]*"', '"name": "mod\u00e8le \u0142\u6f22\U0001f600"', text)
+        (tmp_path / name).write_text(card, encoding="utf-8")
+    path = str(tmp_path / "mme.predictions.jsonl")
+    shown = {}
+    for words in (["score", path, "--json"], ["score", path], ["table", str(tmp_path)], ["compare", path, path]):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["eval", *words]) == 0
+        stream.flush()
+        shown[" ".join(words[:1] + words[2:3])] = stream.buffer.getvalue().decode("cp1252")
+    assert json.loads(shown["score --json"])[0]["run"]["model"]["name"] == "mod\u00e8le \u0142\u6f22\U0001f600"
+    assert "mod\u00e8le \\u0142\\u6f22\\U0001f600" in shown["table"]

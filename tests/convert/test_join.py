@@ -22,8 +22,6 @@ from convllava.cli.main import main
 from convllava.convert import JoinSettings, convert, inspect_checkpoint, join, open_checkpoint
 from convllava.inference import Generator, Request, load_pretrained
 from convllava.model import build_nano_processor
-from convllava.train import Recipe
-from convllava.train.model_setup import resolve_model
 
 WIDTHS, DEPTHS = [8, 8, 16, 16], [1, 1, 1, 1]
 AT_64 = JoinSettings(resolution=64)
@@ -244,44 +242,3 @@ def test_unsupported_parts_are_refused(tower: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (source / name).unlink()
     refused(tmp_path, "has no tokenizer", tower, source)
-
-
-TURNS = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + END + '\n' }}{% endfor %}"
-
-
-def with_template(folder: Path, end: str) -> Path:
-    """Write a language model of tiny size whose chat template ends each turn with a text."""
-    language_model(folder, rows=1)
-    tokenizer = build_nano_processor().tokenizer
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
-    tokenizer.chat_template = TURNS.replace("END", repr(end))
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_the_token_that_is_learned_as_the_end_ends_generation(
-    tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As in Qwen's base models: the template ends turns with another token than the one that the files call the end."""
-    _, parts = join(tower, with_template(tmp_path / "lm", "<|im_end|>"), tmp_path / "joined", AT_64)
-    learned = parts.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    checkpoint = open_checkpoint(tmp_path / "joined")
-    assert learned in checkpoint.generation_config.eos_token_id
-    assert not any("end" in finding for finding in inspect_checkpoint(tmp_path / "joined")["findings"])
-    path = tmp_path / "joined" / "generation_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": 2}))
-    [finding] = [one for one in inspect_checkpoint(tmp_path / "joined")["findings"] if "max_new_tokens" in one]
-    assert f"<|im_end|> (id {learned}), and generation ends only at 2" in finding
-
-
-def test_a_template_without_an_end_token_is_told_at_join_training_and_inspection(
-    tower: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    source, joined = with_template(tmp_path / "lm", "\n"), tmp_path / "joined"
-    parts = ["--vision-tower", str(tower), "--language-model", str(source)]
-    assert main(["join", str(joined), *parts, "--resolution", "64"]) == 0
-    assert "writes no end token after an answer" in capsys.readouterr().err
-    assert any("writes no end token" in finding for finding in inspect_checkpoint(joined)["findings"])
-    recipe = {"training_stage": "instruct", "init_from": str(joined), "data": [{"name": "synthetic/line"}]}
-    resolve_model(Recipe.model_validate({**recipe, "learning_rate": 1e-3, "max_steps": 1, "output_dir": "x"}))
-    assert "writes no end token" in caplog.text

@@ -171,7 +171,7 @@ def compare(
     comparison = compare_files(first, second, scoring, allowed=_split(allow))
     if as_json:
         content = {name: getattr(comparison, name) for name in ("difference", "interval")}
-        print(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}, ensure_ascii=False))
+        print(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}))
     else:
         _print_comparison(first, second, comparison)
 
@@ -278,7 +278,7 @@ def _progress(benchmark: str) -> Iterator[Callable[[int, int, float | None], Non
 def _print_scores(scores: "list[Score]", as_json: bool) -> None:
     """Print a line for each benchmark, or JSON; warnings go to standard error."""
     if as_json:
-        print(json.dumps([asdict(each) for each in scores], ensure_ascii=False))
+        print(json.dumps([asdict(each) for each in scores]))
         return
     for each in scores:
         better = "higher" if each.higher_is_better else "lower"
@@ -289,7 +289,7 @@ def _print_scores(scores: "list[Score]", as_json: bool) -> None:
             f"{each.samples} samples, {each.unresolved} unresolved, {each.errors} errors; {better} is better)"
         )
         for warning in each.warnings:
-            print(f"warning: {each.benchmark}: {warning}", file=sys.stderr)
+            print(opt.printable(f"warning: {each.benchmark}: {warning}"), file=sys.stderr)
 
 
 def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> None:

@@ -46,7 +46,7 @@ def join(
     max_shard_size: MaxShardSize = "5GB",
 ) -> None:
     """Join an encoder and a language model by a new projector: the init_from of a training recipe."""
-    from ..convert import JoinSettings, end_finding
+    from ..convert import JoinSettings
     from ..convert import join as write
     from ..inference.checkpoint_files import locate
 
@@ -60,7 +60,7 @@ def join(
     )
     print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
     print(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
-    opt.remark(end_finding(parts.processor, parts.generation_config) or "")
+    opt.warn(parts.notes["end_token_fault"])
     opt.remark(
         "the language model has no row for <image>: its embeddings and head grew by one" * parts.notes["new_row"]
     )

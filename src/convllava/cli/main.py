@@ -16,6 +16,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -112,11 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare_environment() -> None:
-    """Set the variables that torch and transformers read when they are imported, and reduce their output."""
+    """Set the variables that torch and transformers read when they are imported, and prepare standard output.
+
+    Characters that standard output cannot encode are escaped there.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console that is not UTF-8 must not cost an answer
     if not sys.warnoptions and not debugging():
         warnings.simplefilter("ignore")
     for stream in (sys.stdout, sys.stderr):  # what a console cannot show is escaped, and ends no work that is done

@@ -4,11 +4,11 @@
 them, one module for each. The other modules are named after what they do.
 """
 
-from .answer_end import end_finding
 from .checkpoint import Checkpoint, check_head, check_quantized, check_tensors, expected_shapes, quantization_method
 from .config_files import unsupported_settings
 from .convert import Converted, convert
 from .encoders import load_vision_tower
+from .end_tokens import end_token_fault
 from .export import OnnxCheck, export_backbone, export_onnx, export_with_code
 from .inspect import inspect_checkpoint, inspect_encoder
 from .join import JoinSettings, join, open_parts
@@ -44,7 +44,7 @@ __all__ = [
     "compare_tensors",
     "compare_text_logits",
     "convert",
-    "end_finding",
+    "end_token_fault",
     "expected_shapes",
     "export_backbone",
     "export_onnx",

@@ -14,10 +14,10 @@ from ..model import ConvLlavaVisionConfig, num_image_tokens
 from ..model.modeling_convllava import LANGUAGE_MODEL_PREFIX, PROJECTOR_PREFIX, VISION_TOWER_PREFIX
 from ..model.presets import RESOLUTIONS
 from ..support import dtype_name
-from .answer_end import end_finding
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
 from .config_files import unsupported_settings
 from .encoders import open_vision_tower
+from .end_tokens import end_token_fault
 from .layouts.registry import open_checkpoint
 from .tensor_files import shorten
 from .weights import ReadBudget, Weights
@@ -199,8 +199,8 @@ def _findings(checkpoint: Checkpoint) -> list[str]:
     found += [
         f"{setting}, so ask, serve and eval refuse it" for setting in unsupported_settings(checkpoint.generation_config)
     ]
-    if (end := end_finding(checkpoint.processor, checkpoint.generation_config)) is not None:
-        found.append(end)
+    if fault := end_token_fault(checkpoint.processor, checkpoint.generation_config):
+        found.append(fault)
     dtypes = {dtype_name(weight.dtype) for weight in checkpoint.weights.values()}
     if len(dtypes) > 1:
         found.append(f"tensors of several dtypes: {', '.join(sorted(dtypes))}")

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..convert import Checkpoint, JoinSettings, end_finding, open_checkpoint, open_parts
+from ..convert import Checkpoint, JoinSettings, end_token_fault, open_checkpoint, open_parts
 from ..inference import load_pretrained
 from ..inference.checkpoint_files import BUNDLED, hub_id, locate
 from ..model import (
@@ -26,7 +26,6 @@ from ..model import (
 )
 from ..support import check_loading_report, quiet_transformers
 from .ctc_head import EncoderWithCtcHead
-from .data_loading import process_rank
 from .lora import add_adapters
 from .recipe import AppendStages, Architecture, Parts, Recipe
 from .stages import check_is_convnext, set_trainable
@@ -133,10 +132,8 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
     _set_config_options(config, recipe)
     if processor is not None:
         _set_processor_options(processor, config, recipe)
-        if recipe.trains_language_model and checkpoint is not None and process_rank() == 0:
-            finding = end_finding(processor, checkpoint.generation_config)
-            if finding is not None:
-                logger.warning("%s", finding)
+        if checkpoint is not None and (fault := end_token_fault(processor, checkpoint.generation_config)):
+            logger.warning("%s: %s", recipe.init_from or "init_from_parts", fault)
     return ResolvedModel(recipe, config, processor, checkpoint)
 
 

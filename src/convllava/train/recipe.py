@@ -15,6 +15,12 @@ from ..image_options import ImageAspectRatio, ImageOptions
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
+LearningRateSchedule = Literal[
+    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
+"""Schedules of transformers that need nothing but warm-up and length."""
+
+
 class Strict(BaseModel):
     """Immutable settings that reject unknown keys."""
 
@@ -199,7 +205,7 @@ class Recipe(Strict):
         stop_after_steps: Step to stop after; the learning-rate schedule still spans the whole run.
         stop_after_minutes: Minutes to stop after, with a checkpoint to resume from.
         warmup_ratio: Share of the steps in which the learning rate rises linearly to its peak.
-        lr_scheduler: Schedule, by any name that ``transformers.get_scheduler`` knows.
+        lr_scheduler: Schedule, by its name in ``transformers.get_scheduler``; those that need only warm-up and length.
         weight_decay: Decay of parameters with two and more dimensions.
         max_grad_norm: Norm to which gradients are clipped.
         precision: Precision of computation; bfloat16 keeps float32 master weights.
@@ -245,7 +251,7 @@ class Recipe(Strict):
     stop_after_steps: int | None = Field(default=None, gt=0)
     stop_after_minutes: float | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    lr_scheduler: str = "cosine"
+    lr_scheduler: LearningRateSchedule = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -81,3 +81,9 @@ def test_a_file_is_known_by_its_name() -> None:
 def test_missing_data_name_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no receipts_fields.jsonl in .*import_sroie.py SOURCE FOLDER"):
         find_benchmark("receipts-total").load(tmp_path, LoadOptions())
+
+
+def test_lines_of_one_receipt_are_drawn_together() -> None:
+    benchmark = find_benchmark("receipts-lines")
+    rows = [{"index": f"X51005/{number:03d}", "answer": "CASH"} for number in (1, 7)]
+    assert [benchmark.shared_by(one) for one in answered(rows, ["CASH", "CASH"])] == [{"receipts": ["X51005"]}] * 2

@@ -15,7 +15,7 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
-from ..images import ImageError
+from ..images import ImageError, other_spelling
 from ..support import first_line
 from .faults import BadSampleError, Fault, refusal
 from .images import stored_size
@@ -107,7 +107,10 @@ class ConversationDataset(RecordSource):
         sample = self.sample_of(record, number)
         for image in sample.images:
             if not isinstance(image, Path) or not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; set image_folder to the folder of the images")
+                hint = isinstance(image, Path) and other_spelling(image)
+                raise sample.bad(
+                    "missing_image", f"no image {image}; {hint or 'set image_folder to the folder of the images'}"
+                )
 
     def sample_of(self, record: Any, number: int) -> Sample:
         """Return the sample of a record of this file.

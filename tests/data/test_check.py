@@ -264,13 +264,6 @@ def test_images_that_are_used_in_part_are_told(folder: Path) -> None:
     assert "line.png has 900x2 pixels" in told["thin_image"]
 
 
-def test_the_spelling_of_a_missing_image_is_told(folder: Path) -> None:
-    (folder / "sub").mkdir()
-    (folder / "a.png").rename(folder / "sub" / "a.png")
-    report = _check(_write(folder, [_record(image="sub\\a.png")]))
-    assert "the path has backslashes; 'sub/a.png'" in str(report.faults[0]).replace(str(folder) + "/", "")
-
-
 def test_a_file_without_records_is_an_error(folder: Path) -> None:
     report = _check(_write(folder, []))
     assert report.errors == 1 and "holds no records" in str(report.faults[0])

@@ -9,7 +9,18 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "convllava"
 
-GROUND_FLOOR = {"constants", "geometry", "support", "compat", "image_conversion", "image_options", "fetch", "images"}
+GROUND_FLOOR = {
+    "constants",
+    "geometry",
+    "support",
+    "compat",
+    "image_bytes",
+    "image_conversion",
+    "image_options",
+    "fetch",
+    "images",
+    "image_worker",
+}
 INFERENCE_MAY = {"model", "convert", "analysis"} | GROUND_FLOOR
 MAY_IMPORT: dict[str, set[str]] = {
     "": {"inference"},  # convllava/__init__.py hands out names of it, lazily
@@ -20,7 +31,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "image_conversion": set(),
     "image_options": set(),
     "fetch": {"image_conversion"},
-    "images": {"image_conversion", "fetch", "support"},
+    "image_bytes": {"image_conversion", "fetch"},
+    "images": {"image_bytes", "image_conversion", "fetch", "support"},
+    "image_worker": {"image_conversion", "images"},
     "model": GROUND_FLOOR,
     "data": GROUND_FLOOR,
     "synthetic": {"data"} | GROUND_FLOOR,

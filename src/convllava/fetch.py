@@ -5,6 +5,7 @@ answer of the name server cannot lead elsewhere. Redirects follow the same rules
 """
 
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
@@ -12,9 +13,10 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import SplitResult, urljoin, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, Request, build_opener
 
 from .image_conversion import ImageError
 
@@ -102,21 +104,104 @@ def fetch(url: str, policy: FetchPolicy = LOCAL_FETCH) -> bytes:
         if isinstance(error, HTTPError):
             error.close()
         reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            reason = f"not complete after {policy.seconds:g} seconds"
         raise ImageError("unreachable", name, f"cannot be fetched ({reason}): download it and give its path") from error
 
 
 def _fetch(url: str, name: str, policy: FetchPolicy, deadline: float) -> bytes:
     """Download with the system's proxies and from any address."""
-    with urlopen(Request(url, headers=_HEADERS), timeout=policy.seconds) as response:
+    opener = build_opener(_Handler(deadline), _SecureHandler(deadline))
+    with opener.open(Request(url, headers=_HEADERS), timeout=policy.seconds) as response:
         return _read(response, name, policy, deadline)
+
+
+class _Reader(io.RawIOBase):
+    """Received bytes up to a deadline: a socket's own time limit begins again with every byte of a slow sender."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+        self._file = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_remaining(self._deadline))
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Socket:
+    """The methods of a connected socket that `http.client` uses, with one deadline for all of them."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock, self._deadline = sock, deadline
+        self.close = sock.close
+
+    def sendall(self, data: Any) -> None:
+        self._sock.settimeout(_remaining(self._deadline))
+        self._sock.sendall(data)
+
+    def makefile(self, *args: Any, **options: Any) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._sock, self._deadline))
+
+
+def _remaining(deadline: float) -> float:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError("not complete in time")
+    return remaining
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, *args: Any, deadline: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline = deadline
+
+    def connect(self) -> None:
+        self.timeout = _remaining(self._deadline)
+        super().connect()
+        self.sock: Any = _Socket(self.sock, self._deadline)
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    def __init__(self, *args: Any, deadline: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline = deadline
+
+    def connect(self) -> None:
+        self.timeout = _remaining(self._deadline)
+        super().connect()
+        self.sock: Any = _Socket(self.sock, self._deadline)
+
+
+class _Handler(HTTPHandler):
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def http_open(self, req: Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req, deadline=self._deadline)  # type: ignore[arg-type]
+
+
+class _SecureHandler(HTTPSHandler):
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def https_open(self, req: Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req, deadline=self._deadline)  # type: ignore[arg-type]
 
 
 def _read(response: http.client.HTTPResponse, name: str, policy: FetchPolicy, deadline: float) -> bytes:
     data = bytearray()
     while chunk := response.read1(_CHUNK):
         data += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not complete after {policy.seconds:g} seconds")
+        _remaining(deadline)
         if len(data) > policy.max_bytes:
             raise ImageError("too_large", name, f"has more than the {policy.max_bytes} bytes allowed: scale it down")
     return bytes(data)
@@ -138,20 +223,19 @@ def _response(parts: SplitResult, name: str, policy: FetchPolicy, deadline: floa
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
     address = _checked_address(host, port, name, policy)
-    timeout = deadline - time.monotonic()
-    if timeout <= 0:
-        raise TimeoutError
     connection = http.client.HTTPConnection(host, port)
-    sock = socket.create_connection((address, port), timeout=timeout)
+    sock = socket.create_connection((address, port), timeout=_remaining(deadline))
     if parts.scheme == "https":
+        sock.settimeout(_remaining(deadline))
         sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
-    connection.sock = sock
+    connection.sock = bounded = _Socket(sock, deadline)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         connection.request("GET", path, headers=_HEADERS)
         return connection.getresponse()
     finally:
-        connection.close()  # the response keeps what it still has to read
+        # the response keeps what it still has to read; connection.close() would close a response of HTTP/1.1 too
+        bounded.close()
 
 
 def _checked_address(host: str, port: int, name: str, policy: FetchPolicy) -> str:

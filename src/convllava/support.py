@@ -191,3 +191,8 @@ def check_loading_report(report: Mapping[str, Collection[Any]], source: object) 
             faults.append(f"{len(names)} {key.removesuffix('_keys')}: {', '.join(names[:5])}{more}")
     if faults:
         raise ValueError(f"the weights of {source} do not fit the model; {'; '.join(faults)}. Save the model again")
+
+
+def escaped(text: str) -> str:
+    """Return a text with its control characters, which could drive a terminal, written as escapes such as ``\\x1b``."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

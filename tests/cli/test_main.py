@@ -114,10 +114,20 @@ def test_an_error_is_one_line(
     assert captured.err == (line or f"error: {error}") + "\n"
 
 
-def test_a_defect_of_ours_keeps_its_traceback(command: Callable[[Callable[..., None]], None]) -> None:
-    command(failing_with(AssertionError("never")))
-    with pytest.raises(AssertionError, match="never"):
-        program.main(["ask"])
+@pytest.mark.parametrize("error", [AssertionError("never"), KeyError("from"), RecursionError("deep"), TypeError("no")])
+def test_a_defect_of_ours_is_one_line_and_keeps_its_traceback(
+    error: Exception,
+    command: Callable[[Callable[..., None]], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command(failing_with(error))
+    assert program.main(["ask"]) == program.INTERNAL_ERROR
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: internal error: {type(error).__name__}: ") and "CONVLLAVA_DEBUG=1" in line
+    monkeypatch.setenv("CONVLLAVA_DEBUG", "1")
+    assert program.main(["ask"]) == program.INTERNAL_ERROR
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_debugging_shows_the_traceback(

@@ -185,3 +185,22 @@ def test_unknown_keys_of_a_foreign_configuration_are_one_warning(split: Path, ca
     assert "'hiden_size'; did you mean 'hidden_size'?, 'mm_something_new'" in record.getMessage()
     assert str(split / "config.json") in record.getMessage()
     assert checkpoint.notes["ignored_keys"] == ["hiden_size", "mm_something_new"]
+
+
+@pytest.mark.parametrize("template", ["{% for", "{{ raise_exception('no') }}", "{{ messages[9].x.y }}", "{{ 1 / 0 }}"])
+def test_a_broken_chat_template_is_found_at_loading(nano: Path, template: str) -> None:
+    (nano / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match=f"cannot load the processor .* of {nano}"):
+        load_pretrained(nano)
+
+
+def test_a_missing_tokenizer_is_named(nano: Path) -> None:
+    (nano / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"has no tokenizer: tokenizer.json is missing"):
+        load_pretrained(nano)
+
+
+def test_an_unknown_key_of_our_own_layout_is_refused(nano: Path) -> None:
+    change(nano / "config.json", "text_config.hiden_size", 64)
+    with pytest.raises(ValueError, match=r"config.json \(text_config\): unknown key 'hiden_size'; did you mean"):
+        open_checkpoint(nano)

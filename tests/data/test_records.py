@@ -155,3 +155,38 @@ def test_json_that_cannot_be_read_is_a_fault_of_its_record_in_a_tar(folder: Path
         archive.addfile(member, io.BytesIO(NESTED["deep"].encode()))
     fault = next(ShardedDataset(folder / "x.tar", streaming=True, on_bad_sample="list").records())
     assert isinstance(fault, Fault) and fault.kind == "malformed"
+
+
+def test_names_stay_inside_the_folder_of_the_images(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+    folder = tmp_path / "images"
+    (folder / "inner").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    inside = ("a.png", "inner/../a.png", str(folder / "a.png"), "./a.png")
+    escaping = ("../outside.png", str(tmp_path / "outside.png"), "inner/../../outside.png", "/etc/passwd")
+    found = _records(folder, *({"image": name, "conversations": SHOWN} for name in (*inside, *escaping)))
+    assert [isinstance(entry, Fault) for entry in found] == [False] * 4 + [True] * 4
+    assert all("is outside image_folder" in str(fault) for fault in found[4:])
+    record = json.dumps({"image": str(tmp_path / "outside.png"), "conversations": SHOWN})
+    (folder / "data.jsonl").write_text(record)
+    assert len(ConversationDataset(folder / "data.jsonl", "/")) == 1
+    fault = _parquet(folder, True, image="../outside.png", conversations=SHOWN)
+    assert isinstance(fault, Fault) and "is outside image_folder" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("stored", "written", "hint"),
+    [
+        ("a b.png", "a%20b.png", "without % escapes"),
+        ("A.png", "a.PNG", "with other letter case"),
+        ("a.png", "a.png ", "without or with other blanks"),
+        ("e\u0301.png", "\u00e9.png", "another Unicode form"),
+        ("sub/x.png", "sub\\x.png", "the name has backslashes"),
+        ("other.png", "x.png", "set image_folder to the folder of the images"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_told_apart(tmp_path: Path, stored: str, written: str, hint: str) -> None:
+    (tmp_path / stored).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / stored)
+    [fault] = _records(tmp_path, {"image": written, "conversations": SHOWN})
+    assert isinstance(fault, Fault) and hint in fault.message

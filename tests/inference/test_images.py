@@ -173,7 +173,7 @@ def test_missing_page(pdf: Path, page: int) -> None:
 
 def test_a_page_of_no_pdf(tmp_path: Path) -> None:
     draw_image().save(tmp_path / "p.png")
-    with pytest.raises(ValueError, match=r"page 2 was asked for but there is no PDF.*p.png"):
+    with pytest.raises(ValueError, match=r"page 2 was asked for but there is no PDF or other file with pages.*p.png"):
         open_image(tmp_path / "p.png", page=2)
 
 
@@ -268,6 +268,51 @@ def test_a_jpeg_that_lies_on_its_side_is_not_left_open(tmp_path: Path) -> None:
 
 def test_an_undecoded_image_may_not_be_too_large_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_image(400, 300).save(tmp_path / "a.jpg")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
-    with pytest.raises(ValueError, match=r"a\.jpg is too large to open safely: 400x300"):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    with pytest.raises(ValueError, match=r"a\.jpg is too large to open safely"):
         open_images([tmp_path / "a.jpg"], lazily=True)
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\n", b"Received: from a\r\n" * 30])
+def test_a_pdf_may_begin_a_little_later(pdf: Path, before: bytes, standard_input: Any) -> None:
+    data = before + pdf.read_bytes()
+    pdf.write_bytes(data)
+    assert open_image(pdf).size == (80, 60)
+    assert open_image(pdf, page=2).size == (200, 100)
+    standard_input(data)
+    assert open_image("-").size == (80, 60)
+
+
+def test_an_image_that_mentions_a_pdf_is_an_image(tmp_path: Path) -> None:
+    draw_image().save(tmp_path / "p.jpg", comment=b"%PDF-1.7")
+    assert open_image(tmp_path / "p.jpg").size == (40, 30)
+
+
+FRAMES = ("tiff", "gif", "webp", "png", "avif")
+
+
+@pytest.mark.parametrize("suffix", FRAMES)
+def test_further_frames_are_told_and_can_be_chosen(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"p.{suffix}"
+    frames = [Image.new("RGB", (40, 30), color) for color in ("red", "lime", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    for page, channel in ((None, 0), (1, 0), (2, 1), (3, 2)):
+        caplog.clear()
+        pixel = open_image(path, page=page).getpixel((20, 15))
+        assert pixel[channel] > 200 and sum(pixel) < 320
+        assert ("has 3 frames, of which the first is shown (--page N" in caplog.text) == (page is None)
+    with pytest.raises(ValueError, match=f"p.{suffix} has no page 4: its pages are 1 to 3"):
+        open_image(path, page=4)
+    assert [image.size for image in open_images([draw_image(), path], page=2)] == [(40, 30), (40, 30)]
+
+
+def test_further_pages_are_told(pdf: Path, caplog: pytest.LogCaptureFixture) -> None:
+    open_image(pdf)
+    assert "file.pdf has 2 pages, of which the first is shown (--page N" in caplog.text
+    caplog.clear()
+    open_image(pdf, page=1)
+    draw_image().save(pdf.with_name("p.jpg"))
+    open_image(pdf.with_name("p.jpg"))
+    assert caplog.text == ""

@@ -90,7 +90,7 @@ SPOILT = {
     "other model": (values("config.json", model_type="llava"), "holds a model of type 'llava'"),
     "disagreement": (values("config.json", resolution=640), "resolution is 640 in config.json and None"),
     "no processor": (remove("processor_config.json"), "cannot load the processor"),
-    "no tokenizer": (remove("tokenizer.json"), "cannot load the processor"),
+    "no tokenizer": (remove("tokenizer.json"), "has no tokenizer: tokenizer.json is missing"),
     "no image token": (without_image_token, r"image_token_id is \d+ in config\.json and \d+ in processor_config\.json"),
     "tokenizer broken": (write("tokenizer.json", b"{"), "cannot load the processor"),
 }

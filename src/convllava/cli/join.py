@@ -60,6 +60,7 @@ def join(
     )
     print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
     print(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
+    opt.warn(parts.notes["end_token_fault"])
     opt.remark(
         "the language model has no row for <image>: its embeddings and head grew by one" * parts.notes["new_row"]
     )

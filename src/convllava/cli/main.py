@@ -5,10 +5,12 @@ module has either a function of the command's name (``ask.ask``) or, for a group
 (``data.app``, a ``typer.Typer``).
 
 Errors that a user can cause (``ValueError``, ``OSError``, a missing optional package) are printed as one line on
-standard error, with exit code 2; ``CONVLLAVA_DEBUG=1`` adds the traceback.
+standard error, with exit code 2; any other error is one of the program, named as such, with exit code 70.
+``CONVLLAVA_DEBUG=1`` adds the traceback to both.
 """
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -37,6 +39,7 @@ COMMANDS = {
 }
 
 USER_ERROR = 2
+INTERNAL_ERROR = 70
 INTERRUPTED = 130
 
 
@@ -105,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report(error)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except Exception as error:  # the last resort: errors that users can cause are ValueErrors where they arise
+        return report_internal(error)
 
 
 def prepare_environment() -> None:
@@ -120,6 +125,9 @@ def prepare_environment() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a console that is not UTF-8 must not cost an answer
     if not sys.warnoptions and not debugging():
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):  # what a console cannot show is escaped, and ends no work that is done
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def debugging() -> bool:
@@ -141,6 +149,15 @@ def report(error: Exception) -> int:
     if debugging():
         traceback.print_exception(error)
     return fail(describe(error))
+
+
+def report_internal(error: Exception) -> int:
+    if debugging():
+        traceback.print_exception(error)
+    text = " ".join(str(error).split())
+    hint = "" if debugging() else "; run it again with CONVLLAVA_DEBUG=1 to see where, and please report it"
+    fail(f"internal error: {type(error).__name__}: {text[:500]}{hint}")
+    return INTERNAL_ERROR
 
 
 def describe(error: Exception) -> str:

@@ -65,7 +65,12 @@ Preprocessing = Annotated[
     Literal["exact", "fast"] | None,
     typer.Option(help="fast prepares images several times faster; fine print may lose a little sharpness."),
 ]
-Page = Annotated[int | None, typer.Option(help="Page of a PDF, counted from 1; by default the first.")]
+Page = Annotated[
+    int | None,
+    typer.Option(
+        help="Page of a PDF or frame of a TIFF, GIF or other file with several, counted from 1; by default the first."
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from .checkpoint import Checkpoint, check_head, check_quantized, check_tensors, 
 from .config_files import unsupported_settings
 from .convert import Converted, convert
 from .encoders import load_vision_tower
+from .end_tokens import end_token_fault
 from .export import OnnxCheck, export_backbone, export_onnx, export_with_code
 from .inspect import inspect_checkpoint, inspect_encoder
 from .join import JoinSettings, join, open_parts
@@ -43,6 +44,7 @@ __all__ = [
     "compare_tensors",
     "compare_text_logits",
     "convert",
+    "end_token_fault",
     "expected_shapes",
     "export_backbone",
     "export_onnx",

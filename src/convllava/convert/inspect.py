@@ -17,6 +17,7 @@ from ..support import dtype_name
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
 from .config_files import unsupported_settings
 from .encoders import open_vision_tower
+from .end_tokens import end_token_fault
 from .layouts.registry import open_checkpoint
 from .tensor_files import shorten
 from .weights import ReadBudget, Weights
@@ -198,6 +199,8 @@ def _findings(checkpoint: Checkpoint) -> list[str]:
     found += [
         f"{setting}, so ask, serve and eval refuse it" for setting in unsupported_settings(checkpoint.generation_config)
     ]
+    if fault := end_token_fault(checkpoint.processor, checkpoint.generation_config):
+        found.append(fault)
     dtypes = {dtype_name(weight.dtype) for weight in checkpoint.weights.values()}
     if len(dtypes) > 1:
         found.append(f"tensors of several dtypes: {', '.join(sorted(dtypes))}")

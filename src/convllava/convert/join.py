@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from ..compat import initialize_weights
 from ..model import (
@@ -28,6 +29,7 @@ from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, check_head, check_tensors
 from .config_files import SENTENCEPIECE, check_image_processor, image_token_id, read_generation_config
 from .convert import Converted, write_options
 from .encoders import StoredEncoder, open_vision_tower
+from .end_tokens import end_token_fault, learned_end
 from .language_models import StoredLanguageModel, open_language_model
 from .layouts import convllava
 from .layouts.registry import has_vision_and_language, open_checkpoint
@@ -116,19 +118,17 @@ def open_parts(vision_tower: Path, language_model: Path, settings: JoinSettings 
         language = open_language_model(language_model)
         config = _config(encoder, language, settings)
         normalization, normalized_by = _normalization(vision_tower)
+        processor = _processor(config, language, normalization)
+        generation_config = _generation_config(language, config, processor)
         checkpoint = Checkpoint(
             folder=language_model,
             layout="parts",
             config=config,
             weights=_weights(encoder, language, config, settings.seed),
-            processor=_processor(config, language, normalization),
-            generation_config=read_generation_config(
-                language.folder,
-                config.image_token_id,
-                config.text_config,
-                eos_token_id=language.tokenizer.eos_token_id,
-            ),
+            processor=processor,
+            generation_config=generation_config,
             notes={
+                "end_token_fault": end_token_fault(processor, generation_config),
                 "normalized_by": normalized_by,
                 "new_row": config.text_config.vocab_size > language.config.vocab_size,
                 "resolution_from": "caller",
@@ -138,6 +138,19 @@ def open_parts(vision_tower: Path, language_model: Path, settings: JoinSettings 
         check_tensors(checkpoint)
         check_head(checkpoint)
     return checkpoint
+
+
+def _generation_config(
+    language: StoredLanguageModel, config: ConvLlavaConfig, processor: ConvLlavaProcessor
+) -> GenerationConfig:
+    """Return the language model's defaults; the control token that ends a learned answer ends a generated one too."""
+    found = read_generation_config(
+        language.folder, config.image_token_id, config.text_config, eos_token_id=language.tokenizer.eos_token_id
+    )
+    if end_token_fault(processor, found) and (learned := learned_end(processor)) is not None:
+        ends = found.eos_token_id or []
+        found.eos_token_id = [*(ends if isinstance(ends, list) else [ends]), learned]
+    return found
 
 
 def _config(encoder: StoredEncoder, language: StoredLanguageModel, settings: JoinSettings) -> ConvLlavaConfig:

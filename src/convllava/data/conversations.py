@@ -18,7 +18,7 @@ import numpy as np
 from ..images import ImageError
 from ..support import first_line
 from .faults import BadSampleError, Fault, refusal
-from .images import stored_size
+from .images import missing_hint, outside, path_in, stored_size
 from .records import ROLES, read_sample, record_id, shortened, stored_images
 from .samples import Origin, RecordSource, Sample, text_length
 
@@ -107,7 +107,7 @@ class ConversationDataset(RecordSource):
         sample = self.sample_of(record, number)
         for image in sample.images:
             if not isinstance(image, Path) or not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; set image_folder to the folder of the images")
+                raise sample.bad("missing_image", f"no image {image}; {missing_hint(image)}")
 
     def sample_of(self, record: Any, number: int) -> Sample:
         """Return the sample of a record of this file.
@@ -121,7 +121,11 @@ class ConversationDataset(RecordSource):
         if other is not None:
             message = f"'image' must be a file name or a list of them, got {shortened(other)}"
             raise BadSampleError(Fault("malformed", *origin, record_id(record, number), message))
-        return read_sample(record, [self.image_folder / name for name in names], origin)
+        paths = [path_in(self.image_folder, name) for name in names]
+        if None in paths:
+            message = outside(names[paths.index(None)], self.image_folder)
+            raise BadSampleError(Fault("malformed", *origin, record_id(record, number), message))
+        return read_sample(record, [path for path in paths if path is not None], origin)
 
 
 class _Texts:

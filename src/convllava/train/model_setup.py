@@ -1,5 +1,6 @@
 """The model that a recipe means: resolved once, before any weight is loaded, then handed on."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..convert import Checkpoint, JoinSettings, open_checkpoint, open_parts
+from ..convert import Checkpoint, JoinSettings, end_token_fault, open_checkpoint, open_parts
 from ..inference import load_pretrained
 from ..inference.checkpoint_files import BUNDLED, hub_id, locate
 from ..model import (
@@ -28,6 +29,8 @@ from .ctc_head import EncoderWithCtcHead
 from .lora import add_adapters
 from .recipe import AppendStages, Architecture, Parts, Recipe
 from .stages import check_is_convnext, set_trainable
+
+logger = logging.getLogger(__name__)
 
 _ENCODER_KEYS = {
     "convllava_vision": ("depths", "hidden_sizes", "kernel_size"),
@@ -129,6 +132,8 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
     _set_config_options(config, recipe)
     if processor is not None:
         _set_processor_options(processor, config, recipe)
+        if checkpoint is not None and (fault := end_token_fault(processor, checkpoint.generation_config)):
+            logger.warning("%s: %s", recipe.init_from or "init_from_parts", fault)
     return ResolvedModel(recipe, config, processor, checkpoint)
 
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 from ...model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from ...support import atomic_directory, first_line, read_json
 from ..checkpoint import Checkpoint, ReadOptions, TensorNames, WriteOptions
-from ..config_files import check_image_processor, check_keys, read_generation_config
+from ..config_files import SENTENCEPIECE, check_image_processor, check_keys, read_generation_config
 from ..config_values import check_depth, check_sections
 from ..tensor_files import open_weights
 from ..weights import OutputTensor, Weights, write_weights
@@ -43,6 +43,10 @@ _ORIGINAL_FILES = (
     "config.json generation_config.json tokenizer.model tokenizer.json tokenizer_config.json special_tokens_map.json "
     "added_tokens.json vision_tower/config.json vision_tower/preprocessor_config.json"
 ).split()
+
+
+_PROBE = [{"role": "user", "content": "Hi"}]
+"""Shortest dialogue that every chat template can render."""
 
 
 def is_layout(config: Mapping[str, Any]) -> bool:
@@ -120,13 +124,17 @@ def _public_fields(config: PreTrainedConfig) -> list[str]:
 
 
 def _read_processor(folder: Path) -> ConvLlavaProcessor:
+    if not any((folder / name).is_file() for name in (SENTENCEPIECE, "tokenizer.json")):
+        raise ValueError(f"{folder} has no tokenizer: tokenizer.json is missing; copy it from the original checkpoint")
     try:
-        return ConvLlavaProcessor.from_pretrained(folder)
+        processor = ConvLlavaProcessor.from_pretrained(folder)
+        processor.render(_PROBE, add_generation_prompt=True)  # shows a broken chat template
     except Exception as error:  # a damaged tokenizer file raises errors of many types
         raise ValueError(
             f"cannot load the processor (tokenizer and image options) of {folder}: {first_line(error)}; save it "
             "next to the model with processor.save_pretrained"
         ) from error
+    return processor
 
 
 def _check_agreement(config: ConvLlavaConfig, processor: ConvLlavaProcessor, folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..faults import BadSampleError, Fault
-from ..images import EncodedImage, StoredImage
+from ..images import EncodedImage, StoredImage, missing_hint, outside, path_in
 from ..records import read_sample, record_id, stored_images
 from ..samples import Origin, Sample
 from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
@@ -36,11 +36,15 @@ class ParquetSamples:
         """
         stored = [one for one in stored_images(record) if not _is_absent(one)]
         images = [_image(item, origin, self.image_folder) for item in stored]
-        missing = next((image for image in images if isinstance(image, Path) and not image.is_file()), None)
-        if None in images or missing is not None:
-            message = f"no image {missing}" if missing is not None else f"an image of type {type(stored[0]).__name__}"
-            kind = "missing_image" if missing is not None else "malformed"
-            raise BadSampleError(Fault(kind, *origin, record_id(record, origin.record), message))
+        for item, image in zip(stored, images, strict=True):
+            if image is None:
+                name = item.get("path") if isinstance(item, dict) else item
+                is_name = isinstance(name, str)
+                message = outside(name, self.image_folder) if is_name else f"an image of type {type(item).__name__}"
+                raise BadSampleError(Fault("malformed", *origin, record_id(record, origin.record), message))
+            if isinstance(image, Path) and not image.is_file():
+                message = f"no image {image}; {missing_hint(image)}"
+                raise BadSampleError(Fault("missing_image", *origin, record_id(record, origin.record), message))
         return read_sample(record, [image for image in images if image is not None], origin)
 
 
@@ -127,4 +131,4 @@ def _image(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | Non
     if isinstance(stored, dict) and stored.get("bytes") is not None:
         return EncodedImage(stored["bytes"], stored.get("path") or name, origin.file)
     path = stored.get("path") if isinstance(stored, dict) else stored
-    return image_folder / path if isinstance(path, str) else None
+    return path_in(image_folder, path) if isinstance(path, str) else None

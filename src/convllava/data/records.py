@@ -82,7 +82,7 @@ def without_absent(value: Any) -> Any:
 
 def stored_images(record: Any) -> list[Any]:
     """Return what a record gives as its images: file names, or structs of a shard; null and empty ones are absent."""
-    given = next((record[key] for key in IMAGE_KEYS if record.get(key)), []) if isinstance(record, dict) else []
+    given: Any = next((record[key] for key in IMAGE_KEYS if record.get(key)), []) if isinstance(record, dict) else []
     return [one for one in (given if isinstance(given, list) else [given]) if one is not None and one != ""]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..support import escaped
 from . import options as opt
 from .progress import progress_bar
 
@@ -289,7 +290,7 @@ def _print_scores(scores: "list[Score]", as_json: bool) -> None:
             f"{each.samples} samples, {each.unresolved} unresolved, {each.errors} errors; {better} is better)"
         )
         for warning in each.warnings:
-            print(opt.printable(f"warning: {each.benchmark}: {warning}"), file=sys.stderr)
+            print(escaped(f"warning: {each.benchmark}: {warning}"), file=sys.stderr)
 
 
 def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> None:

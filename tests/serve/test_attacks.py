@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -508,3 +509,17 @@ def test_the_work_of_a_client_that_left_ends(serve: Serve) -> None:
             connection.close()
         server.wait_until_idle()
         assert server.chat("?", [noise(64, 64)]).status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["A1"])
+def test_honest_streams_next_to_an_attack(repository: Path, tiny_checkpoint: Path, word: str) -> None:
+    """A short form of the script, with wide bounds: other tests may keep the cores busy."""
+    command = [sys.executable, str(repository / "benchmarks" / "serve_attacks.py"), "--only", word]
+    options = ["--seconds", "4", "--model", str(tiny_checkpoint), "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures.pop("sigterm_s") <= 15, done.stdout
+    for name, own in figures.items():
+        assert own["failed"] == 0 and own["memory_mib"] <= 1536, (name, own)
+        assert own["ratio"] <= 10 and own["health_ms"] <= 2000, (name, own)

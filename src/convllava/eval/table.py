@@ -285,7 +285,8 @@ def read_jsonl(path: Path, columns: Sequence[str], image_folders: Sequence[Path]
         num_without_image += not names
     if absent:
         folders = ", ".join(dict.fromkeys(map(str, image_folders)))
-        listed = listing([f"line {number}: {name!a}{_hint(name, image_folders)}" for name, number in absent.items()])
+        named = (f"line {number}: {name!r}{_spelling(name, image_folders)}" for name, number in absent.items())
+        listed = listing(list(named))
         raise ValueError(f"{path}: {len(absent)} of {num_images} images are missing below {folders}: {listed}")
     if num_without_image:
         table.warnings.append(f"{num_without_image} lines of {path.name} have no image and are left out")
@@ -312,17 +313,16 @@ def _json_lines(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
         yield number, row
 
 
+def _spelling(name: str, folders: Sequence[Path]) -> str:
+    hints = filter(None, (other_spelling(folder / name) for folder in folders))
+    return next((f" ({hint})" for hint in hints), "")
+
+
 def _find_image(name: str, folders: Sequence[Path]) -> BenchmarkImage | None:
     for folder in folders:
         if (folder / name).is_file():
             return _file_image(name, folder / name)
     return None
-
-
-def _hint(name: str, folders: Sequence[Path]) -> str:
-    """Return what is wrong with the spelling of a missing path, in parentheses, or an empty text."""
-    reason = next(filter(None, (other_spelling(folder / name) for folder in folders)), None)
-    return f" ({reason})" if reason else ""
 
 
 @lru_cache(maxsize=1 << 16)

@@ -466,3 +466,16 @@ def test_base64_as_it_is_met(change: str) -> None:
     changed["blank"] = f" {text}\n"
     for source in (changed[change], f"data:image/png;base64,{changed[change]}"):
         assert open_image(source).size == (64, 191)
+
+
+@pytest.mark.parametrize("size", [(5000, 1), (1, 5000), (65_000, 1), (4, 4)])
+def test_thin_images_are_told(size: tuple[int, int], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("p.png", "p.jpg"):
+        caplog.clear()
+        Image.new("RGB", size).save(tmp_path / name)
+        open_image(tmp_path / name, lazily=True)
+        assert f"{name} has {size[0]}x{size[1]} pixels: nothing can be read in it" in caplog.text
+    caplog.clear()
+    Image.new("RGB", (64, 8)).save(tmp_path / "line.png")
+    open_image(tmp_path / "line.png")
+    assert caplog.text == ""

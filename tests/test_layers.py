@@ -19,6 +19,7 @@ GROUND_FLOOR = {
     "image_options",
     "fetch",
     "images",
+    "image_worker",
 }
 INFERENCE_MAY = {"model", "convert", "analysis"} | GROUND_FLOOR
 MAY_IMPORT: dict[str, set[str]] = {
@@ -32,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fetch": {"image_conversion"},
     "image_bytes": {"image_conversion", "fetch"},
     "images": {"image_bytes", "image_conversion", "fetch", "support"},
+    "image_worker": {"image_conversion", "images"},
     "model": GROUND_FLOOR,
     "data": GROUND_FLOOR,
     "synthetic": {"data"} | GROUND_FLOOR,

@@ -34,6 +34,7 @@ _DATA_URL = re.compile(
     r"\s{0,16}data:(?:image/[\w.+-]{1,32}|application/octet-stream)(?:;[\w.+-]{1,32}=[\w.+-]{1,64}){0,8};base64,",
     re.IGNORECASE,
 )
+_PIECE = 1 << 20
 _BLANKS = b" \t\r\n\f\v"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -257,9 +258,19 @@ def _has_signature(data: bytes) -> bool:
 
 
 def _from_base64(text: str) -> bytes:
-    """Return the bytes of base64 text of either alphabet, which may be wrapped and may lack the padding at its end."""
-    encoded = text.encode("ascii").translate(_URL_SAFE, _BLANKS)
-    return base64.b64decode(encoded + b"=" * (-len(encoded) % 4 if len(encoded) % 4 > 1 else 0), validate=True)
+    """Return the bytes of base64 text of either alphabet, which may be wrapped and may lack the padding at its end.
+
+    It is decoded in pieces, between which other threads continue.
+    """
+    data, rest = bytearray(), b""
+    for start in range(0, len(text), _PIECE):
+        rest += text[start : start + _PIECE].encode("ascii").translate(_URL_SAFE, _BLANKS)
+        length = 0 if start + _PIECE >= len(text) else len(rest) // 4 * 4
+        if b"=" in rest[:length]:
+            raise ValueError("padding is followed by more")
+        data += base64.b64decode(rest[:length], validate=True)
+        rest = rest[length:]
+    return bytes(data + base64.b64decode(rest + b"=" * (-len(rest) % 4 if len(rest) % 4 > 1 else 0), validate=True))
 
 
 def is_data_url(url: str) -> bool:

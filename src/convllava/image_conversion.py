@@ -4,7 +4,6 @@ from contextlib import suppress
 from typing import IO, Any, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngImageFile
@@ -199,6 +198,17 @@ def _is_pale(image: Image.Image, alpha: Image.Image) -> bool:
     return sum(counts[:_PALE]) < _MOST_DARK * sum(counts)
 
 
+def pad_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """Center an RGB image on a square of its longer side, at integer offsets."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), color)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
 def to_pil(image: Any) -> Image.Image:
     """Return a PIL image for a PIL, numpy or torch one: (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4.
 
@@ -207,6 +217,8 @@ def to_pil(image: Any) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return image
+    import torch  # here, as it takes seconds and most images are none
+
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         image = image.float().numpy() if image.is_floating_point() else image.numpy()

@@ -48,6 +48,7 @@ __all__ = [
     "image_files",
     "image_size",
     "is_data_url",
+    "is_thin",
     "num_frames",
     "open_image",
     "open_stream",
@@ -60,6 +61,9 @@ __all__ = [
     "undecoded_jpeg",
     "upright_size",
 ]
+
+_SMALLEST_LETTER = 5
+"""Pixels of the height of a letter that can just be read."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +100,15 @@ def open_image(
         with undecoded(source, name=name, limits=limits) as image:  # type: ignore[arg-type]
             name = name or short_name(source)
             _seek(image, frame, name, limits)
+            if limits.logs and is_thin(image.size):
+                logger.warning("%s has %dx%d pixels: nothing can be read in it", escaped(name), *image.size)
             return to_rgb(image, name)
     return to_rgb(to_pil(source), name)
+
+
+def is_thin(size: tuple[int, int]) -> bool:
+    """Return whether an image of this size is too thin for a letter, such as a line between two paragraphs."""
+    return min(size) < _SMALLEST_LETTER
 
 
 def num_frames(image: Image.Image) -> int:
@@ -258,7 +269,7 @@ def undecoded_jpeg(source: Any, limits: ImageLimits) -> Image.Image | None:
         return None
     with suppress(Exception):
         _check_limits(image, "", replace(limits, reduces=False))
-        if image.format == "JPEG" and orientation(image) == 1:
+        if image.format == "JPEG" and orientation(image) == 1 and not is_thin(image.size):
             return image
     image.close()
     return None

@@ -244,10 +244,24 @@ def test_images_are_judged_by_the_code_that_training_runs(folder: Path) -> None:
 
 
 def test_a_huge_file_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (folder / "a.png").open("r+b") as file:
-        file.truncate(1 << 33)  # sparse: it takes no room on the disk
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail(f"{self} is read as a whole"))
-    assert _check(_write(folder, [_record()])).errors == 0
+    data = _write(folder, [_record()])
+    for size, errors in ((1 << 30, 0), (1 << 33, 1)):
+        with (folder / "a.png").open("r+b") as file:
+            file.truncate(size)  # sparse: it takes no room on the disk
+        report = _check(data)
+        assert report.errors == errors
+    assert [fault.kind for fault in report.faults] == ["huge_image"]
+
+
+def test_images_that_are_used_in_part_are_told(folder: Path) -> None:
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue", "lime")]
+    frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
+    frames[0].resize((900, 2)).save(folder / "line.png")
+    report = _check(_write(folder, [_record(image="pages.tif"), _record(image="line.png")]))
+    told = {fault.kind: str(fault) for fault in report.faults if fault.kind in ("further_frames", "thin_image")}
+    assert "pages.tif has 3 frames; only the first is used" in told["further_frames"]
+    assert "line.png has 900x2 pixels" in told["thin_image"]
 
 
 def test_a_file_without_records_is_an_error(folder: Path) -> None:

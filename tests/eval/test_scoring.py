@@ -1,5 +1,6 @@
 """Scores, comparisons and tables from predictions alone."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,59 @@ def test_a_folder_without_scores(tmp_path: Path) -> None:
     (tmp_path / "x.score.json").write_text(json.dumps([]))
     with pytest.raises(ValueError, match="is not a score file"):
         read_scores(tmp_path)
+
+
+def replaced(content: dict[str, Any], keys: str, value: Any) -> dict[str, Any]:
+    """Return a copy of JSON content with another value at a dotted path."""
+    copied: dict[str, Any] = json.loads(json.dumps(content))
+    *outer, last = keys.split(".")
+    inner = copied
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    return copied
+
+
+@pytest.mark.parametrize("value", [None, 0, "x", [], {}, [None], {"a": 1}, True])
+@pytest.mark.parametrize(
+    "keys", ["sample_id", "row", "prediction", "error", "images", "model_fingerprint", "benchmark", "row.answer"]
+)
+def test_a_changed_prediction_is_scored_or_named(write_predictions: Any, tmp_path: Path, keys: str, value: Any) -> None:
+    path = write_predictions(tmp_path, "seedbench", answered(20))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0] = replaced(lines[0], keys, value)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with contextlib.suppress(ValueError):
+        score_file(path)
+
+
+@pytest.mark.parametrize("value", [None, 0, "x", [], {}, [None], {"a": 1}, True])
+@pytest.mark.parametrize("keys", ["protocol", "protocol.data", "protocol.data.questions", "model", "warnings"])
+def test_a_damaged_protocol_file_is_named(write_predictions: Any, tmp_path: Path, keys: str, value: Any) -> None:
+    path = write_predictions(tmp_path, "seedbench", answered(20))
+    file = tmp_path / "seedbench.protocol.json"
+    file.write_text(json.dumps(replaced(json.loads(file.read_text()), keys, value)))
+    if (keys, value) in (("warnings", []), ("protocol.data.questions", 0)):
+        score_file(path)
+        return
+    with pytest.raises(ValueError, match=rf"seedbench.protocol.json is damaged \({keys}.* is missing or invalid\)"):
+        score_file(path)
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, [None], {"a": 1}])
+@pytest.mark.parametrize("keys", ["value", "interval", "warnings", "run.protocol", "run.protocol.image", "run.model"])
+def test_a_damaged_score_file_is_named(write_predictions: Any, tmp_path: Path, keys: str, value: Any) -> None:
+    score_file(write_predictions(tmp_path, "seedbench", answered(20))).score.write(tmp_path)
+    file = tmp_path / "seedbench.score.json"
+    file.write_text(json.dumps(replaced(json.loads(file.read_text()), keys, value)))
+    if (keys, value) == ("warnings", []) or (keys == "run.protocol.image" and isinstance(value, dict)):
+        assert make_tables(read_scores(tmp_path))
+        return
+    with pytest.raises(ValueError, match=r"seedbench.score.json is not a score file"):
+        read_scores(tmp_path)
+
+
+def test_a_row_without_its_answer_is_named(write_predictions: Any, tmp_path: Path) -> None:
+    path = write_predictions(tmp_path, "seedbench", [({"question": "q", "A": "x"}, "A")])
+    with pytest.raises(ValueError, match="the row of a prediction has no 'answer', which its score needs"):
+        score_file(path)

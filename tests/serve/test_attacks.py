@@ -6,6 +6,8 @@ import json
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -22,7 +24,7 @@ from serve.conftest import Reply, Running, Serve, data_url, encoded, image_part,
 
 from convllava.fetch import FetchPolicy, fetch, is_public
 from convllava.images import ImageError
-from convllava.serve import app
+from convllava.serve import app, decoding
 from convllava.serve.errors import ApiError
 from convllava.serve.limits import key_check
 
@@ -441,3 +443,83 @@ def test_a_body_that_never_comes_delays_no_refusal(serve: Serve) -> None:
 
 def test_site_local_addresses_are_not_public() -> None:
     assert not is_public(ipaddress.ip_address("fec0::1"))
+
+
+def scan_bomb(scans: int, side: int = 512) -> bytes:
+    """A progressive JPEG whose last scan is repeated; each costs a pass over the whole image."""
+    data = encoded(noise(side, side), "JPEG", progressive=True, quality=5)
+    last = data.rindex(b"\xff\xda")
+    # a scan of one coefficient with end-of-band runs only: empty, and a few bytes long
+    head = data[last : last + 2 + int.from_bytes(data[last + 2 : last + 4], "big")]
+    return data[:last] + (head + b"\0" * 4) * scans + data[last:]
+
+
+def test_a_jpeg_of_many_scans_is_refused(server: Running) -> None:
+    reply = server.chat("?", [data_url(scan_bomb(101), "jpeg")])
+    assert reply.status == 400 and "scans, at most 100 are allowed" in reply.error["message"]
+    assert server.chat("?", [data_url(encoded(noise(64, 64), "JPEG", progressive=True), "jpeg")]).status == 200
+
+
+def test_the_images_of_a_request_share_a_limit_of_pixels(serve: Serve) -> None:
+    with serve(max_request_pixels=3 * 64 * 64) as server:
+        assert server.chat("?", [noise(64, 64)] * 3).status == 200
+        refused = server.chat("?", [noise(64, 64)] * 4)
+        assert refused.status == 400 and "16384 pixels together, at most 12288" in refused.error["message"]
+
+
+@pytest.fixture
+def slow_worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Workers that never reply to images 70 pixels wide."""
+    script = tmp_path / "slow_worker.py"
+    script.write_text(
+        "import time\n"
+        "from convllava import image_worker\n"
+        "shown = image_worker.shown\n"
+        "def slow(data, most, shape, ground):\n"
+        "    if image_worker.measure(data, most)[1] == 70:\n"
+        "        time.sleep(600)\n"
+        "    return shown(data, most, shape, ground)\n"
+        "image_worker.shown = slow\n"
+        "image_worker.main()\n"
+    )
+    monkeypatch.setattr(decoding, "WORKER_COMMAND", [sys.executable, str(script)])
+
+
+@pytest.mark.usefixtures("slow_worker")
+def test_images_that_take_too_long_are_refused(serve: Serve) -> None:
+    with serve(decode_timeout=0.5) as server:
+        refused = server.chat("?", [noise(70, 64)])
+        assert refused.status == 400 and refused.error["code"] == "image_too_slow"
+        server.chat("?", [noise(64, 64)])  # the worker starts again, which may take its time
+        server.wait_until_idle()
+
+
+@pytest.mark.usefixtures("slow_worker")
+def test_the_work_of_a_client_that_left_ends(serve: Serve) -> None:
+    with serve() as server:
+        body = json.dumps({"messages": [{"role": "user", "content": [image_part(noise(70, 64))]}]}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+        connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
+        for connection in connections:
+            connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        while server.engine.taken < 3:
+            time.sleep(0.01)
+        assert server.chat("?").status == 200  # text needs no worker
+        for connection in connections:
+            connection.close()
+        server.wait_until_idle()
+        assert server.chat("?", [noise(64, 64)]).status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["A1"])
+def test_honest_streams_next_to_an_attack(repository: Path, tiny_checkpoint: Path, word: str) -> None:
+    """A short form of the script, with wide bounds: other tests may keep the cores busy."""
+    command = [sys.executable, str(repository / "benchmarks" / "serve_attacks.py"), "--only", word]
+    options = ["--seconds", "4", "--model", str(tiny_checkpoint), "--json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures.pop("sigterm_s") <= 15, done.stdout
+    for name, own in figures.items():
+        assert own["failed"] == 0 and own["memory_mib"] <= 1536, (name, own)
+        assert own["ratio"] <= 10 and own["health_ms"] <= 2000, (name, own)

@@ -247,6 +247,7 @@ def test_time_is_limited(serve: Serve) -> None:
 def test_bodies_take_bounded_memory(serve: Serve) -> None:
     with serve(max_bodies_bytes=1 << 20) as server, connect(server) as connection:
         connection.sendall(request_head(server, 2 << 20) + bytes((1 << 20) - 1000))
+        time.sleep(0.3)  # until it is received
         deadline = time.monotonic() + 10
         while server.chat("?", user="x" * 2000).status != 429:
             assert time.monotonic() < deadline

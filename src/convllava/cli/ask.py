@@ -83,7 +83,9 @@ def split_question(words: list[str]) -> tuple[list[str], str]:
     """
     *sources, question = words
     if is_source(question):
-        raise ValueError(f"the question is missing: the last word {question!r} is an image; {_USAGE}")
+        from ..images import short_name
+
+        raise ValueError(f"the question is missing: the last word {short_name(question)!r} is an image; {_USAGE}")
     if not sources:
         raise ValueError(f"an image or the question is missing, only {question!r} is given; {_USAGE}")
     if not question.strip():
@@ -92,8 +94,8 @@ def split_question(words: list[str]) -> tuple[list[str], str]:
 
 
 def is_source(word: str) -> bool:
-    """Return whether a word names an image: an existing file, a URL or standard input."""
-    return word == "-" or word.startswith(("http://", "https://")) or os.path.exists(word)
+    """Return whether a word names an image: an existing file, an http(s) or data URL, or standard input."""
+    return word == "-" or word.startswith(("http://", "https://", "data:image/")) or os.path.exists(word)
 
 
 def report(answer: "Answer", model: str, question: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..image_options import ImageOptions
-from ..support import write_json
+from ..support import escaped, write_json
 from . import options as opt
 from .sizing import choose_options, shrunk_remark
 
@@ -172,9 +172,9 @@ def run_command(line: str, dialogue: Dialogue) -> None:
     try:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name}: one of {', '.join([*COMMANDS, '/quit'])}")
-        print(COMMANDS[name](dialogue, argument.strip()), flush=True)
+        print(escaped(COMMANDS[name](dialogue, argument.strip())), flush=True)
     except (ValueError, OSError) as error:
-        print("error:", opt.printable(" ".join(str(error).split())), file=sys.stderr, flush=True)
+        opt.remark(f"error: {' '.join(str(error).split())}")
 
 
 def _image(dialogue: Dialogue, argument: str) -> str:

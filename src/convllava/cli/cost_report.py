@@ -1,11 +1,12 @@
 """Output of ``convllava cost``: tables, or one JSON object."""
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import options as opt
 
 if TYPE_CHECKING:
     from ..analysis import Calibration, Cost, ModelCost, SizeChoice
@@ -43,12 +44,12 @@ class Printer:
 
     def progress(self, text: str) -> None:
         """Print a line of progress on standard error."""
-        print(text, file=sys.stderr, flush=True)
+        opt.remark(text)
 
     def warning(self, text: str) -> None:
         """Print a warning on standard error, and add it to the JSON object."""
         self._data.setdefault("warnings", []).append(text)
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        opt.remark(f"warning: {text}")
 
     def written(self, files: Iterable[Path]) -> None:
         """Print the names of files that were written."""

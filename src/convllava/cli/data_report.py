@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..support import escaped
 from .options import printable
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _findings_table(report: "Report") -> Any:
     for kinds, severity, style in ((ERRORS, "error", "red"), (WARNINGS, "warning", "yellow")):
         for kind in (kind for kind in kinds if counts[kind]):
             first = next(fault for fault in report.faults if fault.kind == kind)
-            found = Text(printable(" ".join(str(first).split())))
+            found = Text(escaped(" ".join(str(first).split())))
             table.add_row(Text(severity, style), kinds[kind], f"{counts[kind]:,}", found)
     return table
 

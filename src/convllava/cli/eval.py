@@ -1,7 +1,6 @@
 """``convllava eval``: answer benchmarks, score, compare and report."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -289,7 +288,7 @@ def _print_scores(scores: "list[Score]", as_json: bool) -> None:
             f"{each.samples} samples, {each.unresolved} unresolved, {each.errors} errors; {better} is better)"
         )
         for warning in each.warnings:
-            print(opt.printable(f"warning: {each.benchmark}: {warning}"), file=sys.stderr)
+            opt.remark(f"warning: {each.benchmark}: {warning}")
 
 
 def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> None:

@@ -164,7 +164,9 @@ def describe(error: Exception) -> str:
 
 
 def fail(message: str) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    from convllava.support import escaped
+
+    print("error:", escaped(" ".join(message.split())), file=sys.stderr)
     return USER_ERROR
 
 

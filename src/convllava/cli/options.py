@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from ..image_options import ImageOptions
+from ..support import escaped
 
 if TYPE_CHECKING:
     from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
@@ -239,9 +240,9 @@ def show(text: str) -> None:
 
 
 def remark(text: str) -> None:
-    """Print a remark on standard error, unless it is empty."""
+    """Print a remark or an error on standard error, unless it is empty; names of files may hold control characters."""
     if text:
-        print(text, file=sys.stderr, flush=True)
+        print(escaped(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

@@ -20,6 +20,8 @@ ERRORS: dict[str, str] = {
 WARNINGS: dict[str, str] = {
     "wrong_name": "file ending that contradicts the image's format",
     "large_image": "image of very many pixels",
+    "thin_image": "image too thin for a letter",
+    "further_frames": "image file with further frames, which are not used",
     "empty_answer": "empty answer among others",
     "duplicate": "same images and dialogue as an earlier sample",
     "duplicate_id": "id of an earlier sample",

@@ -6,13 +6,53 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..support import write_json, write_text
+from ..support import read_json, write_json, write_text
 from .outcome import Prediction
 
 Line = dict[str, Any]
 """Keys sample_id, benchmark, prediction, error, num_image_tokens, image_sizes, images (a name of each, equal for equal
 images), model_fingerprint, protocol_hash, and row: everything about the sample but its images, so that answers can be
 scored without the data."""
+
+
+_LINE = {
+    "sample_id": str,
+    "benchmark": str,
+    "prediction": str | None,
+    "error": str | None,
+    "row": dict,
+}
+_OPTIONAL = {"images": [str], "model_fingerprint": str, "protocol_hash": str}
+"""Keys that lines of earlier versions, or of other programs, may lack."""
+
+RUN = {
+    "protocol": {"data": {"questions": int}, "image": dict},
+    "protocol_hash": str,
+    "model": {"name": str, "fingerprint": str},
+    "warnings": [str],
+}
+"""Types in a protocol file, as far as they are used."""
+
+
+def find_mismatch(value: Any, expected: Any, name: str = "") -> str | None:
+    """Return the name of the first entry that is missing or has another type than expected, or None.
+
+    Args:
+        value: Parsed JSON.
+        expected: A type, a list with the type of all members, or a dictionary of these.
+        name: Name of the value, for entries inside of it.
+    """
+    if isinstance(expected, dict):
+        if not isinstance(value, dict):
+            return name or "its content"
+        names = {key: f"{name}.{key}" if name else key for key in expected}
+        found = (find_mismatch(value.get(key), inner, names[key]) for key, inner in expected.items())
+        return next(filter(None, found), None)
+    if isinstance(expected, list):
+        is_list = isinstance(value, list) and all(find_mismatch(member, expected[0]) is None for member in value)
+        return None if is_list else name
+    is_bool_as_number = isinstance(value, bool) and expected is not bool
+    return None if isinstance(value, expected) and not is_bool_as_number else name or "its content"
 
 
 class PredictionFile:
@@ -66,10 +106,20 @@ class PredictionFile:
         write_json(self.protocol_path, run)
 
     def read_protocol(self) -> dict[str, Any] | None:
-        """Return the content of the protocol file, or None if it is missing."""
+        """Return the content of the protocol file, or None if it is missing.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
         if not self.protocol_path.is_file():
             return None
-        run: dict[str, Any] = json.loads(self.protocol_path.read_text(encoding="utf-8"))
+        run = read_json(self.protocol_path)
+        fault = find_mismatch(run, RUN)
+        if fault is not None:
+            raise ValueError(
+                f"{self.protocol_path} is damaged ({fault} is missing or invalid): restore it, or remove it to score "
+                "without a protocol"
+            )
         return run
 
     def append(self) -> "Appender":
@@ -168,14 +218,17 @@ def protocol_differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
 def _parse_line(path: Path, number: int, text: str) -> Line:
     try:
         line = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}, line {number} is not JSON ({error}): remove it to answer its sample again"
         ) from error
-    expected = ("sample_id", "benchmark", "prediction", "error", "row")
-    missing = [name for name in expected if not isinstance(line, dict) or name not in line]
+    missing = [name for name in _LINE if not isinstance(line, dict) or name not in line]
     if missing:
         raise ValueError(f"{path}, line {number} is not a prediction: it has no {', '.join(missing)}")
+    given = {name: type_ for name, type_ in _OPTIONAL.items() if name in line}
+    fault = find_mismatch(line, {**_LINE, **given})
+    if fault is not None:
+        raise ValueError(f"{path}, line {number} is not a prediction: {fault} is {line[fault]!r}")
     parsed: Line = line
     return parsed
 

@@ -121,7 +121,12 @@ def score_lines(
     judge_entry: Any = "none (exact matching)" if benchmark.judge else None
     if judge is not None and benchmark.judge is not None:
         predictions, judge_entry = judge.judge(benchmark, predictions, scoring)
-    outcome = benchmark.outcome(predictions, scoring)
+    try:
+        outcome = benchmark.outcome(predictions, scoring)
+    except KeyError as error:
+        raise ValueError(
+            f"{benchmark.title}: the row of a prediction has no {error}, which its score needs: answer it again"
+        ) from error
     labels = _clusters(benchmark, outcome, predictions)
     clusters = sums_of_clusters(outcome.units, outcome.columns, labels)
     judged = zip(predictions, outcome.verdicts, strict=True)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image, undecoded, upright_size
+from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image, other_spelling, undecoded, upright_size
 from .outcome import Row
 
 ImageSize = tuple[int, int]
@@ -277,7 +277,8 @@ def read_jsonl(path: Path, columns: Sequence[str], image_folders: Sequence[Path]
         num_without_image += not names
     if absent:
         folders = ", ".join(dict.fromkeys(map(str, image_folders)))
-        listed = listing([f"line {number}: {name!r}" for name, number in absent.items()])
+        named = (f"line {number}: {name!r}{_spelling(name, image_folders)}" for name, number in absent.items())
+        listed = listing(list(named))
         raise ValueError(f"{path}: {len(absent)} of {num_images} images are missing below {folders}: {listed}")
     if num_without_image:
         table.warnings.append(f"{num_without_image} lines of {path.name} have no image and are left out")
@@ -302,6 +303,11 @@ def _json_lines(path: Path, data: bytes) -> Iterator[tuple[int, Row]]:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: a line must be an object, got {type(row).__name__}")
         yield number, row
+
+
+def _spelling(name: str, folders: Sequence[Path]) -> str:
+    hints = filter(None, (other_spelling(folder / name) for folder in folders))
+    return next((f" ({hint})" for hint in hints), "")
 
 
 def _find_image(name: str, folders: Sequence[Path]) -> BenchmarkImage | None:

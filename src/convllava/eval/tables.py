@@ -9,8 +9,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .paper import PRINTED_AVERAGES, SETTINGS_OF_TABLE_7, SQUARE, TABLE_5, TABLE_6, TABLE_7, TABLES, PaperTable
+from .predictions import RUN, find_mismatch
 
 PAPER = "paper"
+
+_SCORE = {
+    "benchmark": str,
+    "metric": str,
+    "value": float | int,
+    "interval": [float | int],
+    "higher_is_better": bool,
+    "samples": int,
+    "warnings": [str],
+}
+"""Types in a score file, as far as they are used."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +45,15 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.rglob("*.score.json")):
         try:
             score = json.loads(path.read_text(encoding="utf-8"))
-            scores.append(
-                {"folder": path.parent.relative_to(folder).as_posix(), "benchmark": score["benchmark"], **score}
-            )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a score file ({error}): score its predictions again") from error
+        has_run = isinstance(score, dict) and score.get("run") is not None
+        fault = find_mismatch(score, {**_SCORE, "run": RUN} if has_run else _SCORE)
+        if fault is not None or len(score["interval"]) != 2:
+            raise ValueError(
+                f"{path} is not a score file ({fault or 'interval'} is missing or invalid): score its predictions again"
+            )
+        scores.append({"folder": path.parent.relative_to(folder).as_posix(), **score})
     if not scores:
         raise ValueError(f"there are no score files (NAME.score.json) below {folder}")
     return scores

@@ -6,7 +6,7 @@ from .boxes import boxes_in_pixels, draw_boxes
 from .generator import Generator
 from .images import open_image, open_images
 from .loading import load_pretrained, resolve_device, save_merged, stage_warning
-from .prompt import Prompt, prepare
+from .prompt import Prompt, prepare, prompt_of
 from .request import (
     Answer,
     ContextOverflowError,
@@ -38,6 +38,7 @@ __all__ = [
     "open_image",
     "open_images",
     "prepare",
+    "prompt_of",
     "question_message",
     "resolve_device",
     "save_merged",

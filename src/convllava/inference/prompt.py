@@ -1,6 +1,7 @@
 """Preparation of a request for the model: images are opened and resized, text is tokenized, the context checked."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -55,7 +56,31 @@ def prepare(request: Request, processor: ConvLlavaProcessor, context: int) -> Pr
     """
     opened = open_images(request.sources, lazily=processor.image_processor.preprocessing == "fast")
     first_size = (opened[0].height, opened[0].width) if opened else None  # before a JPEG is decoded at a smaller size
-    input_ids, images = processor.encode_prompt(request.messages, opened, **request.image_options.given())
+    images = processor.image_processor.prepare_each(opened, **request.image_options.given())
+    return prompt_of(request, images, first_size, processor, context)
+
+
+def prompt_of(
+    request: Request,
+    images: Sequence[Tensor],
+    first_size: tuple[int, int] | None,
+    processor: ConvLlavaProcessor,
+    context: int,
+) -> Prompt:
+    """Return the prompt of a request whose images are prepared.
+
+    Args:
+        request: The request.
+        images: Pixels (3, H_i, W_i) of each image, resized and normalized.
+        first_size: (height, width) of the first image as given, upright; None without images.
+        processor: Processor of the model.
+        context: Context length of the language model in tokens.
+
+    Raises:
+        ContextOverflowError: Prompt and answer do not fit the context.
+        ValueError: Placeholders and images disagree.
+    """
+    input_ids = processor.encode_messages(request.messages, [(image.shape[1], image.shape[2]) for image in images])
     stride = processor.image_processor.output_stride
     return Prompt(
         input_ids=input_ids,

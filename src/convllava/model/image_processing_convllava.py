@@ -19,6 +19,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import make_flat_list_of_images
 from transformers.processing_utils import ImagesKwargs
 
+from ..image_conversion import pad_to_square
 from ..image_options import IMAGE_OPTIONS, check_aspect_ratio
 from ..images import open_image
 from ..support import did_you_mean
@@ -150,17 +151,6 @@ def _grids_near(height: int, width: int, budget: int, stride: int) -> list[tuple
     return grids
 
 
-def pad_to_square(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    """Center an RGB image on a square of its longer side, at integer offsets."""
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    square = Image.new("RGB", (side, side), color)
-    square.paste(image, ((side - width) // 2, (side - height) // 2))
-    return square
-
-
 # transformers passes these to every image processor; this one ignores them
 _WITHOUT_EFFECT = ("device", "disable_grouping")
 
@@ -224,6 +214,16 @@ class ConvLlavaImageProcessor(PilBackend):
             raise ValueError(f"preprocessing is one of {', '.join(PREPROCESSING)}, got {preprocessing!r}")
         self.preprocessing = preprocessing
 
+    @property
+    def ground(self) -> tuple[int, int, int]:
+        """Color of the square on which an image is centered, 8 bits a channel: the mean, which becomes about 0."""
+        red, green, blue = (int(mean * 255) for mean in self.image_mean)
+        return red, green, blue
+
+    def to_pixels(self, image: Image.Image) -> torch.Tensor:
+        """Return an RGB image that has its final size as float32 (3, H, W), rescaled and normalized."""
+        return self._normalized(image)
+
     def resized_shape(self, height: int, width: int, **options: Any) -> tuple[int, int]:
         """Return the (height, width) to which an image of this size is resized, with the options of a call."""
         return resized_shape(height, width, **self._options(options))
@@ -282,8 +282,7 @@ class ConvLlavaImageProcessor(PilBackend):
         if options["image_aspect_ratio"] == "native":
             return resize(decode(image, height, width), height, width)
         within = [-(-length * height // max(size)) for length in size]  # the part of the square for the image
-        red, green, blue = (int(mean * 255) for mean in self.image_mean)
-        return resize_padded(decode(image, *within), size, height, (red, green, blue))
+        return resize_padded(decode(image, *within), size, height, self.ground)
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         check_option_names(given)
@@ -293,8 +292,7 @@ class ConvLlavaImageProcessor(PilBackend):
     def _resize(self, image: Image.Image, options: dict[str, Any]) -> Image.Image:
         height, width = resized_shape(image.height, image.width, **options)
         if options["image_aspect_ratio"] == "pad":
-            red, green, blue = (int(mean * 255) for mean in self.image_mean)
-            image = pad_to_square(image, (red, green, blue))
+            image = pad_to_square(image, self.ground)
         if image.size == (width, height):
             return image
         return image.resize((width, height), Image.Resampling.BICUBIC)

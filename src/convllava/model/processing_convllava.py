@@ -114,12 +114,24 @@ class ConvLlavaProcessor(ProcessorMixin):
         Raises:
             ValueError: Roles are out of order, images and placeholders disagree, or an image option is wrong.
         """
+        pixels = self.image_processor.prepare_each(images, **image_options)
+        return self.encode_messages(messages, [(image.shape[1], image.shape[2]) for image in pixels]), pixels
+
+    def encode_messages(self, messages: Sequence[Message], shapes: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Return the token ids (T,) int64 of one dialogue for generation.
+
+        Args:
+            messages: Dialogue whose last turn is the user's; its image parts are placeholders.
+            shapes: (height, width) of each image at the input of the vision encoder.
+
+        Raises:
+            ValueError: Roles are out of order, or images and placeholders disagree.
+        """
         check_messages(messages, to_answer=True)
         text, _ = self._render(messages, self.chat_template, with_answers=False, add_generation_prompt=True)
-        check_counts([text], [len(images)])
-        pixels = self.image_processor.prepare_each(images, **image_options)
-        ids, _ = self._tokenize(text, self._counts(image.shape[1:] for image in pixels))
-        return torch.tensor(ids, dtype=torch.int64), pixels
+        check_counts([text], [len(shapes)])
+        ids, _ = self._tokenize(text, self._counts(shapes))
+        return torch.tensor(ids, dtype=torch.int64)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """Return the prompt of a dialogue as text, for display; to tokenize it, use ``apply_chat_template``.

@@ -66,6 +66,7 @@ def create_app(generator: Generator, settings: Settings, fetch_policy: FetchPoli
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        chat.decoder.start()
         engine.start()
         yield
         engine.stop()

@@ -8,22 +8,25 @@ from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
+from PIL import Image
 from starlette.requests import ClientDisconnect
 
 from .. import inference
 from ..fetch import FetchPolicy, fetch
-from ..image_options import ImageOptions
 from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
 from .completions import CompletionWriter, EventStream, stream
 from .conversion import (
+    ImagePlan,
     ImageSource,
     check_sources,
+    image_files,
     image_sources,
-    open_sources,
-    options_of,
+    inference_request,
+    planned,
     prepared,
 )
+from .decoding import Decoder, TimeBudget
 from .engine import Engine, Ticket, too_late
 from .errors import ApiError, as_api_errors
 from .limits import BodyReader
@@ -43,6 +46,7 @@ class Chat:
         self._engine, self._settings, self._bodies, self._fetch_policy = engine, settings, bodies, fetch_policy
         self._fetching = ThreadPoolExecutor(FETCHING_THREADS, "fetch")
         self.parser = Parser()
+        self.decoder = Decoder(settings)
         self._stride = engine.generator.processor.image_processor.output_stride
 
     async def __call__(self, request: Request) -> Response:
@@ -69,7 +73,8 @@ class Chat:
             return EventStream(stream(events, writer, include_usage), release)
 
     def close(self) -> None:
-        """Stop fetching images."""
+        """Stop receiving, fetching and decoding."""
+        self.decoder.stop()
         self.parser.close()
         self._fetching.shutdown(wait=False, cancel_futures=True)
 
@@ -92,14 +97,19 @@ class Chat:
         self, chat: ChatRequest, sources: list[ImageSource], deadline: float, held: ExitStack, salt: str
     ) -> Ticket:
         """Open the images, prepare the prompt and queue it; closing `held` cancels it."""
-        options = options_of(chat, sources)
+        asked = inference_request(chat, salt, reuse_dialogue_only=self._settings.api_key is None)
         try:
             async with asyncio.timeout_at(deadline):
                 data = await asyncio.gather(*map(self._fetched, sources))
-                asked, prompt = await self._engine.prepare(lambda: self._prepared(chat, sources, data, options, salt))
+                files = await self._engine.prepare(lambda: image_files(sources, data))
+                budget = self.decoder.budget()
+                sizes = await self._sizes(sources, files, budget)
+                plan = await self._engine.prepare(lambda: self._planned(chat, sources, sizes))
+                held.enter_context(self._engine.hold_pixels(plan.shapes))
+                images = await self._images(sources, files, plan, budget)
+                prompt = await self._engine.prepare(lambda: self._prepared(asked, images, plan))
         except TimeoutError:
             raise too_late() from None
-        held.enter_context(self._engine.hold_pixels(prompt))
         ticket = self._engine.submit(asked, prompt)
         held.callback(self._engine.cancel, ticket)
         return ticket
@@ -111,29 +121,48 @@ class Chat:
         with as_api_errors(source.param):
             return await loop.run_in_executor(self._fetching, fetch, source.url, self._fetch_policy)
 
-    def _prepared(
-        self,
-        chat: ChatRequest,
-        sources: Sequence[ImageSource],
-        data: Sequence[bytes | None],
-        options: ImageOptions,
-        salt: str,
-    ) -> tuple[inference.Request, Prompt]:
-        images = open_sources(sources, data, self._settings.max_image_pixels)
-        generator = self._engine.generator
+    async def _sizes(
+        self, sources: Sequence[ImageSource], files: Sequence[bytes], budget: TimeBudget
+    ) -> list[tuple[int, int]]:
+        """Return the (height, width) of each image, after a check of their sum."""
+        sizes = []
+        for source, file in zip(sources, files, strict=True):
+            with as_api_errors(source.param):
+                sizes.append(await self.decoder.size(file, budget))
+        pixels, most = sum(height * width for height, width in sizes), self._settings.max_request_pixels
+        if pixels > most:
+            message = f"the images have {pixels} pixels together, at most {most} are allowed: scale them down"
+            raise ApiError(400, message, param="messages", code="invalid_image")
+        return sizes
+
+    async def _images(
+        self, sources: Sequence[ImageSource], files: list[bytes], plan: ImagePlan, budget: TimeBudget
+    ) -> list[Image.Image]:
+        """Decode the images one after the other, each to the size at which it is shown."""
+        processor = self._engine.generator.processor.image_processor
+        images = []
+        for source, size, shape, options in zip(sources, plan.sizes, plan.shapes, plan.options, strict=True):
+            ratio = options.image_aspect_ratio or processor.image_aspect_ratio
+            is_exact = processor.preprocessing == "exact"
+            with as_api_errors(source.param):
+                image = await self.decoder.decode(
+                    files.pop(0),
+                    size,
+                    budget,
+                    shape=shape if is_exact else None,
+                    ground=processor.ground if is_exact and ratio == "pad" else None,
+                )
+            images.append(image)
+        return images
+
+    def _planned(self, chat: ChatRequest, sources: Sequence[ImageSource], sizes: list[tuple[int, int]]) -> ImagePlan:
         auto = self._settings.auto_resolution
-        anonymous = self._settings.api_key is None
         with self._engine.processor() as processor:
-            return prepared(
-                chat,
-                images,
-                options,
-                generator,
-                processor,
-                auto_resolution=auto,
-                salt=salt,
-                reuse_dialogue_only=anonymous,
-            )
+            return planned(chat, sources, sizes, self._engine.generator, processor, auto_resolution=auto)
+
+    def _prepared(self, asked: inference.Request, images: Sequence[Image.Image], plan: ImagePlan) -> Prompt:
+        with self._engine.processor() as processor:
+            return prepared(asked, images, plan, processor, self._engine.generator.context)
 
 
 async def unless_left(work: Coroutine[Any, Any, Result], request: Request) -> Result:

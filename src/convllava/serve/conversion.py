@@ -1,6 +1,7 @@
 """Conversion of a request body to a request to the model: messages, images, options."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -8,8 +9,8 @@ from PIL import Image
 
 from ..analysis import SHARE_FOR_ANSWERS, choose_size, context_of
 from ..image_options import ImageOptions
-from ..images import SERVER_LIMITS, decode_data_url, is_data_url, open_image
-from ..inference import ContextOverflowError, ConvLlavaProcessor, Generator, Prompt, Request, prepare
+from ..images import decode_data_url, is_data_url
+from ..inference import ContextOverflowError, ConvLlavaProcessor, Generator, Prompt, Request, prompt_of
 from .errors import ApiError, as_api_errors
 from .schema import AssistantMessage, ChatRequest, ImageCost, ImagePart, SystemMessage, UserMessage
 from .settings import Settings
@@ -58,22 +59,6 @@ def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:
                 param=source.param,
                 code="invalid_image_url",
             )
-
-
-def options_of(chat: ChatRequest, sources: Sequence[ImageSource]) -> ImageOptions:
-    """Return the image options that a request sets; of two token limits the smaller one counts."""
-    low = {source.detail == "low" for source in sources}
-    if len(low) > 1:
-        raise ApiError(
-            400,
-            "detail: low for some images and not for others: give all images of a request the same detail",
-            param="messages",
-        )
-    options = chat.image_options
-    if low == {True}:
-        limit = min(options.max_visual_tokens or LOW_DETAIL_TOKENS, LOW_DETAIL_TOKENS)
-        options = replace(options, max_visual_tokens=limit)
-    return options
 
 
 def with_chosen_size(
@@ -128,63 +113,114 @@ def _text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
-def open_sources(sources: Sequence[ImageSource], data: Sequence[bytes | None], max_pixels: int) -> list[Image.Image]:
-    """Return the images upright and in RGB; `data` has the bytes of those that had to be fetched.
+def image_files(sources: Sequence[ImageSource], data: Sequence[bytes | None]) -> list[bytes]:
+    """Return the image files of a request.
+
+    Args:
+        sources: Images of the request.
+        data: The file of each image that was fetched, None for data URLs.
 
     Raises:
-        ApiError: An image is damaged, an animation, too large, or of a format that is not accepted.
+        ApiError: A data URL is not one of an image.
     """
-    limits = replace(SERVER_LIMITS, max_pixels=max_pixels)
-    images = []
+    files = []
     for source, fetched in zip(sources, data, strict=True):
         with as_api_errors(source.param):
-            encoded = decode_data_url(source.url) if fetched is None else fetched
-            images.append(open_image(encoded, limits=limits))
-    return images
+            files.append(decode_data_url(source.url) if fetched is None else fetched)
+    return files
 
 
-def prepared(
+class ImagePlan(NamedTuple):
+    """How the images of a request are shown: options, (height, width) as sent and as shown."""
+
+    options: list[ImageOptions]
+    sizes: list[tuple[int, int]]
+    shapes: list[tuple[int, int]]
+
+
+def planned(
     chat: ChatRequest,
-    images: Sequence[Image.Image],
-    options: ImageOptions,
+    sources: Sequence[ImageSource],
+    sizes: list[tuple[int, int]],
     generator: Generator,
     processor: ConvLlavaProcessor,
     *,
     auto_resolution: bool,
-    salt: str,
-    reuse_dialogue_only: bool,
-) -> tuple[Request, Prompt]:
-    """Return the request to the model, tokenized and resized, after a check that it can fit at all.
+) -> ImagePlan:
+    """Decide how images are shown, after a check that the request can fit at all, before a pixel is decoded.
 
     Args:
         chat: The client's request.
-        images: Images of the request, opened.
-        options: Image options of the request.
+        sources: Images of the request.
+        sizes: (height, width) of each image.
         generator: Generator of the server.
         processor: Copy of the generator's processor for this thread.
         auto_resolution: Whether sizes that the request leaves open are chosen.
-        salt, reuse_dialogue_only: Limits of reuse; see `Request`.
 
     Raises:
-        ApiError: It does not fit, or the dialogue or an option is wrong.
+        ApiError: It does not fit, or an option is wrong.
     """
-    try:
+    is_low = [source.detail == "low" for source in sources]
+    options = _low_detail(chat.image_options) if is_low and all(is_low) else chat.image_options
+    with _as_bad_request():
         if auto_resolution:
             options = with_chosen_size(
                 options,
-                [(image.height, image.width) for image in images],
+                sizes,
                 generator,
                 text_tokens=_tokens_before_last_image(chat, processor, generator.context),
                 answer_tokens=chat.max_tokens or chat.max_completion_tokens,
             )
-        request = inference_request(chat, images, options)
-        request = replace(request, cache_salt=salt, reuse_dialogue_only=reuse_dialogue_only)
-        _check_fits(request, processor, generator.context)
-        return request, prepare(request, processor, generator.context)
+        each = [_low_detail(options) if low else options for low in is_low]
+        shapes = [
+            processor.image_processor.resized_shape(*size, **own.given()) for size, own in zip(sizes, each, strict=True)
+        ]
+        _check_fits(chat, shapes, processor, generator.context)
+    return ImagePlan(each, sizes, shapes)
+
+
+def _low_detail(options: ImageOptions) -> ImageOptions:
+    """Return options with the limit of `detail: low`; of two limits the smaller one counts."""
+    return replace(options, max_visual_tokens=min(options.max_visual_tokens or LOW_DETAIL_TOKENS, LOW_DETAIL_TOKENS))
+
+
+@contextmanager
+def _as_bad_request() -> Iterator[None]:
+    try:
+        yield
     except ContextOverflowError as error:
         raise ApiError(400, str(error), param="messages", code="context_length_exceeded") from error
     except ValueError as error:
         raise ApiError(400, str(error), code="invalid_value") from error
+
+
+def prepared(
+    request: Request,
+    images: Sequence[Image.Image],
+    plan: ImagePlan,
+    processor: ConvLlavaProcessor,
+    context: int,
+) -> Prompt:
+    """Return the prompt of a request.
+
+    Args:
+        request: The request to the model.
+        images: Decoded images; with exact preprocessing they have their final size.
+        plan: Result of `planned`.
+        processor: Copy of the generator's processor for this thread.
+        context: Context length of the language model in tokens.
+
+    Raises:
+        ApiError: It does not fit, or the dialogue or an option is wrong.
+    """
+    with _as_bad_request():
+        images_processor = processor.image_processor
+        if images_processor.preprocessing == "exact":
+            pixels = [images_processor.to_pixels(image) for image in images]
+        else:
+            pairs = zip(images, plan.options, strict=True)
+            pixels = [images_processor.prepare_each([image], **own.given())[0] for image, own in pairs]
+        return prompt_of(request, pixels, plan.sizes[0] if plan.sizes else None, processor, context)
 
 
 def _tokens_before_last_image(chat: ChatRequest, processor: ConvLlavaProcessor, context: int) -> int:
@@ -192,17 +228,18 @@ def _tokens_before_last_image(chat: ChatRequest, processor: ConvLlavaProcessor, 
     return len(processor.tokenizer(text[: context * MOST_CHARACTERS_PER_TOKEN])["input_ids"])
 
 
-def _check_fits(request: Request, processor: ConvLlavaProcessor, context: int) -> None:
+def _check_fits(
+    chat: ChatRequest, shapes: Sequence[tuple[int, int]], processor: ConvLlavaProcessor, context: int
+) -> None:
     """Reject a request that is far too large before time and memory are spent on it."""
-    sizes = [(image.height, image.width) for image in request.images]
-    costs = image_costs(sizes, processor, request.image_options)
-    visual = sum(cost.visual_tokens for cost in costs)
+    stride = processor.image_processor.output_stride
+    visual = sum(image_cost(shape, stride).visual_tokens for shape in shapes)
     if visual >= context:
         raise ContextOverflowError(
             f"the images take {visual} visual tokens and the context holds {context}: lower resolution or "
             "max_visual_tokens, or send fewer images"
         )
-    characters = sum(map(_num_characters, request.messages))
+    characters = sum(_num_characters(_plain(message)) for message in chat.messages)
     if characters > context * MOST_CHARACTERS_PER_TOKEN:
         raise ContextOverflowError(f"the text has {characters} characters and the context holds {context} tokens")
 
@@ -212,20 +249,28 @@ def _num_characters(message: dict[str, Any]) -> int:
     return len(content) if isinstance(content, str) else sum(len(part.get("text", "")) for part in content)
 
 
-def inference_request(chat: ChatRequest, images: Sequence[Image.Image], options: ImageOptions) -> Request:
-    """Return the request to the model."""
-    stop = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
-    return Request(
-        messages=[_plain(message) for message in chat.messages],
-        images=images,
-        max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
-        temperature=chat.temperature or 0.0,
-        repetition_penalty=chat.repetition_penalty,
-        top_p=1.0 if chat.top_p is None else chat.top_p,
-        seed=chat.seed,
-        stop=stop,
-        image_options=options,
-    )
+def inference_request(chat: ChatRequest, salt: str, *, reuse_dialogue_only: bool) -> Request:
+    """Return the request to the model, without its images.
+
+    Args:
+        chat: The client's request.
+        salt, reuse_dialogue_only: Limits of reuse; see `Request`.
+
+    Raises:
+        ApiError: There is nothing to answer.
+    """
+    with _as_bad_request():
+        return Request(
+            messages=[_plain(message) for message in chat.messages],
+            max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
+            temperature=chat.temperature or 0.0,
+            repetition_penalty=chat.repetition_penalty,
+            top_p=1.0 if chat.top_p is None else chat.top_p,
+            seed=chat.seed,
+            stop=[chat.stop] if isinstance(chat.stop, str) else chat.stop or [],
+            cache_salt=salt,
+            reuse_dialogue_only=reuse_dialogue_only,
+        )
 
 
 def _plain(message: SystemMessage | UserMessage | AssistantMessage) -> dict[str, Any]:

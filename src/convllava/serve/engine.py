@@ -5,7 +5,7 @@ import copy
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -151,13 +151,13 @@ class Engine:
             self._taken -= 1
 
     @contextmanager
-    def hold_pixels(self, prompt: Prompt) -> Iterator[None]:
-        """Count the pixels of a prompt's images against the limit of memory.
+    def hold_pixels(self, shapes: Sequence[tuple[int, int]]) -> Iterator[None]:
+        """Count the pixels of resized images, (height, width) each, against the limit of memory.
 
         Raises:
             ApiError: 429, the memory for waiting images is full.
         """
-        pixels = sum(height * width for height, width in prompt.image_sizes)
+        pixels = sum(height * width for height, width in shapes)
         if self._pixels and self._pixels + pixels > self.settings.max_queue_pixels:
             raise _busy(f"the images of queued requests have {self._pixels} pixels")
         self._pixels += pixels

@@ -19,6 +19,8 @@ class Settings:
         max_bodies_bytes: Maximum size of all requests that are received at a time, together.
         max_images: Maximum images in a request.
         max_image_pixels: Maximum pixels of an image as sent: 64 Mi hold the 48 megapixels of a telephone.
+        max_request_pixels: Maximum pixels of all images of a request as sent.
+        decode_timeout: Seconds to decode all images of a request.
         max_queue_pixels: Maximum pixels of all resized images in the queue, 12 bytes of memory each.
         prefix_cache_bytes: Memory for keys and values of the latest dialogues, whose next turn then costs less.
         auto_resolution: Whether sizes that requests leave open are chosen so that images fit the context; for models
@@ -39,6 +41,8 @@ class Settings:
     max_bodies_bytes: int = 256 << 20
     max_images: int = 16
     max_image_pixels: int = 1 << 26
+    max_request_pixels: int = 1 << 28
+    decode_timeout: float = 15.0
     max_queue_pixels: int = 1 << 26
     prefix_cache_bytes: int = 128 << 20
     auto_resolution: bool = False
@@ -46,10 +50,17 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_images", "max_image_pixels", "max_queue_pixels", "max_body_bytes"):
+        for name in (
+            "max_batch",
+            "max_images",
+            "max_image_pixels",
+            "max_request_pixels",
+            "max_queue_pixels",
+            "max_body_bytes",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("request_timeout", "body_timeout", "drain_timeout"):
+        for name in ("request_timeout", "body_timeout", "drain_timeout", "decode_timeout"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0 seconds, got {getattr(self, name)}")
         if self.max_queue < 0 or self.prefix_cache_bytes < 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from ...images import DATA_SET_LIMITS, undecoded
+from ...images import DATA_SET_LIMITS, is_thin, num_frames, undecoded
 from ..batching import check_tokens, open_image, resized_shapes
 from ..faults import BadSampleError, Fault, place_of
 from ..images import EncodedImage, StoredImage
@@ -124,8 +124,12 @@ class Inspector:
         height, width = size
         if height * width > self.limits.large_pixels:
             yield "large_image", f"image {image} has {width}x{height} pixels, more than {self.limits.large_pixels:,}"
+        if is_thin(size):
+            yield "thin_image", f"image {image} has {width}x{height} pixels; crop or leave out what cannot be read"
+        format, frames = _format_of(image)
+        if frames > 1:
+            yield "further_frames", f"image {image} has {frames} frames; only the first is used, save each as a file"
         expected = _format_by_name(image)
-        format = None if expected is None else _format_of(image)
         if expected is not None and _SAME_FORMAT.get(str(format), format) != expected:
             yield "wrong_name", f"image {image} has the name of a {expected} file but is {format}"
 
@@ -171,13 +175,13 @@ def _digest_of(image: StoredImage, opened: Image.Image) -> int:
     return _digest(repr(opened.size).encode(), opened.tobytes())
 
 
-def _format_of(image: StoredImage) -> str | None:
-    """Return the format of an image that was opened before, from its header."""
+def _format_of(image: StoredImage) -> tuple[str | None, int]:
+    """Return format and number of frames of an image that was opened before, from its header."""
     source = image.data if isinstance(image, EncodedImage) else image
     if isinstance(source, Image.Image):
-        return None
+        return None, 1
     with undecoded(source, limits=DATA_SET_LIMITS) as opened:
-        return opened.format
+        return opened.format, num_frames(opened)
 
 
 def _format_by_name(image: StoredImage) -> str | None:

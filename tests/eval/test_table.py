@@ -155,7 +155,7 @@ def test_jsonl(tmp_path: Path) -> None:
     path.write_text(json.dumps({"image": "a.png", "question": "q"}) + "\n\n")
     table = read_jsonl(path, ["question"], [tmp_path])
     assert table.rows == [{"question": "q", "index": 0}]
-    assert table.images[0][0].open() == tmp_path / "a.png"
+    assert open_image(table.images[0][0].open()).size == (96, 64)
     path.write_text('{"image": "b.png", "question": "q"}\n')
     with pytest.raises(ValueError, match=r"x.jsonl: 1 of 1 images are missing below .*: line 1: 'b.png'$"):
         read_jsonl(path, ["question"], [tmp_path, tmp_path])
@@ -177,6 +177,15 @@ def test_all_missing_images_are_listed(tmp_path: Path) -> None:
         read_jsonl(path, [], [tmp_path])
     path.write_text("".join(json.dumps({"image": f"{number + 10}.png"}) + "\n" for number in range(30)))
     with pytest.raises(ValueError, match=r"30 of 30 images .*line 20: '29.png'; and 10 more$"):
+        read_jsonl(path, [], [tmp_path])
+
+
+def test_a_path_with_backslashes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(image_bytes())
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps({"image": "images\\a.png"}) + "\n")
+    with pytest.raises(ValueError, match=r"line 1: '.*' \(.*backslash"):
         read_jsonl(path, [], [tmp_path])
 
 

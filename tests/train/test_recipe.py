@@ -63,7 +63,7 @@ def test_inheritance_merges_and_overrides_win(tmp_path: Path) -> None:
         ("image: {resolutoin: 5}", "unknown key 'image.resolutoin'; did you mean 'resolution'?"),
         ("model: null", "give model .* or init_from"),
         ("model: {preset: nano, stages: 5}", "unknown key 'model.stages'"),
-        ("init_from_parts: {vision_tower: x}", "init_from_parts.language_model: Field required"),
+        ("init_from_parts: {vision_tower: x}", "key 'init_from_parts.language_model' is missing"),
         ("after: nowhere.yaml", "no recipe .*nowhere.yaml"),
         ("after: recipe.yaml", "comes after itself"),
         ("epochs: 1", "exactly one of epochs and max_steps"),

@@ -10,7 +10,6 @@ standard error, with exit code 2; any other error is one of the program, named a
 """
 
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -125,9 +124,6 @@ def prepare_environment() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a console that is not UTF-8 must not cost an answer
     if not sys.warnoptions and not debugging():
         warnings.simplefilter("ignore")
-    for stream in (sys.stdout, sys.stderr):  # what a console cannot show is escaped, and ends no work that is done
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
 
 
 def debugging() -> bool:

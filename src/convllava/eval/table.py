@@ -15,7 +15,16 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image, other_spelling, undecoded, upright_size
+from ..images import (
+    DATA_SET_LIMITS,
+    ImageError,
+    image_size,
+    num_frames,
+    open_image,
+    other_spelling,
+    undecoded,
+    upright_size,
+)
 from .outcome import Row
 
 ImageSize = tuple[int, int]
@@ -40,8 +49,8 @@ class BenchmarkImage(Protocol):
         """Whether the file has further frames or pages, which are not shown."""
         ...
 
-    def open(self) -> Path | Image.Image:
-        """Return the path of the image, or the decoded image.
+    def open(self) -> Image.Image:
+        """Return the image.
 
         Raises:
             ValueError: The image is damaged.
@@ -137,8 +146,8 @@ class FileImage:
     size: ImageSize
     has_more_frames: bool
 
-    def open(self) -> Path:
-        return self.path
+    def open(self) -> Image.Image:
+        return open_image(self.path, limits=DATA_SET_LIMITS, lazily=True)
 
 
 @dataclass(frozen=True)
@@ -180,8 +189,7 @@ def image_of_cell(data: bytes, stored: Callable[[str, ImageSize, bool], Benchmar
 def _read_header(source: Path | bytes, name: str) -> tuple[ImageSize, bool]:
     """Return (height, width) of an encoded image, upright, and whether it has more than one frame."""
     with undecoded(source, name=name, limits=DATA_SET_LIMITS) as image:
-        # the further images of an MPO, the .jpg of some telephones, are previews
-        return upright_size(image), image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        return upright_size(image), num_frames(image) > 1
 
 
 def open_cell(data: bytes) -> Image.Image:

@@ -135,6 +135,8 @@ def require(package: str, *, extra: str, purpose: str) -> ModuleType:
 
 def is_encodable(text: str) -> bool:
     """Return whether a text can be written as UTF-8: it has no lone surrogate, half of a character beyond 16 bits."""
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -144,6 +146,8 @@ def is_encodable(text: str) -> bool:
 
 def encodable(text: str) -> str:
     """Return a text in which lone surrogates, which cannot be written as UTF-8, are escaped as in JSON."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

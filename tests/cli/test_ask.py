@@ -132,3 +132,9 @@ def test_an_unknown_preprocessing_is_named(image: str, capsys: pytest.CaptureFix
     assert main(["ask", image, QUESTION, "--preprocessing", "quick"]) == 2
     error = capsys.readouterr().err
     assert "--preprocessing" in error and "'exact', 'fast'" in error
+
+
+def test_half_a_character_in_a_question_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    assert main(["ask", str(tmp_path / "a.png"), "What \udcff?"]) == 2
+    assert "half of a character (a lone surrogate)" in capsys.readouterr().err

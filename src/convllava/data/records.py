@@ -26,14 +26,11 @@ from .samples import Message, Origin, Sample
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant"}
 
-IMAGE_KEYS = ("image", "images")
-"""Keys of a record's images; the first that is set counts."""
+_OTHER_IMAGE_KEYS = frozenset("image_path image_paths image_file image_files image_url image_urls img imgs".split())
+"""Keys under which other programs look for images; next to ``image`` or ``images`` they are only notes."""
 
-_OTHER_IMAGE_KEYS = ("image_path", "image_paths", "image_file", "image_files", "image_url", "image_urls", "img", "imgs")
-"""Keys under which other programs look for images; next to one of ``IMAGE_KEYS`` they are only notes."""
-
-_UNREAD_KEYS = ("video", "videos", "audio", "audios", "tools")
-_UNREAD_TURN_KEYS = ("image", "images", "video", "videos", "audio", "audios", "tool_calls", "function_call")
+_UNREAD_KEYS = frozenset(("video", "videos", "audio", "audios", "tools"))
+_UNREAD_TURN_KEYS = frozenset(("image", "images", "video", "videos", "audio", "audios", "tool_calls", "function_call"))
 """Keys of a record and of a turn whose content would be lost."""
 
 
@@ -53,7 +50,7 @@ def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> S
     """
     sample_id = record_id(record, origin.record)
     try:
-        messages = _messages(without_absent(record), len(images))
+        messages = _messages(record, len(images))
         _check_order([message["role"] for message in messages])
         _check_counts(messages, len(images), record)
         _check_answers(messages)
@@ -70,19 +67,11 @@ def record_id(record: Any, number: int) -> str:
     return encodable(str(number if given is None else given))
 
 
-def without_absent(value: Any) -> Any:
-    """Return a JSON value without the keys whose value is null, which means that they are absent.
-
-    In parquet every struct has all fields of all its siblings; other programs write such records as JSON.
-    """
-    if isinstance(value, dict):
-        return {key: without_absent(inner) for key, inner in value.items() if inner is not None}
-    return [without_absent(inner) for inner in value] if isinstance(value, list) else value
-
-
 def stored_images(record: Any) -> list[Any]:
     """Return what a record gives as its images: file names, or structs of a shard; null and empty ones are absent."""
-    given: Any = next((record[key] for key in IMAGE_KEYS if record.get(key)), []) if isinstance(record, dict) else []
+    if not isinstance(record, dict):
+        return []
+    given: Any = record.get("image") or record.get("images") or []
     return [one for one in (given if isinstance(given, list) else [given]) if one is not None and one != ""]
 
 
@@ -94,7 +83,7 @@ def _messages(record: Any, images: int) -> list[Message]:
         _check_keys(record, _OTHER_IMAGE_KEYS, "; images belong under 'image'")
         if stored_images(record):
             raise _RecordError("missing_image", f"the shard has no image {shortened(stored_images(record)[0])}")
-    key = "messages" if not record.get("conversations") and "messages" in record else "conversations"
+    key = "messages" if not record.get("conversations") and record.get("messages") is not None else "conversations"
     turns = record.get(key)
     if not isinstance(turns, list) or not turns:
         raise _RecordError("malformed", f"{key!r} must be a list of turns, got {shortened(turns)}")
@@ -102,9 +91,11 @@ def _messages(record: Any, images: int) -> list[Message]:
     return [*_system(record, messages), *messages]
 
 
-def _check_keys(values: dict[str, Any], unread: Sequence[str], hint: str) -> None:
+def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str) -> None:
     """Reject keys that are set and not read: what they hold would be lost."""
-    found = next((key for key in unread if values.get(key)), None)
+    if unread.isdisjoint(values):
+        return
+    found = next((key for key in values if key in unread and values[key]), None)
     if found is not None:
         raise _RecordError(
             "malformed", f"key {found!r} is not read here{hint or ': remove it, or leave the record out'}"
@@ -131,7 +122,7 @@ def role_of(turn: dict[str, Any]) -> str | None:
 def _message(turn: Any, number: int) -> Message:
     values = turn if isinstance(turn, dict) else {}
     role = role_of(values)
-    content = values.get("value", values.get("content"))
+    content = values.get("content") if values.get("value") is None else values["value"]
     if role is None or not isinstance(content, str | list):
         raise _RecordError(
             "malformed",

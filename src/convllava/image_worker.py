@@ -11,7 +11,7 @@ import struct
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from .image_conversion import pad_to_square
 from .images import SERVER_LIMITS, ImageError, open_image, undecoded, upright_size
@@ -29,7 +29,7 @@ NICENESS = 10
 _LENGTHS = struct.Struct(">IQ")
 
 
-def write_message(stream: BinaryIO, head: dict[str, Any], data: bytes = b"") -> None:
+def write_message(stream: IO[bytes], head: dict[str, Any], data: bytes = b"") -> None:
     """Write a JSON head and bytes."""
     text = json.dumps(head).encode()
     stream.write(_LENGTHS.pack(len(text), len(data)) + text)
@@ -37,7 +37,7 @@ def write_message(stream: BinaryIO, head: dict[str, Any], data: bytes = b"") -> 
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
+def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     """Read a JSON head and bytes.
 
     Raises:
@@ -47,7 +47,7 @@ def read_message(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
     return json.loads(_read(stream, text_length)), _read(stream, data_length)
 
 
-def _read(stream: BinaryIO, length: int) -> bytes:
+def _read(stream: IO[bytes], length: int) -> bytes:
     data = stream.read(length)
     if len(data) < length:
         raise EOFError("the other process is gone")

@@ -107,7 +107,7 @@ class ConversationDataset(RecordSource):
         sample = self.sample_of(record, number)
         for image in sample.images:
             if not isinstance(image, Path) or not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; {missing_hint(image)}")
+                raise sample.bad("missing_image", f"no image {image}; {missing_hint(Path(str(image)))}")
 
     def sample_of(self, record: Any, number: int) -> Sample:
         """Return the sample of a record of this file.

@@ -39,8 +39,10 @@ class ParquetSamples:
         for item, image in zip(stored, images, strict=True):
             if image is None:
                 name = item.get("path") if isinstance(item, dict) else item
-                is_name = isinstance(name, str)
-                message = outside(name, self.image_folder) if is_name else f"an image of type {type(item).__name__}"
+                if isinstance(name, str):
+                    message = outside(name, self.image_folder)
+                else:
+                    message = f"an image of type {type(item).__name__}"
                 raise BadSampleError(Fault("malformed", *origin, record_id(record, origin.record), message))
             if isinstance(image, Path) and not image.is_file():
                 message = f"no image {image}; {missing_hint(image)}"

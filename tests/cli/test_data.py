@@ -115,5 +115,7 @@ def test_data_help_loads_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> No
 def test_statistics_of_text_alone_have_no_image_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     turns = [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "x"}]
     (tmp_path / "t.json").write_text(json.dumps([{"id": "1", "conversations": turns}]))
-    assert main(["data", "stats", str(tmp_path / "t.json"), "--out", str(tmp_path / "out")]) == 0
+    assert main(["data", "stats", str(tmp_path / "t.json")]) == 0
     assert "1 samples (1 without images), 0 images" in capsys.readouterr().out
+    assert main(["data", "stats", str(tmp_path / "t.json"), "--out", str(tmp_path / "out")]) == 2
+    assert "there is nothing to plot" in capsys.readouterr().err

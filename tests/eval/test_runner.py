@@ -183,20 +183,20 @@ def test_a_damaged_line_is_named(generator: Generator, tmp_path: Path) -> None:
 
 def test_errors_are_kept_and_scored_wrong(generator: Generator, tmp_path: Path) -> None:
     """An image too large for the context and a truncated one are errors in the predictions."""
-    rows = yes_no_rows(4)
+    rows = yes_no_rows(6)
     rows[0]["image"] = image_text("red", (64 * 24, 64 * 24))
     whole = image_text("blue", (200, 300))
     rows[2]["image"] = whole[: len(whole) // 4 * 2 // 4 * 4]
     write_tsv(tmp_path / "MME.tsv", rows)
     score = run_benchmark(generator, "mme", out=tmp_path / "out", data=tmp_path)
     lines = read(tmp_path / "out" / "mme.predictions.jsonl")
-    assert score.samples == 4
+    assert score.samples == 6
     assert score.errors == 4
-    assert score.value == 0
+    assert [bool(line["error"]) for line in lines] == [True] * 4 + [False] * 2
     assert "tokens" in lines[0]["error"] and lines[0]["prediction"] == ""
     assert "damaged" in lines[2]["error"]
     assert any("md5" in warning for warning in score.warnings)
-    assert any("has 4 questions, MME has 2374" in warning for warning in score.warnings)
+    assert any("has 6 questions, MME has 2374" in warning for warning in score.warnings)
 
 
 def test_images_of_equal_shape_are_next_to_each_other(generator: Generator, tmp_path: Path) -> None:

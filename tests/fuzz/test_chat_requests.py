@@ -53,14 +53,17 @@ VALUES: list[Any] = [
 ]
 
 
-def picture() -> str:
+def encoded_image() -> str:
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def valid(rng: random.Random) -> dict[str, Any]:
-    parts = [{"type": "image_url", "image_url": {"url": picture(), "detail": "low"}}, {"type": "text", "text": "What?"}]
+    parts = [
+        {"type": "image_url", "image_url": {"url": encoded_image(), "detail": "low"}},
+        {"type": "text", "text": "What?"},
+    ]
     messages: list[dict[str, Any]] = [{"role": "user", "content": rng.choice(["Why?", parts])}]
     if rng.random() < 0.5:
         messages = [{"role": "system", "content": "Be brief."}, *messages]

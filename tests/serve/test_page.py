@@ -41,8 +41,8 @@ class Script:
         self.tokens = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
         generator._choose = self.choose  # type: ignore[method-assign, assignment]
 
-    def choose(self, rows: Any, logits: torch.Tensor) -> list[int]:
-        return [self.tokens[len(row.token_ids) % len(self.tokens)] for row in rows]
+    def choose(self, sequence: Any, logits: torch.Tensor, most_likely: int) -> int:
+        return self.tokens[len(sequence.token_ids) % len(self.tokens)]
 
 
 @pytest.fixture(scope="module")

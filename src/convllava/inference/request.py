@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ..geometry import Box
 from ..image_options import IMAGE_OPTIONS, ImageOptions
 from ..model import Message, images_of
+from ..support import is_encodable
 
 DEFAULT_NEW_TOKENS = 512
 """Maximum new tokens if a request does not set them; fewer where the context ends sooner."""
@@ -100,10 +101,14 @@ def question_message(question: str, num_images: int = 0) -> Message:
     """Return a user's turn: image parts, then the question.
 
     Raises:
-        ValueError: The question is empty.
+        ValueError: The question is empty, or has half of a character.
     """
     if not question.strip():
         raise ValueError("the question is empty: say what you want to know")
+    if not is_encodable(question):
+        raise ValueError(
+            f"the question {question!a} has half of a character (a lone surrogate): remove it, or give the text in UTF-8"
+        )
     images: list[Message] = [{"type": "image"}] * num_images
     return {"role": "user", "content": [*images, {"type": "text", "text": question}]}
 

@@ -15,12 +15,6 @@ from ..image_options import ImageAspectRatio, ImageOptions
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
-LearningRateSchedule = Literal[
-    "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
-]
-"""Schedules of transformers that need nothing but warm-up and length."""
-
-
 class Strict(BaseModel):
     """Immutable settings that reject unknown keys."""
 
@@ -251,7 +245,7 @@ class Recipe(Strict):
     stop_after_steps: int | None = Field(default=None, gt=0)
     stop_after_minutes: float | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
-    lr_scheduler: LearningRateSchedule = "cosine"
+    lr_scheduler: str = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -107,7 +107,7 @@ def question_message(question: str, num_images: int = 0) -> Message:
         raise ValueError("the question is empty: say what you want to know")
     if not is_encodable(question):
         raise ValueError(
-            f"the question {question!a} has half of a character (a lone surrogate): remove it, or give the text in UTF-8"
+            f"the question {question!a} has half of a character (a lone surrogate): remove it, or give UTF-8"
         )
     images: list[Message] = [{"type": "image"}] * num_images
     return {"role": "user", "content": [*images, {"type": "text", "text": question}]}

@@ -83,7 +83,7 @@ def outcome(read: Callable[[], object], path: Path) -> tuple[int, int] | None:
     return (found.height, found.width) if isinstance(found, Image.Image) else found  # type: ignore[return-value]
 
 
-def params() -> list[Any]:
+def params() -> list[object]:
     """Return the formats; damaged strips of TIFF are decoded differently from a file and from memory by libtiff."""
     disagrees = pytest.mark.xfail(reason="libtiff may decode a damaged strip on one road only", strict=False)
     return [pytest.param(name, marks=[disagrees] if name == "TIFF" else []) for name in FORMATS]

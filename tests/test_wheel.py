@@ -95,7 +95,9 @@ def test_installed_program_answers(installed: Path, tmp_path: Path) -> None:
     program = installed / "bin" / "convllava"
     answer = run(sys.executable, program, "ask", image, "Read the text.", env=environment, cwd=tmp_path)
     assert answer.stdout.strip()
-    assert answer.stderr == ""
+    # torchao, where it is installed, logs while transformers imports it
+    remarks = [line for line in answer.stderr.splitlines() if "torchao" not in line and "_pytree" not in line]
+    assert remarks == []
 
 
 def test_installed_plugin_loads(installed: Path, tmp_path: Path) -> None:

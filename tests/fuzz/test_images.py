@@ -84,8 +84,8 @@ def outcome(read: Callable[[], object], path: Path) -> tuple[int, int] | None:
 
 
 def params() -> list[object]:
-    """Return the formats; damaged strips of TIFF are decoded differently from a file and from memory by libtiff."""
-    disagrees = pytest.mark.xfail(reason="libtiff may decode a damaged strip on one road only", strict=False)
+    """Return the formats; of TIFF, a file with a damaged strip opens for training and is refused by `open_image`."""
+    disagrees = pytest.mark.xfail(reason="two readers disagree on a damaged strip; cause unknown", strict=False)
     return [pytest.param(name, marks=[disagrees] if name == "TIFF" else []) for name in FORMATS]
 
 

@@ -122,19 +122,30 @@ def num_frames(image: Image.Image) -> int:
 
 
 def _seek(image: Image.Image, frame: int | None, name: str, limits: ImageLimits) -> None:
-    if frame is None and not limits.logs:
+    if frame is None:
+        if limits.logs:
+            _log_frames(image, name)
         return
     number = num_frames(image)
-    if frame is None:
-        if number > 1:
-            logger.warning(
-                "%s has %d frames, of which the first is shown (--page N selects another)", escaped(name), number
-            )
-    elif not 1 <= frame <= number:
+    if not 1 <= frame <= number:
         raise ImageError("missing", name, f"has no page {frame}: its pages are 1 to {number}")
-    elif number > 1:
+    if number > 1:
         image.seek(frame - 1)
         _check_limits(image, name, limits)
+
+
+def _log_frames(image: Image.Image, name: str) -> None:
+    """Log that only the first of several frames is used; damage after the first does not keep it from being opened."""
+    try:
+        number = num_frames(image)
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly everything
+        logger.warning("%s is damaged after its first frame (%s), which is shown", escaped(name), error)
+        image.seek(0)
+        return
+    if number > 1:
+        logger.warning(
+            "%s has %d frames, of which the first is shown (--page N selects another)", escaped(name), number
+        )
 
 
 def image_size(

@@ -83,14 +83,8 @@ def outcome(read: Callable[[], object], path: Path) -> tuple[int, int] | None:
     return (found.height, found.width) if isinstance(found, Image.Image) else found  # type: ignore[return-value]
 
 
-def params() -> list[object]:
-    """Return the formats; of TIFF, a file with a damaged strip opens for training and is refused by `open_image`."""
-    disagrees = pytest.mark.xfail(reason="two readers disagree on a damaged strip; cause unknown", strict=False)
-    return [pytest.param(name, marks=[disagrees] if name == "TIFF" else []) for name in FORMATS]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("format", params())
+@pytest.mark.parametrize("format", FORMATS)
 def test_damaged_files(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no other program can be started
     source = random.Random(f"{format} 1")

@@ -308,6 +308,22 @@ def test_further_frames_are_told_and_can_be_chosen(
     assert [image.size for image in open_images([draw_image(), path], page=2)] == [(40, 30), (40, 30)]
 
 
+def test_a_tiff_damaged_after_its_first_page_shows_that_page(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "p.tif"
+    frames = [Image.new("RGB", (40, 30), color) for color in ("red", "lime")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with Image.open(path) as image:
+        image.seek(1)
+        second = image.tag_v2._offset
+    data = bytearray(path.read_bytes())
+    data[second : second + 300] = b"\xff" * len(data[second : second + 300])
+    path.write_bytes(data)
+    assert open_image(path).getpixel((20, 15))[0] > 200
+    assert "is damaged after its first frame" in caplog.text
+    with pytest.raises(ValueError, match="is damaged"):
+        open_image(path, page=2)
+
+
 def test_further_pages_are_told(pdf: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_image(pdf)
     assert "file.pdf has 2 pages, of which the first is shown (--page N" in caplog.text

@@ -14,10 +14,11 @@ from ..convert import unsupported_settings
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .batch import MAX_ENCODER_PIXELS, Batch
 from .kv_cache import KVCapacity
+from .logit_rules import check_rules
 from .prompt import Prompt, prepare
 from .request import Answer, Event, Failed, Finished, Request, TextDelta
 from .reuse import NOTHING, PrefixCache, Reused, feature_cache
-from .sampling import end_tokens, penalize, suppressed_tokens
+from .sampling import end_tokens, suppressed_tokens
 from .sequence import GeneratedSequence
 
 MAX_BATCH = 8
@@ -39,8 +40,8 @@ class Generator:
 
     First come, first served: up to `max_batch` requests are decoded at a time, and a request that is finished or
     canceled makes room at once. At temperature 0 an answer equals that of `model.generate`, whatever else is in the
-    batch (float32; of two tokens that are equally likely within rounding either may be chosen). An image that occurs
-    again is not encoded again.
+    batch (float32; of two tokens that are equally likely within rounding either may be chosen), up to a loop that ends
+    it (`Request.stop_on_repetition`). An image that occurs again is not encoded again.
 
     Args:
         model, processor: Result of `load_pretrained`.
@@ -84,6 +85,7 @@ class Generator:
         self.context: int = text_config.max_position_embeddings
         self._capacity = KVCapacity(max_batch, self.context) if static_cache else KVCapacity()
         self._ends = end_tokens(model.generation_config, processor.tokenizer)
+        check_rules(model.generation_config, self._ends, text_config.vocab_size)
         image_token_id: int = processor.image_token_id
         self._suppressed = suppressed_tokens(model.generation_config, image_token_id)
         self._ids = itertools.count()
@@ -126,7 +128,9 @@ class Generator:
         """
         submitted = time.perf_counter()
         prompt = prompt or prepare(request, self.processor, self.context)
-        sequence = GeneratedSequence(next(self._ids), request, prompt, self.processor, submitted)
+        sequence = GeneratedSequence(
+            next(self._ids), request, prompt, self.processor, self.model.generation_config, self._ends, submitted
+        )
         self._waiting.append(sequence)
         return sequence.request_id
 
@@ -280,7 +284,7 @@ class Generator:
         events: list[Event] = []
         for sequence, scores, best in zip(sequences, logits, most_likely, strict=True):
             try:
-                new = self._append_token(sequence, self._choose(sequence, scores, best))
+                new = self._append_token(sequence, sequence.choose(scores, best))
             except Exception as error:  # options of one request never end the others
                 logger.exception("request %d failed", sequence.request_id)
                 new = [Failed(sequence.request_id, error)]
@@ -290,19 +294,11 @@ class Generator:
         return events
 
     def _append_token(self, sequence: GeneratedSequence, token: int) -> list[Event]:
-        piece, reason = sequence.append(token, self._ends)
+        piece, reason = sequence.append(token)
         events: list[Event] = [TextDelta(sequence.request_id, piece)] if piece else []
         if reason is not None:
             events.append(Finished(sequence.request_id, sequence.answer(reason)))
         return events
-
-    def _choose(self, sequence: GeneratedSequence, logits: Tensor, most_likely: int) -> int:  # (V,)
-        """Return the next token of one sequence."""
-        penalty = sequence.repetition_penalty or self.model.generation_config.repetition_penalty
-        if penalty is not None and penalty != 1.0:
-            logits = penalize(logits, sequence.prompt.input_ids.tolist() + sequence.token_ids, penalty)
-            most_likely = int(logits.argmax())
-        return most_likely if sequence.sampler is None else sequence.sampler(logits)
 
     def _remove(self, sequence: GeneratedSequence, *, keep: bool = True) -> None:
         """Remove a sequence from the batch; its keys and values may serve the next turn of the dialogue."""

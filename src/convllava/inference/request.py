@@ -1,7 +1,8 @@
 """Requests, answers and the events in between."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ..geometry import Box
@@ -14,6 +15,24 @@ DEFAULT_NEW_TOKENS = 512
 
 MAX_TEMPERATURE = 100.0
 """Maximum temperature, at which all tokens are about equally likely."""
+
+MAX_NGRAM = 1000
+"""Maximum length of the token sequences that may be forbidden to occur twice."""
+
+_RANGES: dict[str, tuple[type, float, float]] = {
+    "max_new_tokens": (int, 1, math.inf),
+    "temperature": (float, 0, MAX_TEMPERATURE),
+    "top_k": (int, 0, math.inf),
+    "min_p": (float, 0, 1),
+    "seed": (int, -(2**63), 2**64 - 1),
+    "repetition_penalty": (float, 0.1, 10),
+    "no_repeat_ngram_size": (int, 0, MAX_NGRAM),
+    "no_repeat_ngram_window": (int, 1, math.inf),
+}
+"""Type, minimum and maximum of the numbers of a request; None is allowed where it is the default."""
+
+FinishReason = Literal["stop", "length", "repetition"]
+"""Why an answer ended: an end token or stop text, `max_new_tokens`, or a loop (see `Request.stop_on_repetition`)."""
 
 
 class ContextOverflowError(ValueError):
@@ -32,10 +51,17 @@ class Request:
         max_new_tokens: Maximum length of the answer; None takes `DEFAULT_NEW_TOKENS`, or fewer where the context ends.
         temperature: 0 always takes the most likely token; above it, tokens are sampled.
         top_p: Sample among the most likely tokens that together have this probability.
+        top_k: Sample among so many most likely tokens; 0 sets no limit.
+        min_p: Sample among the tokens that have at least this fraction of the probability of the most likely one.
         seed: Makes sampling repeatable, independent of the other requests of the batch.
         stop: Texts before which the answer ends.
         repetition_penalty: Factor that makes tokens of the prompt and the answer less likely; None takes the
             checkpoint's, 1 none.
+        no_repeat_ngram_size: Length of token sequences that never occur twice in prompt and answer together; None takes
+            the checkpoint's, 0 allows all.
+        no_repeat_ngram_window: Number of latest tokens among which `no_repeat_ngram_size` counts; None counts all.
+        stop_on_repetition: Whether an answer that repeats one passage on and on ends with the finish reason
+            "repetition", see `loops.LoopDetector`.
         cache_salt: Image features, keys and values are shared only by requests of equal salt.
         reuse_dialogue_only: Whether keys and values are reused only from the dialogue that this one continues, not
             from any with the same beginning.
@@ -50,37 +76,38 @@ class Request:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     seed: int | None = None
     stop: Sequence[str] = ()
     repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    no_repeat_ngram_window: int | None = None
+    stop_on_repetition: bool = True
     cache_salt: str = ""
     reuse_dialogue_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].get("role") != "user":
             raise ValueError("there is nothing to answer: the last message must be the user's")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if not 0 <= self.temperature <= MAX_TEMPERATURE:
-            raise ValueError(
-                f"temperature must be from 0 (the most likely token) to {MAX_TEMPERATURE:g}, got {self.temperature}"
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        for each in fields(self):
+            if each.name in _RANGES and not (each.default is None and getattr(self, each.name) is None):
+                _check_range(each.name, getattr(self, each.name))
+        if not _is_number(self.top_p, float) or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p!r:.100}")
         if isinstance(self.stop, str) or not all(self.stop):
             raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r:.200}")
-        if self.repetition_penalty is not None and not 0.1 <= self.repetition_penalty <= 10:
-            raise ValueError(f"repetition_penalty must be from 0.1 to 10, got {self.repetition_penalty}")
-        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
-            raise ValueError(f"seed must fit 64 bits, got {self.seed}")
 
     @classmethod
-    def of_question(cls, question: str, images: Sequence[Any] = (), **options: Any) -> "Request":
+    def of_question(
+        cls, question: str, images: Sequence[Any] = (), *, system: str | None = None, **options: Any
+    ) -> "Request":
         """Return a request of one question about images, which come before it.
 
         Args:
             question: Text of the question.
             images: Images by path, URL or loaded.
+            system: System message, in place of the prompt format's own; None keeps that one.
             options: Further fields of the request; image options may be given by their names.
 
         Raises:
@@ -88,13 +115,39 @@ class Request:
         """
         given = {name: options.pop(name) for name in IMAGE_OPTIONS if name in options}
         merged = options.pop("image_options", ImageOptions()).merged(ImageOptions(**given))
-        messages = [question_message(question, len(images))]
+        messages = [*system_message(system), question_message(question, len(images))]
         return cls(messages=messages, images=images, image_options=merged, **options)
 
     @property
     def sources(self) -> list[Any]:
         """Images in reading order, as given."""
         return list(self.images) or list(images_of(self.messages))
+
+
+def _check_range(name: str, value: Any) -> None:
+    number, low, high = _RANGES[name]
+    if _is_number(value, number) and low <= value <= high:
+        return
+    bounds = f"at least {low:g}" if high == math.inf else f"from {low:.20g} to {high:.20g}"
+    whole = "a whole number " if number is int and not _is_number(value, int) else ""
+    raise ValueError(f"{name} must be {whole}{bounds}, got {value!r:.100}")
+
+
+def _is_number(value: Any, number: type) -> bool:
+    return isinstance(value, int if number is int else (int, float)) and not isinstance(value, bool)
+
+
+def system_message(system: str | None) -> list[Message]:
+    """Return the turn that replaces the prompt format's system message, or none.
+
+    Raises:
+        ValueError: The text has half of a character.
+    """
+    if system is None:
+        return []
+    if not is_encodable(system):
+        raise ValueError(f"the system message {system!a:.200} has half of a character (a lone surrogate): remove it")
+    return [{"role": "system", "content": system}]
 
 
 def question_message(question: str, num_images: int = 0) -> Message:
@@ -137,7 +190,8 @@ class Answer:
     Attributes:
         text: Answer without end token, stop text and the blank that prompt formats put before an answer.
         token_ids: All generated tokens, including the end token.
-        finish_reason: "stop" (end token or stop text) or "length" (cut at max_new_tokens).
+        finish_reason: "stop" (end token or stop text), "length" (cut at max_new_tokens) or "repetition" (cut in a
+            loop).
         boxes: Boxes written in the text, in pixels of the first image.
         num_prompt_tokens: Tokens of the prompt, including visual tokens.
         num_image_tokens: Visual tokens of all images.
@@ -148,7 +202,7 @@ class Answer:
 
     text: str
     token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
     boxes: tuple[Box, ...]
     num_prompt_tokens: int
     num_image_tokens: int

@@ -1,17 +1,19 @@
 """The state of one request between submission and answer."""
 
 import time
-from collections.abc import Set
-from typing import Literal
+from collections.abc import Sequence, Set
+
+from torch import Tensor
+from transformers import GenerationConfig
 
 from ..model import ConvLlavaProcessor
 from .boxes import boxes_in_pixels
+from .logit_rules import rules_of
+from .loops import LoopDetector
 from .prompt import Prompt
-from .request import Answer, Request, Timings
+from .request import Answer, FinishReason, Request, Timings
 from .sampling import LOWEST_TEMPERATURE, Sampler
 from .text_stream import TextStream
-
-FinishReason = Literal["stop", "length"]
 
 
 class GeneratedSequence:
@@ -23,12 +25,16 @@ class GeneratedSequence:
         request: Request,
         prompt: Prompt,
         processor: ConvLlavaProcessor,
+        config: GenerationConfig,
+        ends: Set[int],
         submitted: float,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
+        self._tokenizer, self._ends = processor.tokenizer, ends
         self.sampler = Sampler(request) if request.temperature >= LOWEST_TEMPERATURE else None
-        self.repetition_penalty = request.repetition_penalty
+        self._rules = rules_of(request, config, prompt.input_ids.tolist(), ends)
+        self._loops = LoopDetector(self._has_letters) if request.stop_on_repetition else None
         self.token_ids: list[int] = []
         self._encode_seconds = self._queue_seconds = 0.0
         self._num_cached_tokens = 0
@@ -43,12 +49,27 @@ class GeneratedSequence:
         self._queue_seconds = now - self._submitted
         self._encode_seconds, self._num_cached_tokens = encode_seconds, num_cached_tokens
 
-    def append(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
+    def choose(self, logits: Tensor, most_likely: int) -> int:  # (V,)
+        """Return the next token.
+
+        Args:
+            logits: Logits (V,).
+            most_likely: Token with the highest of them.
+        """
+        if self._rules:
+            for rule in self._rules:
+                logits = rule(logits)
+            most_likely = int(logits.argmax())
+        return most_likely if self.sampler is None else self.sampler(logits)
+
+    def append(self, token: int) -> tuple[str, FinishReason | None]:
         """Append a token; return the new text and, at the end, the reason for it."""
         self.token_ids.append(token)
+        for rule in self._rules:
+            rule.push(token)
         if len(self.token_ids) == 1:
             self._first_token_seconds = time.perf_counter() - self._submitted
-        piece, reason = self._read(token, ends)
+        piece, reason = self._read(token)
         self._text += piece
         return piece, reason
 
@@ -69,16 +90,24 @@ class GeneratedSequence:
             num_cached_tokens=self._num_cached_tokens,
         )
 
-    def _read(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
-        if token in ends:
+    def _read(self, token: int) -> tuple[str, FinishReason | None]:
+        if token in self._ends:
             return self._stream.finish(), "stop"
         piece = self._stream.push(token)
         if self._stream.stopped:
             return piece, "stop"
-        if len(self.token_ids) < self.prompt.max_new_tokens:
+        reason: FinishReason | None = None
+        if self._loops is not None and self._loops.push(token):
+            reason = "repetition"
+        elif len(self.token_ids) >= self.prompt.max_new_tokens:
+            reason = "length"
+        if reason is None:
             return piece, None
         piece += self._stream.finish()
-        return piece, "stop" if self._stream.stopped else "length"
+        return piece, "stop" if self._stream.stopped else reason
+
+    def _has_letters(self, tokens: Sequence[int]) -> bool:
+        return any(map(str.isalpha, self._tokenizer.decode(tokens, skip_special_tokens=True)))
 
     def _timings(self) -> Timings:
         return Timings(

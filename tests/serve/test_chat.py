@@ -172,6 +172,31 @@ def test_stop_and_seed_and_temperature(server: Running, alone: Alone) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_repeat_ngram_size": 2, "no_repeat_ngram_window": 3},
+        {"repetition_penalty": 1.7},
+        {"temperature": 1.5, "seed": 3, "top_k": 2},
+        {"temperature": 1.5, "seed": 3, "min_p": 0.9},
+    ],
+)
+def test_options_of_sampling_reach_the_generator(server: Running, alone: Alone, options: dict[str, Any]) -> None:
+    reply = server.chat("Say it.", max_tokens=20, **options)
+    assert reply.json["choices"][0]["message"]["content"] == alone("Say it.", max_new_tokens=20, **options)
+    assert reply.json["choices"][0]["message"]["content"] != alone("Say it.", max_new_tokens=20)
+
+
+def test_an_answer_in_a_loop_says_so(serve: Serve, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded[0].generation_config, "eos_token_id", [])
+    with serve() as server:
+        reply = server.chat("What is the capital of France?", max_tokens=450).json
+        streamed = server.chat("What is the capital of France?", max_tokens=450, stream=True).events[-1]
+    assert reply["choices"][0]["finish_reason"] == "length"  # OpenAI's clients know no other word
+    assert reply["convllava"]["finish_reason"] == streamed["convllava"]["finish_reason"] == "repetition"
+    assert reply["usage"]["completion_tokens"] < 450
+
+
 def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
     neutral: dict[str, Any] = {
         "n": 1,
@@ -194,6 +219,10 @@ def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
         "audio": None,
         "web_search_options": None,
         "top_k": -1,
+        "min_p": 0,
+        "no_repeat_ngram_size": 0,
+        "no_repeat_ngram_window": None,
+        "stop_on_repetition": True,
         "repetition_penalty": 1,
         "chat_template_kwargs": {},
         "stream_options": {"include_usage": None},
@@ -254,6 +283,13 @@ def test_a_guess_of_another_prompt_shows_in_no_counter(serve: Serve) -> None:
         ({f"k{n}": 1 for n in range(80)}, None, "keys, at most 64"),
         ({"messages": [1] * 1001}, "messages", "at most 1000"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0]", "render the pages of a PDF"),
+        ({"top_k": -2}, "top_k", "greater than or equal to -1"),
+        ({"top_k": 10**30}, "top_k", "less than"),
+        ({"min_p": 1.5}, "min_p", "less than or equal to 1"),
+        ({"no_repeat_ngram_size": 10**9}, "no_repeat_ngram_size", "less than or equal to 1000"),
+        ({"no_repeat_ngram_window": 0}, "no_repeat_ngram_window", "greater than or equal to 1"),
+        ({"stop_on_repetition": "no"}, "stop_on_repetition", "valid boolean"),
+        ({"repetition_penalty": 1e308}, "repetition_penalty", "less than or equal to 10"),
         ({"logprobs": True}, "logprobs", "False"),
         ({"tools": [{}]}, "tools", "at most 0"),
         ({"response_format": {"type": "json_object"}}, "response_format.type", "'text'"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
+from .generation import GenerationArguments, System, cut_remark
 from .sizing import choice_record, choose_options, shrunk_remark
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def ask(
     model: opt.Model = "nano",
     *,
     sizing: opt.SizingArguments,
-    max_new_tokens: opt.MaxNewTokens = None,
+    generation: GenerationArguments,
+    system: System = None,
     loading: opt.LoadArguments,
     preprocessing: opt.Preprocessing = None,
     page: opt.Page = None,
@@ -52,25 +54,28 @@ def ask(
     sources, question = split_question(words)
     if output.draw is not None:
         check_drawing(output.draw, sources)
+    decoding = generation.given()
 
     from .. import inference
 
     # an image that is drawn on is kept at full size
     images = inference.open_images(sources, page, lazily=preprocessing == "fast" and output.draw is None)
     loaded = loading.load(model, resolution=sizing.pixels, preprocessing=preprocessing)
-    options, choice = choose_options(sizing, loaded, images, question, reserved=max_new_tokens, model_name=model)
+    options, choice = choose_options(
+        sizing, loaded, images, question, reserved=generation.max_new_tokens, model_name=model
+    )
     answer = inference.ask(
         *loaded,
         images,
         question,
         on_text=None if output.as_json else opt.show,
         image_options=options,
-        max_new_tokens=max_new_tokens,
+        system=system,
+        **decoding,
     )
     print(json.dumps(report(answer, model, question) | {"auto": choice_record(choice)}) if output.as_json else "")
     opt.remark(shrunk_remark(choice))
-    if answer.finish_reason == "length":
-        opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")
+    opt.remark(cut_remark(answer))
     if output.draw is not None:
         write_drawing(output.draw, images[0], answer)
 

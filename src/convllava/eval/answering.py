@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -94,7 +94,12 @@ class SampleAnswerer:
     def _request(self, sample: EvalSample) -> Request:
         """Return a sample's request; its images are indices until they are opened."""
         prompt = self._benchmark.prompt(sample.row, len(sample.images), self._options.load)
-        return Request(messages=[user_message(prompt)], images=images_of(prompt), image_options=self._options.image)
+        return Request(
+            messages=[user_message(prompt)],
+            images=images_of(prompt),
+            image_options=self._options.image,
+            **asdict(self._options.decoding),
+        )
 
     def _submit(self, waiting: deque[Prepared]) -> None:
         while waiting:

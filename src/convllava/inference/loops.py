@@ -28,9 +28,8 @@ class LoopDetector:
         self._has_letters = has_letters
         self._latest = np.full(2 * MAX_PERIOD, -1, dtype=np.int64)  # a ring, written twice
         self._count = 0
-        self._matches = np.zeros(
-            MAX_PERIOD, dtype=np.int64
-        )  # [period - 1]: number of latest tokens equal to those before
+        # at [period - 1]: how many of the latest tokens in a row equal the one a period before
+        self._matches = np.zeros(MAX_PERIOD, dtype=np.int64)
 
     def push(self, token: int) -> bool:
         """Take the next token of an answer and return whether the answer is in a loop."""

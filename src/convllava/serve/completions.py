@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -37,7 +37,7 @@ class CompletionWriter:
 
     def complete(self, answer: Answer) -> ChatCompletion:
         """Return the complete answer."""
-        choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
+        choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=finish_reason(answer))
         return ChatCompletion(
             **self._head, choices=[choice], usage=usage(answer), convllava=extension(answer, self._stride)
         )
@@ -52,7 +52,7 @@ class CompletionWriter:
 
     def last(self, answer: Answer) -> bytes:
         """Return the event with the finish reason and our extension."""
-        choice = ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason)
+        choice = ChunkChoice(delta=Delta(), finish_reason=finish_reason(answer))
         return self._event([choice], convllava=extension(answer, self._stride))
 
     def usage(self, answer: Answer) -> bytes:
@@ -123,6 +123,15 @@ class EventStream(StreamingResponse):
         self._is_complete = True
 
 
+def finish_reason(answer: Answer) -> Literal["stop", "length"]:
+    """Return the finish reason in OpenAI's words.
+
+    Clients accept no others. An answer that was cut in a loop is incomplete, which `length` tells them: they raise an
+    error where they would parse it.
+    """
+    return "stop" if answer.finish_reason == "stop" else "length"
+
+
 def usage(answer: Answer) -> Usage:
     """Return the numbers of tokens."""
     return Usage(
@@ -140,6 +149,7 @@ def extension(answer: Answer, stride: int) -> Extension:
     timings = answer.timings
     return Extension(
         images=[image_cost(size, stride) for size in answer.image_sizes],
+        finish_reason=answer.finish_reason,
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),

@@ -175,6 +175,21 @@ class ChatRequest(ImageOptionFields):
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = Field(
         None, description="Above 1, tokens of the prompt and the answer become less likely; by default the model's."
     )
+    top_k: Annotated[Integer, Field(ge=-1, lt=2**63)] | None = Field(
+        None, description="Sample among so many most likely tokens; 0 or -1 sets no limit."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Sample among tokens of at least this fraction of the highest probability."
+    )
+    no_repeat_ngram_size: Annotated[Integer, Field(ge=0, le=1000)] | None = Field(
+        None, description="Length of token sequences that never occur twice; by default the model's, 0 allows all."
+    )
+    no_repeat_ngram_window: Annotated[Integer, Field(ge=1, lt=2**63)] | None = Field(
+        None, description="Number of latest tokens that no_repeat_ngram_size looks at; by default all."
+    )
+    stop_on_repetition: bool | None = Field(
+        None, description="End an answer that repeats one passage on and on; true by default."
+    )
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
@@ -200,9 +215,6 @@ class ChatRequest(ImageOptionFields):
     verbosity: Literal["medium"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    top_k: Literal[-1, 0] | None = None
-    min_p: Literal[0] | None = None
-    no_repeat_ngram_size: Literal[0] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
@@ -268,6 +280,9 @@ class Extension(BaseModel):
     """Additions to OpenAI's format."""
 
     images: list[ImageCost]
+    finish_reason: Literal["stop", "length", "repetition"] = Field(
+        description="As in the choice, but `repetition` where an answer was cut because it repeated itself."
+    )
     boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
     timings: AnswerTimings
 

@@ -354,7 +354,7 @@ def test_placeholders_and_images_disagree(generator: Generator) -> None:
         ({"repetition_penalty": float("inf")}, "repetition_penalty must be from 0.1 to 10, got inf"),
         ({"no_repeat_ngram_size": 10**30}, "no_repeat_ngram_size must be from 0 to 1000"),
         ({"no_repeat_ngram_window": 0}, "no_repeat_ngram_window must be at least 1"),
-        ({"seed": 2**64}, "seed must be from -9223372036854775808 to 18446744073709551615"),
+        ({"seed": 2**64}, "seed must be from -9223372036854775808 to 18446744073709551616"),
         ({"seed": "7"}, "seed must be a whole number from"),
         ({"system": "\ud800"}, "has half of a character"),
         ({"stop": "text"}, "stop must be a list"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..generation_options import GENERATION_OPTIONS, check_generation_option
 from . import options as opt
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class GenerationArguments(RepetitionArguments):
         given = {name: value for name, value in asdict(self).items() if value is not None}
         if self.stop_on_repetition:
             del given["stop_on_repetition"]
+        for name in given.keys() & GENERATION_OPTIONS.keys():
+            check_generation_option(name, given[name])
         sampling = [name for name in ("top_p", "top_k", "min_p", "seed") if name in given]
         if sampling and not self.temperature:
             name = sampling[0].replace("_", "-")

@@ -1,10 +1,10 @@
 """Requests, answers and the events in between."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..generation_options import GENERATION_OPTIONS, check_generation_option
 from ..geometry import Box
 from ..image_options import IMAGE_OPTIONS, ImageOptions
 from ..model import Message, images_of
@@ -12,24 +12,6 @@ from ..support import is_encodable
 
 DEFAULT_NEW_TOKENS = 512
 """Maximum new tokens if a request does not set them; fewer where the context ends sooner."""
-
-MAX_TEMPERATURE = 100.0
-"""Maximum temperature, at which all tokens are about equally likely."""
-
-MAX_NGRAM = 1000
-"""Maximum length of the token sequences that may be forbidden to occur twice."""
-
-_RANGES: dict[str, tuple[type, float, float]] = {
-    "max_new_tokens": (int, 1, math.inf),
-    "temperature": (float, 0, MAX_TEMPERATURE),
-    "top_k": (int, 0, math.inf),
-    "min_p": (float, 0, 1),
-    "seed": (int, -(2**63), 2**64 - 1),
-    "repetition_penalty": (float, 0.1, 10),
-    "no_repeat_ngram_size": (int, 0, MAX_NGRAM),
-    "no_repeat_ngram_window": (int, 1, math.inf),
-}
-"""Type, minimum and maximum of the numbers of a request; None is allowed where it is the default."""
 
 FinishReason = Literal["stop", "length", "repetition"]
 """Why an answer ended: an end token or stop text, `max_new_tokens`, or a loop (see `Request.stop_on_repetition`)."""
@@ -90,11 +72,9 @@ class Request:
     def __post_init__(self) -> None:
         if not self.messages or self.messages[-1].get("role") != "user":
             raise ValueError("there is nothing to answer: the last message must be the user's")
-        for each in fields(self):
-            if each.name in _RANGES and not (each.default is None and getattr(self, each.name) is None):
-                _check_range(each.name, getattr(self, each.name))
-        if not _is_number(self.top_p, float) or not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p!r:.100}")
+        for name in GENERATION_OPTIONS:
+            if (value := getattr(self, name)) is not None:
+                check_generation_option(name, value)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r:.200}")
 
@@ -122,19 +102,6 @@ class Request:
     def sources(self) -> list[Any]:
         """Images in reading order, as given."""
         return list(self.images) or list(images_of(self.messages))
-
-
-def _check_range(name: str, value: Any) -> None:
-    number, low, high = _RANGES[name]
-    if _is_number(value, number) and low <= value <= high:
-        return
-    bounds = f"at least {low:g}" if high == math.inf else f"from {low:.20g} to {high:.20g}"
-    whole = "a whole number " if number is int and not _is_number(value, int) else ""
-    raise ValueError(f"{name} must be {whole}{bounds}, got {value!r:.100}")
-
-
-def _is_number(value: Any, number: type) -> bool:
-    return isinstance(value, int if number is int else (int, float)) and not isinstance(value, bool)
 
 
 def system_message(system: str | None) -> list[Message]:

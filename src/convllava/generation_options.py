@@ -9,6 +9,9 @@ MAX_TEMPERATURE = 100.0
 MAX_NGRAM = 1000
 """Maximum length of the token sequences that may be forbidden to occur twice."""
 
+MAX_TOP_LOGPROBS = 20
+"""Maximum number of tokens with log probabilities in the place of one, as OpenAI's."""
+
 GENERATION_OPTIONS: dict[str, tuple[type, float, float]] = {
     "max_new_tokens": (int, 1, math.inf),
     "temperature": (float, 0, MAX_TEMPERATURE),
@@ -19,6 +22,7 @@ GENERATION_OPTIONS: dict[str, tuple[type, float, float]] = {
     "repetition_penalty": (float, 0.1, 10),
     "no_repeat_ngram_size": (int, 0, MAX_NGRAM),
     "no_repeat_ngram_window": (int, 1, math.inf),
+    "top_logprobs": (int, 0, MAX_TOP_LOGPROBS),
 }
 """Type, minimum and maximum of each option."""
 
@@ -33,13 +37,17 @@ def check_generation_option(name: str, value: Any) -> None:
     is_number = isinstance(value, int if number is int else (int, float)) and not isinstance(value, bool)
     if is_number and low <= value <= high and (name, value) != ("top_p", 0):
         return
-    bounds = f"from {low:.20g} to {high:.20g}"
+    bounds = f"from {_bound(low)} to {_bound(high)}"
     if name == "top_p":
         bounds = "above 0 and at most 1"
     elif high == math.inf:
-        bounds = f"at least {low:g}"
+        bounds = f"at least {_bound(low)}"
     whole = "a whole number " if number is int and not is_number else ""
     raise ValueError(f"{name} must be {whole}{bounds}, got {_shown(value)}")
+
+
+def _bound(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .generation import GenerationArguments, System, cut_remark
+from .generation import GenerationArguments, JsonSchema, System, cut_remark, read_schema
 from .sizing import choice_record, choose_options, shrunk_remark
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def ask(
     sizing: opt.SizingArguments,
     generation: GenerationArguments,
     system: System = None,
+    json_schema: JsonSchema = None,
     loading: opt.LoadArguments,
     preprocessing: opt.Preprocessing = None,
     page: opt.Page = None,
@@ -54,7 +55,7 @@ def ask(
     sources, question = split_question(words)
     if output.draw is not None:
         check_drawing(output.draw, sources)
-    decoding = generation.given()
+    decoding = generation.given() | {"json_schema": read_schema(json_schema)}
 
     from .. import inference
 

@@ -1,6 +1,7 @@
 """Options of the commands that generate answers: how tokens are chosen, and when an answer ends."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +31,10 @@ NoRepeatNgramWindow = Annotated[
     int | None, typer.Option(help="Number of latest tokens that --no-repeat-ngram-size looks at; by default all.")
 ]
 StopOnRepetition = Annotated[bool, typer.Option(help="End an answer that repeats one passage on and on.")]
+JsonSchema = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Answer in JSON that follows the JSON schema in this file (extra: json)."),
+]
 System = Annotated[str | None, typer.Option(help="System message, in place of the prompt format's own.")]
 
 
@@ -70,6 +75,23 @@ class GenerationArguments(RepetitionArguments):
             name = sampling[0].replace("_", "-")
             raise ValueError(f"--{name} has no effect without sampling: add --temperature, or leave it out")
         return given
+
+
+def read_schema(path: Path | None) -> dict[str, Any] | None:
+    """Return the JSON schema in a file, checked as far as that takes no time, or None without a file.
+
+    Raises:
+        ValueError: The file is missing, or no JSON schema that answers could follow.
+    """
+    if path is None:
+        return None
+    from ..json_schema import require_llguidance, schema_text
+    from ..support import read_json
+
+    schema = read_json(path)
+    require_llguidance()
+    schema_text(schema)
+    return schema
 
 
 def cut_remark(answer: "Answer") -> str:

@@ -16,6 +16,7 @@ from .request import (
     Request,
     TextDelta,
     Timings,
+    TokenLogprob,
     question_message,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "Request",
     "TextDelta",
     "Timings",
+    "TokenLogprob",
     "ask",
     "boxes_in_pixels",
     "draw_boxes",

@@ -44,6 +44,8 @@ class Request:
         no_repeat_ngram_window: Number of latest tokens among which `no_repeat_ngram_size` counts; None counts all.
         stop_on_repetition: Whether an answer that repeats one passage on and on ends with the finish reason
             "repetition", see `loops.LoopDetector`.
+        top_logprobs: Number of most likely tokens whose log probabilities come with each token's own; None gives none.
+        json_schema: JSON schema that the answer follows, as parsed JSON; needs the extra `json`.
         cache_salt: Image features, keys and values are shared only by requests of equal salt.
         reuse_dialogue_only: Whether keys and values are reused only from the dialogue that this one continues, not
             from any with the same beginning.
@@ -66,6 +68,8 @@ class Request:
     no_repeat_ngram_size: int | None = None
     no_repeat_ngram_window: int | None = None
     stop_on_repetition: bool = True
+    top_logprobs: int | None = None
+    json_schema: dict[str, Any] | None = None
     cache_salt: str = ""
     reuse_dialogue_only: bool = False
 
@@ -73,7 +77,8 @@ class Request:
         if not self.messages or self.messages[-1].get("role") != "user":
             raise ValueError("there is nothing to answer: the last message must be the user's")
         for name in GENERATION_OPTIONS:
-            if (value := getattr(self, name)) is not None:
+            value, default = getattr(self, name), getattr(type(self), name)
+            if value is not None or default is not None:
                 check_generation_option(name, value)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r:.200}")
@@ -151,6 +156,21 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """The log probability of one token of an answer, as the model has it before any option of decoding.
+
+    Attributes:
+        token_id: The token.
+        logprob: Its natural logarithm of the probability.
+        top: Most likely tokens in its place and their log probabilities, the most likely first.
+    """
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """A finished answer.
 
@@ -165,6 +185,7 @@ class Answer:
         image_sizes: (height, width) of each image at the input of the vision encoder.
         grids: (rows, columns) of visual tokens of each image.
         num_cached_tokens: Tokens of the prompt whose keys and values were reused.
+        logprobs: Log probabilities of the tokens without the end token, if they were asked for.
     """
 
     text: str
@@ -177,14 +198,22 @@ class Answer:
     grids: tuple[tuple[int, int], ...]
     timings: Timings
     num_cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """The next piece of an answer; all pieces together are its text."""
+    """The next piece of an answer; all pieces together are its text.
+
+    Attributes:
+        request_id: The request.
+        text: The piece; empty only if there are log probabilities of tokens without text.
+        logprobs: Log probabilities of the tokens since the last piece, if they were asked for.
+    """
 
     request_id: int
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Sequence, Set
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
 from ..model import ConvLlavaProcessor
 from .boxes import boxes_in_pixels
+from .constraint import Constraint
 from .logit_rules import rules_of
 from .loops import LoopDetector
 from .prompt import Prompt
-from .request import Answer, FinishReason, Request, Timings
+from .request import Answer, FinishReason, Request, Timings, TokenLogprob
 from .sampling import LOWEST_TEMPERATURE, Sampler
 from .text_stream import TextStream
 
@@ -28,12 +30,18 @@ class GeneratedSequence:
         config: GenerationConfig,
         ends: Set[int],
         submitted: float,
+        constraint: Constraint | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
         self._tokenizer, self._ends = processor.tokenizer, ends
         self.sampler = Sampler(request) if request.temperature >= LOWEST_TEMPERATURE else None
         self._rules = rules_of(request, config, prompt.input_ids.tolist(), ends)
+        self._constraint = constraint
+        self._top_logprobs = request.top_logprobs
+        self._log_probabilities: Tensor | None = None
+        self._logprobs: list[TokenLogprob] = []
+        self._num_sent_logprobs = 0
         self._loops = LoopDetector(self._has_letters) if request.stop_on_repetition else None
         self.token_ids: list[int] = []
         self._encode_seconds = self._queue_seconds = 0.0
@@ -49,6 +57,11 @@ class GeneratedSequence:
         self._queue_seconds = now - self._submitted
         self._encode_seconds, self._num_cached_tokens = encode_seconds, num_cached_tokens
 
+    def observe(self, logits: Tensor) -> None:  # (V,)
+        """Note the model's logits (V,) of the next token, before any change, if log probabilities are asked for."""
+        if self._top_logprobs is not None:
+            self._log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+
     def choose(self, logits: Tensor, most_likely: int) -> int:  # (V,)
         """Return the next token.
 
@@ -56,9 +69,11 @@ class GeneratedSequence:
             logits: Logits (V,).
             most_likely: Token with the highest of them.
         """
-        if self._rules:
+        if self._rules or self._constraint is not None:
+            changed = logits
             for rule in self._rules:
-                logits = rule(logits)
+                changed = rule(changed)
+            logits = changed if self._constraint is None else self._constraint(changed, logits)
             most_likely = int(logits.argmax())
         return most_likely if self.sampler is None else self.sampler(logits)
 
@@ -67,11 +82,20 @@ class GeneratedSequence:
         self.token_ids.append(token)
         for rule in self._rules:
             rule.push(token)
+        if self._constraint is not None:
+            self._constraint.push(token)
+        self._note_logprob(token)
         if len(self.token_ids) == 1:
             self._first_token_seconds = time.perf_counter() - self._submitted
         piece, reason = self._read(token)
         self._text += piece
         return piece, reason
+
+    def new_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities since the last call."""
+        new = tuple(self._logprobs[self._num_sent_logprobs :])
+        self._num_sent_logprobs = len(self._logprobs)
+        return new
 
     def answer(self, reason: FinishReason) -> Answer:
         """Return the finished answer."""
@@ -88,6 +112,7 @@ class GeneratedSequence:
             grids=grids,
             timings=self._timings(),
             num_cached_tokens=self._num_cached_tokens,
+            logprobs=None if self._top_logprobs is None else tuple(self._logprobs),
         )
 
     def _read(self, token: int) -> tuple[str, FinishReason | None]:
@@ -97,7 +122,9 @@ class GeneratedSequence:
         if self._stream.stopped:
             return piece, "stop"
         reason: FinishReason | None = None
-        if self._loops is not None and self._loops.push(token):
+        if self._constraint is not None and self._constraint.is_complete:
+            reason = "stop"
+        elif self._loops is not None and self._loops.push(token):
             reason = "repetition"
         elif len(self.token_ids) >= self.prompt.max_new_tokens:
             reason = "length"
@@ -105,6 +132,14 @@ class GeneratedSequence:
             return piece, None
         piece += self._stream.finish()
         return piece, "stop" if self._stream.stopped else reason
+
+    def _note_logprob(self, token: int) -> None:
+        scores = self._log_probabilities
+        if scores is None or self._top_logprobs is None or token in self._ends:
+            return
+        values, ids = scores.topk(min(self._top_logprobs, len(scores)))
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        self._logprobs.append(TokenLogprob(token, float(scores[token]), top))
 
     def _has_letters(self, tokens: Sequence[int]) -> bool:
         return any(map(str.isalpha, self._tokenizer.decode(tokens, skip_special_tokens=True)))

@@ -15,6 +15,7 @@ from .. import inference
 from ..fetch import FetchPolicy, fetch
 from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
+from ..inference.vocabulary import Vocabulary
 from .completions import CompletionWriter, EventStream, stream
 from .conversion import (
     ImagePlan,
@@ -47,7 +48,8 @@ class Chat:
         self._fetching = ThreadPoolExecutor(FETCHING_THREADS, "fetch")
         self.parser = Parser()
         self.decoder = Decoder(settings)
-        self._stride = engine.generator.processor.image_processor.output_stride
+        processor = engine.generator.processor
+        self._stride, self._vocabulary = processor.image_processor.output_stride, Vocabulary(processor.tokenizer)
 
     async def __call__(self, request: Request) -> Response:
         """Return the response to one request, complete or as a stream.
@@ -65,7 +67,7 @@ class Chat:
                 submitted = self._submitted(chat, sources, deadline, held, self._salt(request))
                 ticket = await unless_left(submitted, request)
             events = ticket.events(deadline)
-            writer = CompletionWriter(self._settings.model_name, self._stride)
+            writer = CompletionWriter(self._settings.model_name, self._stride, self._vocabulary)
             if not chat.stream:
                 return JSONResponse(writer.complete(await unless_left(_finished(events), request)).model_dump())
             include_usage = chat.stream_options is not None and chat.stream_options.include_usage
@@ -100,6 +102,7 @@ class Chat:
         asked = inference_request(chat, salt, reuse_dialogue_only=self._settings.api_key is None)
         try:
             async with asyncio.timeout_at(deadline):
+                constraint = await self._engine.constraint(asked)
                 data = await asyncio.gather(*map(self._fetched, sources))
                 files = await self._engine.prepare(lambda: image_files(sources, data))
                 budget = self.decoder.budget()
@@ -110,7 +113,7 @@ class Chat:
                 prompt = await self._engine.prepare(lambda: self._prepared(asked, images, plan))
         except TimeoutError:
             raise too_late() from None
-        ticket = self._engine.submit(asked, prompt)
+        ticket = self._engine.submit(asked, prompt, constraint)
         held.callback(self._engine.cancel, ticket)
         return ticket
 

@@ -3,13 +3,14 @@
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..inference import Answer, Event, Finished, TextDelta
+from ..inference import Answer, Event, Finished, TextDelta, TokenLogprob
+from ..inference.vocabulary import Vocabulary
 from .conversion import image_cost
 from .errors import CLIENT_LEFT, ERROR_NOTE, ApiError
 from .schema import (
@@ -19,11 +20,17 @@ from .schema import (
     ChatCompletionChunk,
     Choice,
     ChunkChoice,
+    ContentLogprob,
     Delta,
     Extension,
+    Logprobs,
     PromptTokensDetails,
+    TopLogprob,
     Usage,
 )
+
+LOWEST_LOGPROB = -9999.0
+"""Log probability of tokens that the model excludes, since JSON has no infinity; the same as OpenAI's."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -31,13 +38,17 @@ DONE = b"data: [DONE]\n\n"
 class CompletionWriter:
     """Formats one answer; all its pieces have the same id."""
 
-    def __init__(self, model: str, stride: int) -> None:
+    def __init__(self, model: str, stride: int, vocabulary: Vocabulary) -> None:
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
-        self._stride = stride
+        self._stride, self._vocabulary = stride, vocabulary
 
     def complete(self, answer: Answer) -> ChatCompletion:
         """Return the complete answer."""
-        choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=finish_reason(answer))
+        choice = Choice(
+            message=AnswerMessage(content=answer.text),
+            logprobs=None if answer.logprobs is None else self._logprobs(answer.logprobs),
+            finish_reason=finish_reason(answer),
+        )
         return ChatCompletion(
             **self._head, choices=[choice], usage=usage(answer), convllava=extension(answer, self._stride)
         )
@@ -46,9 +57,10 @@ class CompletionWriter:
         """Return the first event, with the role."""
         return self._event([ChunkChoice(delta=Delta(role="assistant", content=""))])
 
-    def piece(self, text: str) -> bytes:
+    def piece(self, delta: TextDelta) -> bytes:
         """Return the event of a piece of text."""
-        return self._event([ChunkChoice(delta=Delta(content=text))])
+        logprobs = self._logprobs(delta.logprobs) if delta.logprobs else None
+        return self._event([ChunkChoice(delta=Delta(content=delta.text), logprobs=logprobs)])
 
     def last(self, answer: Answer) -> bytes:
         """Return the event with the finish reason and our extension."""
@@ -58,6 +70,21 @@ class CompletionWriter:
     def usage(self, answer: Answer) -> bytes:
         """Return the event with the numbers of tokens."""
         return self._event([], usage=usage(answer))
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Logprobs:
+        content = [
+            ContentLogprob(
+                **self._token(each.token_id, each.logprob),
+                top_logprobs=[TopLogprob(**self._token(*token)) for token in each.top],
+            )
+            for each in logprobs
+        ]
+        return Logprobs(content=content)
+
+    def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
+        data = self._vocabulary.token_bytes(token_id)
+        text = data.decode("utf-8", "backslashreplace")  # part of a character: its bytes are below
+        return {"token": text, "logprob": max(logprob, LOWEST_LOGPROB), "bytes": list(data)}
 
     def _event(self, choices: list[ChunkChoice], **more: Any) -> bytes:
         chunk = ChatCompletionChunk(**self._head, choices=choices, **more)
@@ -69,7 +96,7 @@ def _dumped(choices: list[ChunkChoice]) -> list[dict[str, Any]]:
         {
             "index": 0,
             "delta": choice.delta.model_dump(exclude_none=True),
-            "logprobs": None,
+            "logprobs": None if choice.logprobs is None else choice.logprobs.model_dump(),
             "finish_reason": choice.finish_reason,
         }
         for choice in choices
@@ -91,7 +118,7 @@ async def stream(events: AsyncIterator[Event], writer: CompletionWriter, include
                 if include_usage:
                     yield writer.usage(arrived.answer)
             elif isinstance(arrived, TextDelta):
-                yield writer.piece(arrived.text)
+                yield writer.piece(arrived)
     except ApiError as error:
         yield event(error.body)
     yield DONE

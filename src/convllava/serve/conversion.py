@@ -273,6 +273,8 @@ def inference_request(chat: ChatRequest, salt: str, *, reuse_dialogue_only: bool
             min_p=chat.min_p or 0.0,
             seed=chat.seed,
             stop=[chat.stop] if isinstance(chat.stop, str) else chat.stop or [],
+            top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+            json_schema=chat.response_format.schema_of_answer if chat.response_format else None,
             cache_salt=salt,
             reuse_dialogue_only=reuse_dialogue_only,
         )

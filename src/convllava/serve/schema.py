@@ -128,10 +128,35 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] = False
 
 
-class ResponseFormat(Strict):
-    """The format of the answer; only plain text is supported."""
+class JsonSchemaFormat(Strict):
+    """A JSON schema that the answer follows."""
 
-    type: Literal["text"]
+    name: Annotated[str, Field(max_length=256)] | None = Field(None, description="Without effect, like `strict`.")
+    description: str | None = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = Field(None, description="Every schema is followed strictly.")
+
+
+class ResponseFormat(Strict):
+    """The format of the answer: text, any JSON object, or JSON that follows a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("type json_schema needs json_schema: {name, schema}")
+        if self.type != "json_schema" and self.json_schema is not None:
+            raise ValueError(f"json_schema has no effect with type {self.type}: set type to json_schema")
+        return self
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """JSON schema that the answer follows; None for plain text."""
+        if self.json_schema is not None:
+            return self.json_schema.json_schema
+        return {"type": "object"} if self.type == "json_object" else None
 
 
 class ImageOptionFields(Strict):
@@ -191,20 +216,22 @@ class ChatRequest(ImageOptionFields):
         None, description="End an answer that repeats one passage on and on; true by default."
     )
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
+    logprobs: bool | None = Field(None, description="Return the log probability of each token of the answer.")
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
+        None, description="Number of most likely tokens to return with each; needs `logprobs`."
+    )
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
     )
     # accepted at their defaults, which some clients send; other values are not supported
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
-    logprobs: Literal[False] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
     metadata: Annotated[dict[str, str], BeforeValidator(_bounded_metadata)] | None = None
-    top_logprobs: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -222,6 +249,8 @@ class ChatRequest(ImageOptionFields):
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             raise ValueError(f"max_tokens is {both[0]} and max_completion_tokens {both[1]}: give one of them")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError(f"top_logprobs is {self.top_logprobs}, which needs logprobs: true")
         return self
 
 
@@ -287,6 +316,27 @@ class Extension(BaseModel):
     timings: AnswerTimings
 
 
+class TopLogprob(BaseModel):
+    """A token and its log probability."""
+
+    token: str
+    logprob: float = Field(description="Natural logarithm; at least -9999.")
+    bytes: list[int]
+
+
+class ContentLogprob(TopLogprob):
+    """A token of the answer, and the most likely ones in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """Log probabilities as the model has them, before any option of sampling."""
+
+    content: list[ContentLogprob]
+    refusal: None = None
+
+
 class AnswerMessage(BaseModel):
     """The message of the model."""
 
@@ -300,7 +350,7 @@ class Choice(BaseModel):
 
     index: Literal[0] = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 
@@ -328,7 +378,7 @@ class ChunkChoice(BaseModel):
 
     index: Literal[0] = 0
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
 
 

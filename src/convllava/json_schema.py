@@ -19,9 +19,8 @@ MAX_SCHEMA_DEPTH = 64
 CPU_SECONDS = 2
 """Time limit of the process that tries a schema; usual ones take it 0.1 s, nearly all of it to start."""
 
-WALL_SECONDS = 20
+WALL_SECONDS = 60
 MAX_ADDRESS_SPACE = 2 << 30
-NICENESS = 10
 
 WORKER_COMMAND = [sys.executable, "-m", "convllava.json_schema"]
 
@@ -114,12 +113,7 @@ def check_schema(text: str) -> None:
     if done.returncode:  # ended by a limit
         raise SchemaError(too_long)
     if error := done.stdout.decode(errors="replace"):
-        raise SchemaError(_readable(error))
-
-
-def _readable(error: str) -> str:
-    """Return an error of llguidance in one line."""
-    return f"the JSON schema cannot be followed: {' '.join(error.split())[:300]}"
+        raise SchemaError(error)
 
 
 def require_llguidance() -> Any:
@@ -150,8 +144,40 @@ def limits() -> Any:
     )
 
 
+def compiled(vocabulary: Any, text: str) -> Any:
+    """Return llguidance's matcher of a schema, at the beginning of an answer.
+
+    Args:
+        vocabulary: llguidance's form of a tokenizer.
+        text: Result of `schema_text`.
+
+    Raises:
+        SchemaError: The schema contradicts itself, or has a keyword that is not supported.
+    """
+    matcher = require_llguidance().LLMatcher(vocabulary, grammar_of(text), log_level=0, limits=limits())
+    first = matcher.deep_copy()
+    first.consume_tokens(vocabulary.greedy_tokenize(" "))  # the optional blank says nothing about the rest
+    first.compute_bitmask()
+    error = " ".join(first.get_error().split())
+    if "NoExtension" in error or (first.is_stopped() and not error):
+        raise SchemaError("the JSON schema allows no answer: it refers to itself without end or contradicts itself")
+    if error:
+        raise SchemaError(f"the JSON schema cannot be followed: {error[:300]}")
+    return matcher
+
+
+class _Bytes:
+    """A vocabulary of bytes, in the form that llguidance takes."""
+
+    eos_token_id, bos_token_id, special_token_ids = 256, None, (256,)
+    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Return the tokens of a text."""
+        return list(text)
+
+
 def _set_limits() -> None:
-    os.nice(NICENESS)
     with suppress(ImportError, ValueError, OSError):  # not on every system
         import resource
 
@@ -161,10 +187,13 @@ def _set_limits() -> None:
 
 def main() -> None:
     """Write what is wrong with the schema on standard input, or nothing."""
-    with suppress(AttributeError):  # Windows
-        _set_limits()
-    text = sys.stdin.buffer.read().decode()
-    sys.stdout.write(require_llguidance().LLMatcher.validate_grammar(grammar_of(text), None, limits=limits()))
+    _set_limits()
+    library = require_llguidance()
+    vocabulary = library.LLTokenizer(library.TokenizerWrapper(_Bytes()), n_vocab=len(_Bytes.tokens))
+    try:
+        compiled(vocabulary, sys.stdin.buffer.read().decode())
+    except SchemaError as error:
+        sys.stdout.write(str(error))
 
 
 if __name__ == "__main__":

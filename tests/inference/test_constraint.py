@@ -111,7 +111,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "a set": ({"enum": {1}}, "is not JSON"),
     "unknown type": ({"type": "wrong"}, "Invalid type"),
     "unknown keyword": ({"type": "array", "uniqueItems": True}, "uniqueItems"),
-    "unknown format": ({"type": "string", "format": "unknown"}, "Unknown format"),
+    "unknown format": ({"type": "string", "format": "unheard-of"}, "Unknown format"),
     "look-ahead": ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
     "half a pattern": ({"type": "string", "pattern": "["}, "unclosed character class"),
     "another file": ({"$ref": "file:///etc/passwd"}, "does not fetch"),
@@ -120,7 +120,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "large multiple": ({"type": "integer", "multipleOf": 7919 * 7907}, "takes more than"),
     "half a character": ({"const": "\ud800"}, "JSON schema cannot be followed"),
     "end of the grammar": ({"const": 'x"}\nstart: "y'}, ""),
-    "many digits": ({"type": "integer", "minimum": 0, "maximum": 10**400}, ""),
+    "many digits": ({"type": "integer", "minimum": 0, "maximum": 10**400}, "number out of range"),
     "options of the library": ({"type": "object", "x-guidance": {"whitespace_pattern": "(a+)+"}}, ""),
 }
 

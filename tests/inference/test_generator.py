@@ -442,16 +442,16 @@ def test_a_system_message_of_one_question() -> None:
 
 
 def test_an_answer_that_loops_ends(tiny: Loaded, settings: Any) -> None:
-    settings("eos_token_id", [])
+    settings("sequence_bias", [[[tiny[1].tokenizer.convert_tokens_to_ids("a")], 1000.0]])  # "aaaa..."
     question = "What is the capital of France?"
     generator = Generator(*tiny)
     cut, whole, other = generator.generate(
         [
-            Request.of_question(question, max_new_tokens=450),
-            Request.of_question(question, max_new_tokens=450, stop_on_repetition=False),
+            Request.of_question(question, max_new_tokens=200),
+            Request.of_question(question, max_new_tokens=200, stop_on_repetition=False),
             Request.of_question("Why?", max_new_tokens=20),
         ]
     )
     assert (cut.finish_reason, whole.finish_reason, other.finish_reason) == ("repetition", "length", "length")
-    assert len(cut.token_ids) < 450 and cut.token_ids == whole.token_ids[: len(cut.token_ids)]
+    assert len(cut.token_ids) == 128 and cut.token_ids == whole.token_ids[: len(cut.token_ids)]
     assert whole.text.startswith(cut.text)

@@ -111,7 +111,7 @@ def test_generation_settings_that_change_nothing_or_are_followed_pass(checkpoint
 
 @pytest.mark.parametrize(
     "values",
-    [{"bad_words_ids": [[10**6]]}, {"bad_words_ids": 3}, {"sequence_bias": "x"}, {"begin_suppress_tokens": [10**6]}],
+    [{"bad_words_ids": [[10**6]]}, {"bad_words_ids": 3}, {"sequence_bias": "x"}],
 )
 def test_generation_settings_of_a_wrong_value_are_refused(checkpoint: Path, values: dict[str, Any]) -> None:
     path = checkpoint / "generation_config.json"

@@ -72,7 +72,7 @@ def talk(generator: "Generator", dialogue: "Dialogue") -> None:
         for event in generator.stream(dialogue.request(messages)):
             if isinstance(event, Finished):
                 dialogue.answered(messages, event.answer.text)
-                remark = cut_remark(event.answer)
+                remark = cut_remark(event.answer) if event.answer.finish_reason == "repetition" else ""
             elif isinstance(event, TextDelta):
                 opt.show(event.text)
         print(flush=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..json_schema import SchemaError, check_schema, grammar_of, limits, require_llguidance, schema_text
+from ..json_schema import SchemaError, check_schema, compiled, require_llguidance, schema_text
 from .reuse import RecentlyUsed
 
 MAX_GRAMMARS = 64
@@ -122,12 +122,4 @@ class Grammars:
 
     def _compile(self, text: str) -> Any:
         self.prepare()
-        matcher = require_llguidance().LLMatcher(self._vocabulary, grammar_of(text), log_level=0, limits=limits())
-        first = matcher.deep_copy()
-        first.compute_bitmask()
-        if matcher.is_error() or first.is_error():
-            error = (matcher.get_error() or first.get_error()).partition("\n")[0]
-            raise SchemaError(f"the JSON schema cannot be followed: {error[:300]}")
-        if first.is_stopped():
-            raise SchemaError("the JSON schema allows no answer: it refers to itself without end or contradicts itself")
-        return matcher
+        return compiled(self._vocabulary, text)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .sizing import choice_record, choose_options, shrunk_remark
+from .sizing import choice_record, choose_options, size_remark
 
 if TYPE_CHECKING:
     from ..inference import Answer
+
+MAX_PATH = 79
+"""Length up to which a word that names no file is reported as a missing one; a longer one may be base64."""
 
 _USAGE = 'usage: convllava ask IMAGE [IMAGE...] "QUESTION"'
 
@@ -23,7 +26,15 @@ class OutputArguments:
 
     draw: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.png", help="Write a copy of the first image with the answer's boxes drawn on it."),
+        typer.Option(metavar="OUT.png", help="Write a copy of the image with the answer's boxes drawn on it."),
+    ] = None
+    box_image: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of the image that boxes in the answer are about; by default the one that the question names "
+            "(the second image, image 2), otherwise the last.",
+        ),
     ] = None
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object with the answer, its cost and timings.")
@@ -52,6 +63,12 @@ def ask(
     sources, question = split_question(words)
     if output.draw is not None:
         check_drawing(output.draw, sources)
+    if output.box_image is not None and output.box_image > len(sources):
+        raise ValueError(f"--box-image {output.box_image} is none of the images, of which there are {len(sources)}")
+    for source in sources:
+        if not is_source(source) and len(source) <= MAX_PATH:
+            opt.check_exists(source)
+    opt.check_model(model)
 
     from .. import inference
 
@@ -66,13 +83,14 @@ def ask(
         on_text=None if output.as_json else opt.show,
         image_options=options,
         max_new_tokens=max_new_tokens,
+        box_image=None if output.box_image is None else output.box_image - 1,
     )
     print(json.dumps(report(answer, model, question) | {"auto": choice_record(choice)}) if output.as_json else "")
-    opt.remark(shrunk_remark(choice))
+    opt.remark(size_remark(choice))
     if answer.finish_reason == "length":
         opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")
     if output.draw is not None:
-        write_drawing(output.draw, images[0], answer)
+        write_drawing(output.draw, images[answer.box_image or 0], answer)
 
 
 def split_question(words: list[str]) -> tuple[list[str], str]:
@@ -106,6 +124,7 @@ def report(answer: "Answer", model: str, question: str) -> dict[str, Any]:
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
         "boxes": [[round(edge, 2) for edge in box] for box in answer.boxes],
+        "box_image": answer.box_image,
         "num_image_tokens": answer.num_image_tokens,
         "grids": answer.grids,
         "image_sizes": answer.image_sizes,

@@ -12,7 +12,7 @@ import typer
 from ..image_options import ImageOptions
 from ..support import escaped, write_json
 from . import options as opt
-from .sizing import choose_options, shrunk_remark
+from .sizing import choose_options, size_remark
 
 if TYPE_CHECKING:
     from ..inference import Generator, Request
@@ -44,13 +44,16 @@ def chat(
         raise ValueError("chat reads questions from standard input: give images as files or URLs instead of -")
 
     from .. import inference
-    from ..analysis import context_of
 
+    opt.check_model(model)
     opened = inference.open_images(images, page)
     loaded = loading.load(model, resolution=sizing.pixels)
+
+    from ..analysis import context_of
+
     for_dialogue = context_of(loaded[0].config) // 2
     options, choice = choose_options(sizing, loaded, opened, "?", reserved=for_dialogue, model_name=model)
-    opt.remark(shrunk_remark(choice))
+    opt.remark(size_remark(choice))
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
     dialogue = Dialogue(images, opened, options, max_new_tokens)
     with input_history():

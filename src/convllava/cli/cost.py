@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..constants import PRESET_NAMES
 from ..support import did_you_mean
 from . import options as opt
 
@@ -81,10 +82,7 @@ class PlaceArguments:
     device: opt.Device = None
 
     def __post_init__(self) -> None:
-        from ..analysis.counting import bytes_per_element
-
-        if self.dtype is not None:
-            bytes_per_element(self.dtype)
+        opt.check_place(self.dtype, self.device)
 
     def torch_device(self) -> "torch.device":
         """Return the device, checked to exist."""
@@ -154,6 +152,9 @@ def cost(
     from .cost_report import Printer
 
     check_used(settings, what or [], model)
+    for name in what or []:
+        check_known(name)
+    check_is_model(model)
     printer = Printer(as_json)
     if settings.paper.table1 or settings.paper.figure2:
         print_paper(printer, settings.paper)
@@ -297,14 +298,43 @@ def print_images(printer: "Printer", what: list[str], model: str, settings: Cost
 def is_model(name: str) -> bool:
     """Return whether a name is that of a model (bundled, preset, checkpoint directory, hub id)."""
     from ..inference.checkpoint_files import BUNDLED, hub_id
-    from ..model import PRESETS
 
     path = Path(name)
     if path.is_dir():
         return (path / "config.json").is_file()
-    known = name in BUNDLED or name in PRESETS
+    known = name in BUNDLED or name in PRESET_NAMES
     is_file_name = FILE_SUFFIX.fullmatch(path.suffix) is not None
     return not path.exists() and (known or (hub_id(name) is not None and not is_file_name))
+
+
+def check_known(name: str) -> None:
+    """Check that something to count exists, before torch is imported.
+
+    Raises:
+        ValueError: There is neither a file nor a model of this name.
+    """
+    path = Path(name)
+    if path.exists() or is_model(name) or name == "-" or name.startswith(("http://", "https://", "data:")):
+        return
+    if not path.suffix and "/" not in name:
+        raise ValueError(
+            f"there is no file {name!r}, and it is not a model: models are {', '.join(model_names())}"
+            f"{did_you_mean(name, model_names())}"
+        )
+    opt.check_exists(name)
+
+
+def check_is_model(name: str) -> None:
+    """Check that a name is that of a model.
+
+    Raises:
+        ValueError: The model is unknown.
+    """
+    if not is_model(name):
+        raise ValueError(
+            f"unknown model {name!r}: give a directory with config.json, a hub id, or one of "
+            f"{', '.join(model_names())}{did_you_mean(name, model_names())}"
+        )
 
 
 def read_config(name: str) -> "ConvLlavaConfig":
@@ -315,24 +345,19 @@ def read_config(name: str) -> "ConvLlavaConfig":
     """
     from ..convert import open_config
     from ..inference.checkpoint_files import BUNDLED, hub_id, locate_config
-    from ..model import PRESETS, preset
+    from ..model import preset
 
-    if name not in BUNDLED and name in PRESETS:
+    check_is_model(name)
+    if name not in BUNDLED and name in PRESET_NAMES:
         return preset(name)
-    if not is_model(name):
-        raise ValueError(
-            f"unknown model {name!r}: give a directory with config.json, a hub id, or one of "
-            f"{', '.join(model_names())}{did_you_mean(name, model_names())}"
-        )
     return open_config(locate_config(name), hub_id=hub_id(name))
 
 
 def model_names() -> list[str]:
     """Return the names of the bundled models and the presets."""
     from ..inference.checkpoint_files import BUNDLED
-    from ..model import PRESETS
 
-    return [*BUNDLED, *(name for name in PRESETS if name not in BUNDLED)]
+    return [*BUNDLED, *(name for name in PRESET_NAMES if name not in BUNDLED)]
 
 
 def _only(what: list[str]) -> str:
@@ -379,11 +404,6 @@ def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int
         return [(name, image_size(path))]
     from ..inference import open_image
 
-    if not path.exists() and not path.suffix and "/" not in name and name != "-":
-        raise ValueError(
-            f"there is no file {name!r}, and it is not a model: models are {', '.join(model_names())}"
-            f"{did_you_mean(name, model_names())}"
-        )
     image = open_image(name)  # a URL, standard input or a PDF; otherwise its message names what is wrong
     return [(name, (image.height, image.width))]
 

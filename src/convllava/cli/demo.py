@@ -71,9 +71,7 @@ def demo(
     """
     from rich.console import Console
 
-    from ..inference import load_pretrained
-
-    loaded = load_pretrained(model, dtype=dtype, device=device)
+    loaded = opt.LoadArguments(dtype, device).load(model)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     right = sum(show_case(console, loaded, out, index, seed) for index in range(len(CASES)))

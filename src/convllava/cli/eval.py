@@ -94,7 +94,8 @@ def root(plugin: Plugin = None) -> None:
 @app.command()
 @opt.expand_settings
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")],
+    argument: opt.ModelArgument = None,
+    model: opt.ModelOrNone = None,
     *,
     chosen: BenchmarkArguments,
     images: opt.ImageArguments,
@@ -105,6 +106,11 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Answer benchmarks and score them; the same command resumes a run that was stopped."""
+    model = opt.one_model(argument, model)
+    opt.check_model(model)
+    if chosen.data is not None:
+        opt.check_exists(chosen.data, "--data")
+
     from ..eval.suite import EvalSettings, ModelSettings, run_suite
 
     settings = EvalSettings(
@@ -142,6 +148,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions again, without a model."""
+    opt.check_exists(predictions, "predictions")
     from ..eval.predictions import prediction_files
     from ..eval.scoring import choose_profiles, score_file
 
@@ -163,6 +170,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two models on the same questions."""
+    for path in (first, second):
+        opt.check_exists(path, "predictions")
     from ..eval.compare import compare as compare_files
     from ..eval.scoring import choose_profiles
 
@@ -182,6 +191,7 @@ def table(
     out: Annotated[Path | None, typer.Option(help="File to write; printed by default.")] = None,
 ) -> None:
     """Write scores as the paper's tables 5, 6 and 7, next to the paper's figures."""
+    opt.check_exists(folder, "folder")
     from ..eval.tables import WRITERS, make_tables, read_scores
     from ..support import write_text
 
@@ -207,6 +217,7 @@ def report(
     judging: JudgeArguments,
 ) -> None:
     """Write an HTML page with every question, image, prediction and result."""
+    opt.check_exists(predictions, "predictions")
     from ..eval.predictions import prediction_files
     from ..eval.report import write_report
     from ..eval.scoring import choose_profiles
@@ -220,8 +231,8 @@ def report(
 
 @app.command()
 def sweep(
-    models: Annotated[list[str], typer.Argument(help="One or several checkpoints.")],
-    benchmark: Benchmarks,
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="The same as --model.")] = None,
+    benchmark: Benchmarks = "",
     resolution: Annotated[str, typer.Option(help="Resolutions in pixels, separated by commas.")] = "",
     image_aspect_ratio: Annotated[str, typer.Option(help="pad, native, or both with a comma.")] = "",
     max_visual_tokens: Annotated[str, typer.Option(help="Token budgets, separated by commas.")] = "",
@@ -231,8 +242,18 @@ def sweep(
     batch_size: BatchSize = "auto",
     dtype: opt.Dtype = None,
     device: opt.Device = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model: nano, a checkpoint directory or a hub id; repeatable.")
+    ] = None,
 ) -> None:
     """Measure under many image settings: figures against visual tokens and seconds, with plots."""
+    models = [*(models or []), *(model or [])]
+    if not models or not benchmark:
+        raise ValueError("give one model or several, and --benchmark NAMES")
+    for name in models:
+        opt.check_model(name)
+    opt.check_place(dtype, device)
+
     from ..eval.suite import ModelSettings, SweepSettings, run_sweep
     from ..eval.sweep import as_markdown, write_sweep
 

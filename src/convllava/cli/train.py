@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .checks import check_exists
+
 if TYPE_CHECKING:
     from ..train import Recipe
 
@@ -34,6 +36,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model by a recipe; run it under torchrun to train on several devices."""
+    check_exists(recipe, "recipe")
     if dry_run:
         _dry_run(recipe, overrides or [], devices, device_memory, as_json)
         return

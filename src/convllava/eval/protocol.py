@@ -76,7 +76,9 @@ def describe_protocol(
     """Return the protocol of a run as plain data; the processor must have the run's prompt format already."""
     processor = generator.processor
     image_processor = processor.image_processor
-    stored = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS}
+    image = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS} | options.image.given()
+    if image["min_visual_tokens"] is None:
+        del image["min_visual_tokens"]  # a later option; its absence keeps the hashes of earlier predictions valid
     return {
         "benchmark": benchmark.name,
         "prompts": options.load.prompts,
@@ -86,8 +88,7 @@ def describe_protocol(
         "ocr_tokens": options.load.ocr_tokens,
         "kit_compatible": False,  # a removed option; the key keeps the hashes of earlier predictions valid
         "image": {
-            **stored,
-            **options.image.given(),
+            **image,
             "output_stride": image_processor.output_stride,
             "resample": "bicubic",
         },

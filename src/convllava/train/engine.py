@@ -115,6 +115,11 @@ class Engine:
         )
         return summed.tolist()
 
+    def all_values(self, values: Sequence[int]) -> list[int]:
+        """Return the numbers of all processes in one list."""
+        gathered: Tensor = self.accelerator.gather(torch.tensor(values, device=self.device))
+        return gathered.tolist()
+
     def mean(self, value: Tensor) -> float:
         """Return a scalar () averaged over the processes."""
         gathered: Tensor = self.accelerator.gather(value)

@@ -64,6 +64,7 @@ from .sample_answers import AnswerSamples
 from .sharding import ShardedEngine
 from .stages import parameter_groups, schedule_of
 from .throughput import ThroughputMeter
+from .trained_sizes import TrainedSizes
 
 ENGINES: dict[str, type[Engine]] = {"ddp": Engine, "fsdp2": ShardedEngine, "deepspeed": DeepSpeedEngine}
 
@@ -102,6 +103,7 @@ class TrainingLoop:
         if recipe.stop_after_minutes is not None:
             self.callbacks.append(TimeBudget(recipe.stop_after_minutes, engine.device))
         self.skipped = SkippedSamples(recipe.output_dir / SKIPPED_FILE)
+        self.sizes = TrainedSizes(model.config)
         self.meter = ThroughputMeter([entry.name or str(entry.path) for entry in recipe.data])
         if recipe.trains_language_model:
             align_special_tokens(model, processor)
@@ -208,6 +210,7 @@ class TrainingLoop:
         for batch in micro_batches:
             self.skipped.add(batch.faults, self.progress.step + 1)
             self.meter.count(batch.num_images, batch.sources)
+            self.sizes.add(batch.inputs.get("image_sizes"))
         tokens, images = self.engine.total(
             [sum(batch.supervised_tokens for batch in micro_batches), sum(batch.num_images for batch in micro_batches)]
         )
@@ -230,6 +233,7 @@ class TrainingLoop:
             with explained_damage(checkpoint):
                 engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
                 self.scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
+                self.sizes.load(checkpoint)
         self.loss_since_log = torch.tensor(0.0, device=engine.device)
         self.first_step = self.last_logged = self.progress.step
         self.steps_without_tokens = 0
@@ -282,6 +286,7 @@ class TrainingLoop:
             if engine.is_main:
                 self.processor.save_pretrained(staged)
                 torch.save(self.scheduler.state_dict(), staged / SCHEDULER_FILE)
+            self.sizes.write(staged, engine, to_resume=True)
             engine.wait_for_all()
             if engine.is_main:
                 publish_checkpoint(output_dir, name)
@@ -386,6 +391,7 @@ def save_model(loop: TrainingLoop, resolved: ResolvedModel) -> None:
                 loop.processor.save_pretrained(staged)
         elif engine.is_main:
             saved = save_adapters(loop.module, recipe, loop.processor, staged, lambda: resolved.load(quantized=False))
+        loop.sizes.write(staged, engine)
         engine.wait_for_all()
         if engine.is_main:
             publish_model(output_dir, staged.name)

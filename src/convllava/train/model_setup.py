@@ -237,6 +237,7 @@ def _append_stages(
     tower: ConvLlavaVisionModel = append_stages(model.model.vision_tower, appended.depths, appended.hidden_sizes)
     values: dict[str, Any] = model.config.to_dict()
     values["vision_config"] = tower.config.to_dict()
+    values["trained_visual_tokens"] = None  # they had another size
     grown = ConvLlavaForConditionalGeneration(ConvLlavaConfig.from_dict(values))
     grown.model.vision_tower.load_state_dict(tower.state_dict())
     grown.model.language_model.load_state_dict(model.model.language_model.state_dict())
@@ -283,6 +284,7 @@ def config_with_stages(config: ConvLlavaConfig, appended: AppendStages) -> ConvL
     check_is_convnext(config.vision_config, "append_stages")
     values: dict[str, Any] = config.to_dict()
     values["vision_config"] = append_stages(config.vision_config, appended.depths, appended.hidden_sizes).to_dict()
+    values["trained_visual_tokens"] = None  # they had another size
     return ConvLlavaConfig.from_dict(values)
 
 

@@ -38,6 +38,7 @@ def chat(
     max_new_tokens: opt.MaxNewTokens = None,
     loading: opt.LoadArguments,
     page: opt.Page = None,
+    pdf_password: opt.PdfPassword = None,
 ) -> None:
     """Talk about images, one question a line; /help lists the commands, /quit or Ctrl+D ends the chat."""
     if "-" in images:
@@ -46,7 +47,7 @@ def chat(
     from .. import inference
 
     opt.check_model(model)
-    opened = inference.open_images(images, page)
+    opened = inference.open_images(images, page, password=pdf_password)
     loaded = loading.load(model, resolution=sizing.pixels)
 
     from ..analysis import context_of

@@ -11,6 +11,7 @@ standard error, with exit code 2; any other error is one of the program, named a
 
 import importlib
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -20,6 +21,8 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from .examples import EXAMPLES, epilog
 
 COMMANDS = {
     "ask": "Ask a question about one image or several.",
@@ -65,9 +68,9 @@ def load_command(name: str) -> Any:
 
 def with_plain_help(command: Any, name: str) -> Any:
     """Have a command and its subcommands show their help as plain text, which needs no wide terminal, with examples."""
-    from .examples import EXAMPLES, epilog
-
     command.rich_markup_mode = None
+    if command.help:
+        command.short_help = re.split(r"[;:(]", command.help.strip().splitlines()[0])[0].strip(" .") + "."
     if name in EXAMPLES:
         command.epilog = epilog(name)
     for subname, subcommand in getattr(command, "commands", {}).items():
@@ -96,7 +99,13 @@ def stub() -> None:
 
 
 def build_app() -> typer.Typer:
-    app = typer.Typer(name="convllava", cls=LazyGroup, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(
+        name="convllava",
+        cls=LazyGroup,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog=epilog(""),
+    )
     app.callback()(root)
     for name, description in COMMANDS.items():
         app.command(name, help=description)(stub)

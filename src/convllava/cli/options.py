@@ -75,10 +75,15 @@ Preprocessing = Annotated[
     typer.Option(help="fast prepares images several times faster; fine print may lose a little sharpness."),
 ]
 Page = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        help="Page of a PDF or frame of a TIFF, GIF or other file with several, counted from 1; by default the first."
+        metavar="PAGES",
+        help="Page of a PDF or frame of a TIFF, GIF or other file with several, counted from 1; by default the first. "
+        "2-5, 2- or 1,3 for several, which become as many images.",
     ),
+]
+PdfPassword = Annotated[
+    str | None, typer.Option(envvar="CONVLLAVA_PDF_PASSWORD", help="Password of locked PDFs.", show_envvar=True)
 ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..model import ConvLlavaProcessor
     from .asking import ask
+    from .asking_each import AnswerAbout, EachOptions, ImageOf, ask_each, pages_of
     from .boxes import boxes_in_pixels, draw_boxes
     from .generator import Generator
     from .images import open_image, open_images
@@ -29,22 +30,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AnswerAbout",
     "ContextOverflowError",
     "ConvLlavaProcessor",
+    "EachOptions",
     "Event",
     "Failed",
     "Finished",
     "Generator",
+    "ImageOf",
     "Prompt",
     "Request",
     "TextDelta",
     "Timings",
     "ask",
+    "ask_each",
     "boxes_in_pixels",
     "draw_boxes",
     "load_pretrained",
     "open_image",
     "open_images",
+    "pages_of",
     "prepare",
     "prompt_of",
     "question_message",

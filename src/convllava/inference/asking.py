@@ -19,7 +19,8 @@ def ask(
     images: Any,
     question: str,
     *,
-    page: int | None = None,
+    page: int | str | None = None,
+    password: str | None = None,
     on_text: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Answer:
@@ -32,7 +33,8 @@ def ask(
         model, processor: Result of `load_pretrained`.
         images: One image or a list, by path, URL or loaded; an empty list for a question without images.
         question: Text of the question.
-        page: Page of a PDF among the images, counted from 1.
+        page: Page of a PDF among the images, counted from 1; "2-5" for several.
+        password: Password of a locked PDF among them.
         on_text: Called with each piece of the answer as it comes.
         options: Fields of `Request` (image_options, max_new_tokens, temperature, top_p, seed, stop) and image options
             by name (image_aspect_ratio, resolution, max_visual_tokens).
@@ -46,7 +48,8 @@ def ask(
     if not question.strip():
         raise ValueError("there is no question about the image: say what you want to know")
     lazily = processor.image_processor.preprocessing == "fast"
-    request = Request.of_question(question, open_images(_as_list(images), page, lazily=lazily), **options)
+    opened = open_images(_as_list(images), page, lazily=lazily, password=password)
+    request = Request.of_question(question, opened, **options)
     if request.images and chooses_size(model, request.image_options):
         sizes = [upright_size(image) for image in request.images]
         choice = size_for_question(

@@ -33,8 +33,7 @@ def images_of(folder: Path) -> list[ImageOf]:
 
 
 def by_key(answers: Iterator[AnswerAbout]) -> dict[tuple[str, int | None, str], AnswerAbout]:
-    found = {(str(item.image.source), item.image.page, item.question): item for item in answers}
-    return found
+    return {(str(item.image.source), item.image.page, item.question): item for item in answers}
 
 
 def test_each_answer_is_that_of_ask(tiny: Loaded, folder: Path) -> None:

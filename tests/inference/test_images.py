@@ -212,7 +212,7 @@ def test_a_locked_pdf_needs_its_password(tmp_path: Path) -> None:
     assert open_image(tmp_path / "locked.pdf", password="open sesame").size == (144, 72)
     with pytest.raises(ValueError, match=r"locked.pdf needs a password: give it \(--pdf-password"):
         open_image(tmp_path / "locked.pdf")
-    with pytest.raises(ValueError, match="locked.pdf has another password: give the right one"):
+    with pytest.raises(ValueError, match=r"locked\.pdf has another password: give the right one"):
         open_image(tmp_path / "locked.pdf", password="sesame")
 
 

@@ -58,11 +58,13 @@ def test_every_option_is_named_in_full(
         assert all(option in text for option in parameter.opts if option.startswith("--"))
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ("", "train")])
-def test_options_of_the_examples_exist(name: str) -> None:
-    known = {option for found, command in commands() if found == name for p in command.params for option in p.opts}
-    for example in EXAMPLES[name]:
-        assert {word for word in example.split() if word.startswith("--")} <= known | {"--help"}
+@pytest.mark.parametrize("example", sorted({example for pair in EXAMPLES.values() for example in pair}))
+def test_options_of_the_examples_exist(example: str) -> None:
+    words = example.partition("convllava ")[2].split() or example.partition("main ")[2].split()
+    options = {name: command for name, command in commands() if name}
+    name = max((name for name in options if " ".join(words).startswith(name)), key=len)
+    known = {option for parameter in options[name].params for option in [*parameter.opts, *parameter.secondary_opts]}
+    assert {word for word in words if word.startswith("--")} <= known
 
 
 @pytest.fixture

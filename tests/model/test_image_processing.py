@@ -104,7 +104,7 @@ class TestShapes:
     def test_enlarging_keeps_squares_and_the_largest_number_of_tokens(self) -> None:
         padded: dict[str, Any] = {"image_aspect_ratio": "pad", "resolution": 128}
         assert shape(100, 200, **padded, min_visual_tokens=10) == (256, 256)
-        assert shape(1000, 2000, resolution=128, min_visual_tokens=40) == (320, 576)
+        assert shape(1000, 2000, resolution=128, min_visual_tokens=40) == (320, 640)
         assert shape(50, 130, min_visual_tokens=12, max_visual_tokens=6) == (64, 192)
 
     @pytest.mark.parametrize(

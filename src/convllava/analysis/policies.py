@@ -141,10 +141,11 @@ def choose_size(
         limits.append(tokens_in_context(config, text_tokens=text_tokens, reserved=kept, images=len(sizes)))
     chosen, reason = _by_shape(sizes, config, options.image_aspect_ratio)
     own = _tokens_by_shape(sizes, config, chosen)
-    if own is not None and min(own) < min([fewest, *limits]):
-        chosen = chosen.merged(ImageOptions(min_visual_tokens=fewest))
-        of_training = ", the fewest in its training" if fewest == trained_fewest else ""
-        reason += f"; enlarged from {min(own)} to about {fewest} tokens{of_training}"
+    if own is not None and min(own) < (target := min([fewest, *limits])):
+        chosen = chosen.merged(ImageOptions(min_visual_tokens=target))
+        of_training = ", the fewest in its training" if target == trained_fewest else ""
+        reason += f"; enlarged from {min(own)} to about {target} tokens{of_training}"
+        own = _tokens_by_shape(sizes, config, chosen)
     if limits and (own is None or max(own) > min(limits)):
         budget = min(limits)
         chosen = chosen.merged(ImageOptions(max_visual_tokens=budget))

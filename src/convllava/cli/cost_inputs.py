@@ -1,4 +1,4 @@
-"""What ``convllava cost`` counts: models by name, and the sizes of images by path."""
+"""The input of ``convllava cost``: models by name, and the sizes of images by path."""
 
 import re
 from collections.abc import Sequence

@@ -241,6 +241,7 @@ def report(
 
 
 @app.command()
+@opt.expand_settings
 def sweep(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="The same as --model.")] = None,
     benchmark: Benchmarks = "",
@@ -254,11 +255,11 @@ def sweep(
     out: Out = Path("sweep"),
     limit: Limit = None,
     batch_size: BatchSize = "auto",
-    dtype: opt.Dtype = None,
-    device: opt.Device = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Model: nano, a checkpoint directory or a hub id; repeatable.")
     ] = None,
+    *,
+    place: opt.DeviceArguments,
 ) -> None:
     """Measure under many image settings: figures against visual tokens and seconds, with plots."""
     models = [*(models or []), *(model or [])]
@@ -266,13 +267,12 @@ def sweep(
         raise ValueError("give one model or several, and --benchmark NAMES")
     for name in models:
         opt.check_model(name)
-    opt.check_place(dtype, device)
 
     from ..eval.suite import ModelSettings, SweepSettings, run_sweep
     from ..eval.sweep import as_markdown, write_sweep
 
     settings = SweepSettings(
-        models=[ModelSettings(model, dtype, device, batch_size) for model in models],
+        models=[ModelSettings(name, place.dtype, place.device, batch_size) for name in models],
         benchmarks=_split(benchmark),
         aspect_ratios=_split(image_aspect_ratio),
         resolutions=_split_numbers(resolution),

@@ -91,7 +91,7 @@ def test_the_sizes_of_the_training_are_kept_and_told(
     )
     Image.new("RGB", (40, 60)).save(tmp_path / "small.png")
     report, err = ask(str(tmp_path / "small.png"), QUESTION, "--model", str(copy))
-    assert report["num_image_tokens"] == 6 and "enlarged from 1 to about 4 tokens" in err
+    assert report["num_image_tokens"] == 6 and "enlarged from 2 to about 4 tokens" in err
 
 
 def test_several_images_share_the_context(ask: Any, large: str) -> None:
@@ -153,7 +153,8 @@ def test_a_model_of_padded_squares_asked_for_auto() -> None:
     loaded = (model, processor)
     auto = SizingArguments(resolution="auto")
     options, choice = choose_options(auto, loaded, images, QUESTION, reserved=9, model_name="m")
-    assert options == ImageOptions("native") and size_remark(choice) == ""
-    assert choice is not None and choice.shapes == ((1152, 256),)
+    assert options == ImageOptions("native", max_visual_tokens=16)  # those of the square
+    assert choice is not None and choice.shapes == ((512, 128),)
+    assert "shrunk from 72 to at most 16 tokens, the most in its training" in size_remark(choice)
     untouched = choose_options(SizingArguments(), loaded, images, QUESTION, reserved=9, model_name="m")
     assert untouched == (ImageOptions(), None)

@@ -77,10 +77,11 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [f'{{"id": "{n}", "image": "{name}", "conversations": {conversation}}}' for n, name in enumerate("ab")]
     good = records[0].replace('"a"', '"photo.png"')
     Path("a-data-set-with-a-rather-long-name-for-its-file.json").write_text(f"[{good}, {records[1]}]")
+    Path("good.json").write_text(f"[{good}]")
     recipe = {
         "training_stage": "instruct",
         "init_from": "nano",
-        "data": [{"path": str(next(Path().glob("*.json")))}],
+        "data": [{"path": "good.json"}],
         "learning_rate": 1e-4,
         "max_steps": 1,
         "global_batch_size": 1,
@@ -109,7 +110,7 @@ def test_a_table_fits(
     tables = [line for line in lines if "   " in line]
     assert max(map(len, tables)) <= WIDTH
     assert all(any(word in line for line in lines) for word in words)
-    stubs = [line for line in tables if re.fullmatch(r"\s*\S{1,2}(\s+\S{1,2})*", line)]
+    stubs = [line for line in tables if re.fullmatch(r"\s*[^\W\d]{1,2}(\s+[^\W\d]{1,2})*", line)]
     assert stubs == [], "a column is so narrow that words break into letters"
 
 
@@ -123,7 +124,7 @@ ROWS = [["a system", "576", "12.31 TFLOPs", "words that may wrap, but not into s
 
 
 @pytest.mark.parametrize(
-    ("width", "shown"), [(80, [0, 1, 2, 3]), (46, [0, 1, 2, 3]), (45, [0, 1, 2]), (27, [0, 1]), (5, [0, 1])]
+    ("width", "shown"), [(80, [0, 1, 2, 3]), (48, [0, 1, 2, 3]), (47, [0, 1, 2]), (27, [0, 1]), (5, [0, 1])]
 )
 def test_columns_are_left_out_by_importance(width: int, shown: list[int]) -> None:
     assert fitting(COLUMNS, ROWS, width) == shown

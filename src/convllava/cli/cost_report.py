@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..analysis.systems import Claim, System
     from ..model import ConvLlavaConfig
 
-_WORDS = frozenset(["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", ""])
+_WORDS = frozenset(
+    ["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", "complexity", "shapes", ""]
+)
 """Headers of columns with words, which are aligned to the left and may wrap."""
 
 _RANKS = {"vision encoder": 9, "where": 8, "activations": 7, "MACs": 6, "mean": 5, "paper": 4, "parameters": 3, "": 2}

@@ -40,7 +40,7 @@ def check_input(what: str, model: str | None) -> None:
         ValueError: One is missing.
     """
     if not any(sign in what for sign in ("://", "*", "?", "[", "{")):  # a URL or a pattern of shards
-        check_exists(what, "data")
+        check_exists(what, "recipe" if what.endswith(RECIPE_ENDINGS) else "data file")
     if model is not None:
         check_model(model)
 

@@ -61,6 +61,7 @@ __all__ = [
 
 _MODULES = {
     "asking": ("ask",),
+    "asking_each": ("AnswerAbout", "EachOptions", "ImageOf", "ask_each", "pages_of"),
     "boxes": ("boxes_in_pixels", "draw_boxes"),
     "generator": ("Generator",),
     "images": ("open_image", "open_images"),

@@ -113,6 +113,7 @@ def test_bad_files_are_listed_and_tried_again_by_the_same_command(
     assert len(table("totals.csv")) == 4 and not Path("totals.csv.partial.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(
     ask: Callable[..., tuple[str, str]], tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

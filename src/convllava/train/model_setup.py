@@ -115,16 +115,17 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
     Args:
         recipe: The recipe.
         fetch: Whether to download a starting checkpoint. Otherwise ``model`` stands in for one that is not on this
-            machine, and there is no processor.
+            machine, and there is no processor, unless the model can be trained from scratch.
 
     Raises:
         ValueError: A preset, checkpoint or part is unknown, or the checkpoint contradicts the recipe.
     """
     checkpoint = None
+    processor: ConvLlavaProcessor | None
     if recipe.init_from is None and recipe.init_from_parts is None:
-        config, processor = _from_scratch(recipe)
+        config, processor = _from_scratch(recipe.model)
     elif recipe.model is not None and not fetch and not is_local(recipe):
-        config, processor = architecture_config(recipe.model), None
+        config, processor = _outline_of_missing(recipe.model)
     else:
         checkpoint = _open_start(recipe)
         config, processor = checkpoint.config, checkpoint.processor
@@ -220,19 +221,25 @@ def _loading_options(recipe: Recipe, quantized: bool) -> dict[str, Any]:
     return {"dtype": dtype, "device": device, "quantize": recipe.lora.quantize}
 
 
-def _from_scratch(recipe: Recipe) -> tuple[ConvLlavaConfig, ConvLlavaProcessor]:
-    if recipe.model is None or recipe.model.preset != "nano":
-        name = None if recipe.model is None else recipe.model.preset
+def _from_scratch(architecture: Architecture | None) -> tuple[ConvLlavaConfig, ConvLlavaProcessor]:
+    if architecture is None or architecture.preset != "nano":
+        name = None if architecture is None else architecture.preset
         raise ValueError(
             f"model {name!r} cannot be trained from scratch here: only 'nano' comes with a tokenizer; start from a "
             "checkpoint with init_from"
         )
     tokenizer_only = build_nano_processor()
-    config = with_architecture(nano(vocab_size=len(tokenizer_only.tokenizer)), recipe.model)
+    config = with_architecture(nano(vocab_size=len(tokenizer_only.tokenizer)), architecture)
     processor = build_nano_processor(config.output_stride, config.image_aspect_ratio, config.resolution)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(processor.tokenizer, name))
     return config, processor
+
+
+def _outline_of_missing(architecture: Architecture) -> tuple[ConvLlavaConfig, ConvLlavaProcessor | None]:
+    if architecture.preset == "nano":
+        return _from_scratch(architecture)
+    return architecture_config(architecture), None
 
 
 def _append_stages(

@@ -44,13 +44,15 @@ class ReportedCost(Strict):
 
 
 class DataEntry(Strict):
-    """One source of a mixture: a data set by name, or a LLaVA JSON or JSONL file or shards by path.
+    """One source of a mixture: a data set by name, or a data file, a folder or shards by path.
 
-    ``streaming`` reads shards (parquet, WebDataset) in place instead of storing them first.
+    ``format`` names the format of its records, which is recognized by default (``data.formats``). ``streaming`` reads
+    shards (parquet, WebDataset) in place instead of storing them first.
     """
 
     name: str | None = None
     path: Path | str | None = None  # a URL stays text: Path would merge its slashes
+    format: str | None = None
     image_folder: Path | None = None
     data_root: Path | None = None
     weight: float = Field(default=1.0, gt=0)

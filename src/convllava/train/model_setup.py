@@ -118,6 +118,7 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
         ValueError: A preset, checkpoint or part is unknown, or the checkpoint contradicts the recipe.
     """
     checkpoint = None
+    processor: ConvLlavaProcessor | None
     if recipe.init_from is None and recipe.init_from_parts is None:
         config, processor = _from_scratch(recipe.model)
     elif recipe.model is not None and not fetch and not is_local(recipe):

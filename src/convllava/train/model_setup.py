@@ -25,7 +25,7 @@ from ..model import (
     nano,
 )
 from ..support import check_loading_report, quiet_transformers
-from .architecture import AppendStages
+from .architecture import AppendStages, Architecture
 from .architecture_config import (
     architecture_config,
     check_agreement,

@@ -86,7 +86,8 @@ def resized_shape(
     if min_visual_tokens is not None and num_image_tokens(*shape, output_stride) < min_visual_tokens:
         sides = (max(height, width),) * 2 if image_aspect_ratio == "pad" else (height, width)
         enlarged = _enlarged(*sides, min_visual_tokens, output_stride)
-        shape = max(shape, enlarged, key=lambda shape: num_image_tokens(*shape, output_stride))
+        if num_image_tokens(*enlarged, output_stride) > num_image_tokens(*shape, output_stride):
+            shape = enlarged
     if max_visual_tokens is not None and num_image_tokens(*shape, output_stride) > max_visual_tokens:
         shape = _within_budget(*shape, max_visual_tokens, output_stride, square=image_aspect_ratio == "pad")
     if shape[0] * shape[1] > MAX_RESIZED_PIXELS:

@@ -2,12 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from . import options as opt
 
 if TYPE_CHECKING:
     from ..train import Recipe
@@ -35,7 +37,9 @@ def train(
 ) -> None:
     """Train a model by a recipe; run it under torchrun to train on several devices."""
     if dry_run:
-        _dry_run(recipe, overrides or [], devices, device_memory, as_json)
+        _dry_run(
+            recipe, overrides or [], devices, device_memory, as_json, resume=resume, allow_change=allow_change or ()
+        )
         return
     if devices != 1 or device_memory is not None or as_json:
         raise ValueError(
@@ -49,7 +53,7 @@ def train(
     with _reporter() as report:
         directory = run(loaded, resume=resume, allow_change=allow_change or (), on_log=report)
     if os.environ.get("RANK", "0") == "0":
-        print(f"trained model: {directory}")
+        opt.say(f"trained model: {directory}")
         _report_unfinished(loaded, read_log(directory / LOG_FILE)[-1])
 
 
@@ -58,17 +62,34 @@ def _report_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
     if end["step"] < min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
         minutes = recipe.stop_after_minutes
         cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
-        print(f"unfinished: {cause} ended the run at step {end['step']} of {end['max_steps']}; continue with --resume")
+        steps = f"step {end['step']} of {end['max_steps']}"
+        opt.say(f"unfinished: {cause} ended the run at {steps}; continue with --resume")
 
 
-def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:
+def _dry_run(
+    path: Path,
+    overrides: list[str],
+    devices: int,
+    device_memory: str | None,
+    as_json: bool,
+    *,
+    resume: bool,
+    allow_change: Sequence[str],
+) -> None:
     """Print the plan of a recipe; earlier stages are planned too if a cost was reported for all of them together."""
     from ..convert import parse_size
     from ..train import load_chain, load_recipe, plan
+    from ..train.output_folder import starting_point
     from .plan_report import print_plan
 
     memory = parse_size(device_memory) if device_memory else None
     recipe = load_recipe(path, overrides)
+    try:
+        starting_point(recipe, resume=resume, allow_change=allow_change)
+    except ValueError as error:
+        if resume or allow_change:
+            raise
+        opt.warn(str(error))  # a finished run may be planned too
     reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
     earlier = [one for one in load_chain(path, overrides)[:-1] if one.training_stage in reported] if reported else []
     planned = [(one, plan(one, devices, memory)) for one in [*earlier, recipe]]
@@ -81,7 +102,6 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
     if not sys.stderr.isatty():
         yield _print_log
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -91,7 +111,7 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
+    with Progress(*columns, console=opt.console(stderr=True), speed_estimate_period=600) as progress:
         task = progress.add_task("training", total=None, figures="")
 
         def show(entry: dict[str, Any]) -> None:
@@ -104,11 +124,10 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def _print_log(entry: dict[str, Any]) -> None:
     if "loss" in entry:
-        print(
+        opt.say(
             f"step {entry['step']}/{entry['max_steps']}  loss {entry['loss']:.4f}  "
             f"learning rate {entry['learning_rate']:.2e}  gradient norm {entry.get('grad_norm', 0.0):.2f}  "
             + _throughput(entry),
-            flush=True,
         )
 
 

@@ -16,10 +16,10 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from ..images import ImageError
-from ..support import first_line
+from ..support import first_line, is_encodable
 from .faults import BadSampleError, Fault, refusal
-from .images import missing_hint, outside, path_in, stored_size
-from .records import ROLES, read_sample, record_id, shortened, stored_images
+from .images import missing, outside, path_in, stored_size
+from .records import ROLES, UnreadableRecord, read_sample, record_id, shortened, stored_images
 from .samples import Origin, RecordSource, Sample, text_length
 
 __all__ = ["ROLES", "ConversationDataset", "OnBadSample"]
@@ -101,13 +101,10 @@ class ConversationDataset(RecordSource):
         return text_length(self[index].messages)
 
     def _check(self, record: Any, number: int, folder: "_Folder") -> None:
-        if isinstance(record, UnreadableRecord):
-            fault = Fault("malformed", str(self.path), number, str(number), f"not valid JSON ({record})")
-            raise BadSampleError(fault) from record
         sample = self.sample_of(record, number)
         for image in sample.images:
             if not isinstance(image, Path) or not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; {missing_hint(Path(str(image)))}")
+                raise sample.bad("missing_image", missing(Path(str(image))))
 
     def sample_of(self, record: Any, number: int) -> Sample:
         """Return the sample of a record of this file.
@@ -169,38 +166,51 @@ def _files_of(folder: str) -> frozenset[str]:
         return frozenset(entry.name for entry in entries if entry.is_file())
 
 
-class UnreadableRecord(Exception):
-    """Takes the place of a record that is not JSON, or JSON that Python does not read (nesting, huge numbers)."""
-
-
 def read_records(path: Path) -> Iterator[tuple[int, str, Any]]:
     """Yield number, text and content of each record; an ``UnreadableRecord`` in place of content that cannot be read.
 
+    Bytes that are not UTF-8 are in the text as lone surrogates.
+
     Raises:
-        ValueError: The file is missing, is not UTF-8 or is not a JSON list.
+        ValueError: The file is missing or is not a JSON list.
     """
     if not path.is_file():
         raise ValueError(f"no data file {path}")
-    try:
-        yield from _lines(path) if path.suffix == ".jsonl" else _items(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error})") from error
+    for number, text, record in _lines(path) if path.suffix == ".jsonl" else _items(path):
+        yield number, text, record if is_encodable(text) else _not_utf8(text)
+
+
+def _open(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _not_utf8(text: str) -> UnreadableRecord:
+    place = next(place for place, character in enumerate(text) if "\udc80" <= character <= "\udcff")
+    byte, before = ord(text[place]) - 0xDC00, text[max(place - 20, 0) : place]
+    return UnreadableRecord(f"not UTF-8 text: byte 0x{byte:02x} after {before!a}; save the file as UTF-8")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
+    with _open(path) as file:
         for number, line in enumerate(line for line in file if line.strip()):
             try:
                 yield number, line, json.loads(line)
-            except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits, nesting
-                yield number, line, UnreadableRecord(first_line(error))
+            except (ValueError, RecursionError) as error:
+                yield number, line, _not_json(error)
+
+
+def _not_json(error: Exception) -> UnreadableRecord:
+    """Return what stands for a record that is not JSON, or JSON that Python does not read (nesting, huge numbers)."""
+    return UnreadableRecord(f"not valid JSON ({first_line(error)})")
 
 
 def _items(path: Path) -> Iterator[tuple[int, str, Any]]:
     """Yield the items of a JSON list one by one: all objects of a large file would not fit into memory."""
-    with path.open(encoding="utf-8-sig") as file:
+    with _open(path) as file:
         text = _GrowingText(file)
         try:
+            if not is_encodable(text.next_character()):
+                raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8")
             if text.next_character() != "[":
                 raise ValueError(f"{path}: expected a list of records; one object a line belongs in a .jsonl file")
             text.skip()
@@ -254,7 +264,7 @@ class _GrowingText:
                 wanted *= 2
                 continue
             except (ValueError, RecursionError) as error:
-                value, end = UnreadableRecord(first_line(error)), self._end_of_value()
+                value, end = _not_json(error), self._end_of_value()
             written = self._text[self._position : end]
             self._position = end
             return value, written

@@ -1,15 +1,12 @@
 """Images of samples: drawn, as files, or as the bytes of a file from inside a shard."""
 
 import os
-import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote
 
 from PIL import Image
 
-from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image
+from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image, other_spelling
 
 
 @dataclass(frozen=True)
@@ -56,34 +53,9 @@ def outside(name: str, folder: Path) -> str:
     return f"image {name!r} is outside image_folder {folder}: set image_folder to a folder that holds all images"
 
 
-def missing_hint(path: Path) -> str:
-    """Return the reason why there is no file at a path, as far as the names next to it tell, with the way out."""
-    text = str(path)
-    if "\\" in text and os.path.isfile(text.replace("\\", "/")):
-        return "the name has backslashes: write it with /"
-    found = _names_in(str(path.parent)).get(_same_for_people(path.name))
-    if found is None:
-        return "set image_folder to the folder of the images"
-    given = path.name
-    if unicodedata.normalize("NFC", given) == unicodedata.normalize("NFC", found):
-        difference = "another Unicode form (NFC or NFD) of it"
-    elif given.strip() == found.strip():
-        difference = "without or with other blanks"
-    else:
-        difference = "with other letter case" if given.casefold() == found.casefold() else "without % escapes"
-    return f"the folder has {found!r}, {difference}: write the name as the file has it"
-
-
-@lru_cache(maxsize=8)
-def _names_in(folder: str) -> dict[str, str]:
-    try:
-        return {_same_for_people(name): name for name in os.listdir(folder)}
-    except OSError:
-        return {}
-
-
-def _same_for_people(name: str) -> str:
-    return unicodedata.normalize("NFC", unquote(name).strip()).casefold()
+def missing(path: Path) -> str:
+    """Return the message about an image of a record that is not there, with the way out."""
+    return f"no image {path}; {other_spelling(path) or 'set image_folder to the folder of the images'}"
 
 
 def open_stored(image: StoredImage) -> Image.Image:

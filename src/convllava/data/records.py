@@ -10,18 +10,19 @@ A record and the sample that it becomes::
 
 A single ``<image>`` is moved to the front of its turn, as in LLaVA's code; several stay in place. The newline after
 images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``: a text with the same
-placeholders, or a list of parts. ``system`` is a system message. ``null`` and empty values count as absent, and a key
-that other programs read and that would change the sample (``videos``, ``tools``, ...) makes the record unusable.
+placeholders, or a list of parts. ``system`` is a system message. ``weight: 0`` of an answer keeps it as context that is
+not learned. ``null`` and empty values count as absent, and a key that other programs read and that would change the
+sample (``videos``, ``tools``, ...) makes the record unusable.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..constants import IMAGE_TOKEN
+from ..constants import IMAGE_TOKEN, Message
 from ..support import encodable, is_encodable
 from .faults import BadSampleError, Fault
 from .images import StoredImage
-from .samples import Message, Origin, Sample
+from .samples import Origin, Sample
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant"}
@@ -30,8 +31,23 @@ _OTHER_IMAGE_KEYS = frozenset("image_path image_paths image_file image_files ima
 """Keys under which other programs look for images; next to ``image`` or ``images`` they are only notes."""
 
 _UNREAD_KEYS = frozenset(("video", "videos", "audio", "audios", "tools"))
-_UNREAD_TURN_KEYS = frozenset(("image", "images", "video", "videos", "audio", "audios", "tool_calls", "function_call"))
+_UNREAD_TURN_KEYS = frozenset(
+    "image images video videos audio audios tool_calls function_call reasoning reasoning_content".split()
+)
 """Keys of a record and of a turn whose content would be lost."""
+
+_WEIGHT = "weight"
+_OTHER_WEIGHTS = frozenset(("loss", "train", "loss_weight"))
+"""Keys of a turn by which other programs leave an answer out of the loss, unless it is true."""
+
+_NOTED_TURN_KEYS = _UNREAD_TURN_KEYS | _OTHER_WEIGHTS | {_WEIGHT}
+
+
+_WAY_OUT = ": remove it, or leave the record out"
+
+
+class UnreadableRecord(Exception):
+    """Takes the place of a record that cannot be decoded; its message is the reason."""
 
 
 class _RecordError(Exception):
@@ -76,9 +92,11 @@ def stored_images(record: Any) -> list[Any]:
 
 
 def _messages(record: Any, images: int) -> list[Message]:
+    if isinstance(record, UnreadableRecord):
+        raise _RecordError("malformed", str(record))
     if not isinstance(record, dict):
         raise _RecordError("malformed", f"expected an object, got {type(record).__name__}")
-    _check_keys(record, _UNREAD_KEYS, ": remove it, or leave the record out")
+    _check_keys(record, _UNREAD_KEYS, _WAY_OUT)
     if not images:
         _check_keys(record, _OTHER_IMAGE_KEYS, "; images belong under 'image'")
         if stored_images(record):
@@ -97,9 +115,7 @@ def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str) -> No
         return
     found = next((key for key in values if key in unread and values[key]), None)
     if found is not None:
-        raise _RecordError(
-            "malformed", f"key {found!r} is not read here{hint or ': remove it, or leave the record out'}"
-        )
+        raise _RecordError("malformed", f"key {found!r} is not read here{hint}")
 
 
 def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message]:
@@ -128,8 +144,24 @@ def _message(turn: Any, number: int) -> Message:
             "malformed",
             f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {shortened(turn)}",
         )
-    _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number})")
-    return {"role": role, "content": list(_content(role, content, number))}
+    message: Message = {"role": role, "content": list(_content(role, content, number))}
+    if not _NOTED_TURN_KEYS.isdisjoint(values):
+        _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number}){_WAY_OUT}")
+        if role == "assistant" and not _is_learned(values, number):
+            message["weight"] = 0
+    return message
+
+
+def _is_learned(turn: dict[str, Any], number: int) -> bool:
+    """Return whether an answer is learned: it has no ``weight`` of 0."""
+    other = next((key for key in _OTHER_WEIGHTS if turn.get(key) not in (None, True)), None)
+    if other is not None:
+        raise _RecordError("malformed", f"key {other!r} is not read here (turn {number}): write 'weight': 0 or 1")
+    weight = turn.get(_WEIGHT)
+    if weight not in (None, 0, 1):
+        reason = f"turn {number}: 'weight' must be 0 (not learned) or 1, got {shortened(weight)}"
+        raise _RecordError("malformed", reason)
+    return weight is None or bool(weight)
 
 
 def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
@@ -214,3 +246,5 @@ def answers(messages: Sequence[Message]) -> list[str]:
 def _check_answers(messages: list[Message]) -> None:
     if not any(answers(messages)):
         raise _RecordError("no_answer", "every answer is empty: there is nothing to learn from")
+    if not any(answers([message for message in messages if message.get("weight", 1)])):
+        raise _RecordError("no_answer", "every answer that is not empty has weight 0: there is nothing to learn from")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..faults import BadSampleError, Fault
-from ..images import EncodedImage, StoredImage, missing_hint, outside, path_in
+from ..images import EncodedImage, StoredImage, missing, outside, path_in
 from ..records import read_sample, record_id, stored_images
 from ..samples import Origin, Sample
-from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
+from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets, records_of
 
 _STREAMED_RECORDS = 64
 """Records that a stream decodes at a time."""
@@ -34,6 +34,8 @@ class ParquetSamples:
         Raises:
             BadSampleError: The record cannot be used.
         """
+        if UNREADABLE in record:
+            raise BadSampleError(Fault("malformed", *origin, str(origin.record), record[UNREADABLE]))
         stored = [one for one in stored_images(record) if not _is_absent(one)]
         images = [_image(item, origin, self.image_folder) for item in stored]
         for item, image in zip(stored, images, strict=True):
@@ -45,8 +47,7 @@ class ParquetSamples:
                     message = f"an image of type {type(item).__name__}"
                 raise BadSampleError(Fault("malformed", *origin, record_id(record, origin.record), message))
             if isinstance(image, Path) and not image.is_file():
-                message = f"no image {image}; {missing_hint(image)}"
-                raise BadSampleError(Fault("missing_image", *origin, record_id(record, origin.record), message))
+                raise BadSampleError(Fault("missing_image", *origin, record_id(record, origin.record), missing(image)))
         return read_sample(record, [image for image in images if image is not None], origin)
 
 
@@ -96,7 +97,7 @@ class _ParquetStream:
                 "parquet", data_files={"train": [self.files[shard]]}, split="train", streaming=True
             )
             for table in stream.skip(start).with_format("arrow").iter(batch_size=_STREAMED_RECORDS):
-                yield from table.to_pylist()
+                yield from records_of(table)
 
 
 def _length(file: str) -> int:

@@ -27,6 +27,9 @@ def print_report(report: "Report", cleaned: "CleanCopy | None", image_folder: Pa
             shown.print(colored(spans, marked=not shown.is_terminal), "", sep="\n")
     if any(source.previews for source in report.sources):
         shown.print(_legend(marked=not shown.is_terminal), "", sep="\n")
+    for source in report.sources:
+        if source.format:
+            shown.print(f"{source.name}: {source.format}, {_plural(source.records, 'record')}", soft_wrap=True)
     shown.print(_sources_table(report))
     if report.faults:
         shown.print(_findings_table(report))

@@ -156,9 +156,8 @@ class Chat:
         return images
 
     def _planned(self, chat: ChatRequest, sources: Sequence[ImageSource], sizes: list[tuple[int, int]]) -> ImagePlan:
-        auto = self._settings.auto_resolution
         with self._engine.processor() as processor:
-            return planned(chat, sources, sizes, self._engine.generator, processor, auto_resolution=auto)
+            return planned(chat, sources, sizes, self._engine.generator, processor, self._settings)
 
     def _prepared(self, asked: inference.Request, images: Sequence[Image.Image], plan: ImagePlan) -> Prompt:
         with self._engine.processor() as processor:

@@ -144,8 +144,7 @@ def planned(
     sizes: list[tuple[int, int]],
     generator: Generator,
     processor: ConvLlavaProcessor,
-    *,
-    auto_resolution: bool,
+    settings: Settings,
 ) -> ImagePlan:
     """Decide how images are shown, after a check that the request can fit at all, before a pixel is decoded.
 
@@ -155,15 +154,17 @@ def planned(
         sizes: (height, width) of each image.
         generator: Generator of the server.
         processor: Copy of the generator's processor for this thread.
-        auto_resolution: Whether sizes that the request leaves open are chosen.
+        settings: Settings of the server, with the image options that the request leaves open.
 
     Raises:
         ApiError: It does not fit, or an option is wrong.
     """
     is_low = [source.detail == "low" for source in sources]
-    options = _low_detail(chat.image_options) if is_low and all(is_low) else chat.image_options
+    options = settings.image_options.merged(chat.image_options)
+    if is_low and all(is_low):
+        options = _low_detail(options)
     with _as_bad_request():
-        if auto_resolution:
+        if settings.auto_resolution:
             options = with_chosen_size(
                 options,
                 sizes,

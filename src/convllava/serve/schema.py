@@ -335,10 +335,15 @@ class ModelInfo(BaseModel):
     output_stride: int
     image_aspect_ratio: str
     resolution: int | None
-    max_visual_tokens: int | None
-    context: int
+    max_visual_tokens: int | None = Field(description="Of each image, unless the request sets it.")
+    max_visual_tokens_low_detail: int = Field(description="Of an image with `detail: low`.")
+    max_visual_tokens_together: int = Field(description="Of all images of a request.")
+    context: int = Field(description="Tokens that prompt and answer may have together.")
     max_images: int
+    max_image_pixels: int
     remote_images: bool
+    input_modalities: list[str] = ["text", "image"]
+    output_modalities: list[str] = ["text"]
 
 
 class ModelCard(BaseModel):
@@ -348,6 +353,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "convllava"
+    max_model_len: int = Field(description="The context, as vLLM names it.")
     convllava: ModelInfo
 
 

@@ -340,7 +340,7 @@ def test_forms_of_data_urls(server: Running, url: Callable[[str], str]) -> None:
 
 
 def test_paths_of_other_apis_are_answered_with_a_hint(server: Running) -> None:
-    assert "/v1/chat/completions" in server.post("/v1/responses", {}).error["message"]
+    assert "/v1/chat/completions" in server.post("/v1/completions", {}).error["message"]
     assert "use /v1/chat/completions" in server.post("/chat/completions", {}).error["message"]
 
 

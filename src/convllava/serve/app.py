@@ -20,11 +20,13 @@ from ..image_options import ImageOptions
 from ..inference import Generator
 from .chat import Chat
 from .conversion import LOW_DETAIL_TOKENS, image_costs, with_chosen_size
+from .endpoints import COMPLETIONS, RESPONSES
 from .engine import Engine
 from .errors import ApiError, on_any_error, on_api_error, on_http_error
 from .gate import Gate
 from .limits import BodyReader, key_check
 from .metrics import Metrics
+from .responses_schema import ResponseObject, ResponsesRequest
 from .schema import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -141,7 +143,17 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     )
     async def complete(request: Request) -> Response:
         """Answer a dialogue about images."""
-        return await chat(request)
+        return await chat(request, COMPLETIONS)
+
+    @router.post(
+        "/responses",
+        response_model=ResponseObject,
+        responses=_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        openapi_extra=_body(ResponsesRequest.__name__),
+    )
+    async def respond(request: Request) -> Response:
+        """Answer a dialogue about images in the format of OpenAI's responses API; nothing is stored."""
+        return await chat(request, RESPONSES)
 
     @router.get("/models")
     async def models() -> ModelList:
@@ -257,7 +269,12 @@ def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
             servers=[{"url": root_path}] if root_path else None,
         )
         _, read = models_json_schema(
-            [(ChatRequest, "validation"), (EstimateRequest, "validation"), (ChatCompletionChunk, "validation")],
+            [
+                (ChatRequest, "validation"),
+                (ResponsesRequest, "validation"),
+                (EstimateRequest, "validation"),
+                (ChatCompletionChunk, "validation"),
+            ],
             ref_template=_SCHEMA_REFERENCE,
         )
         schema["components"]["schemas"] = read["$defs"] | schema["components"]["schemas"]

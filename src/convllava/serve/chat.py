@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: from the bytes of a body to an answer."""
+"""``POST /v1/chat/completions`` and ``/v1/responses``: from the bytes of a body to an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -15,7 +15,7 @@ from .. import inference
 from ..fetch import FetchPolicy, fetch
 from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
-from .completions import CompletionWriter, EventStream, stream
+from .completions import EventStream
 from .conversion import (
     ImagePlan,
     ImageSource,
@@ -27,6 +27,7 @@ from .conversion import (
     prepared,
 )
 from .decoding import Decoder, TimeBudget
+from .endpoints import Endpoint
 from .engine import Engine, Ticket, too_late
 from .errors import ApiError, as_api_errors
 from .limits import BodyReader
@@ -49,28 +50,35 @@ class Chat:
         self.decoder = Decoder(settings)
         self._stride = engine.generator.processor.image_processor.output_stride
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, endpoint: Endpoint[Any]) -> Response:
         """Return the response to one request, complete or as a stream.
 
         Raises:
             ApiError: The request is rejected.
         """
+        try:
+            return await self._response(request, endpoint)
+        except ApiError as error:
+            if error.param == "messages":
+                error.param = endpoint.dialogue
+            raise
+
+    async def _response(self, request: Request, endpoint: Endpoint[Any]) -> Response:
         deadline = asyncio.get_running_loop().time() + self._settings.request_timeout
         with ExitStack() as held:
             async with self._bodies.received(request) as body:
-                chat = await self._parsed(body)
-                sources = image_sources(chat)
+                asked, chat = await self._parsed(body, endpoint)
+                sources = image_sources(chat, lambda turn, part: endpoint.place_of_image(asked, turn, part))
                 check_sources(sources, self._settings)
                 held.enter_context(self._engine.slot())
                 submitted = self._submitted(chat, sources, deadline, held, self._salt(request))
                 ticket = await unless_left(submitted, request)
             events = ticket.events(deadline)
-            writer = CompletionWriter(self._settings.model_name, self._stride)
+            writer = endpoint.writer(asked, self._settings.model_name, self._stride)
             if not chat.stream:
                 return JSONResponse(writer.complete(await unless_left(_finished(events), request)).model_dump())
-            include_usage = chat.stream_options is not None and chat.stream_options.include_usage
             release = held.pop_all().close  # the stream releases it
-            return EventStream(stream(events, writer, include_usage), release)
+            return EventStream(writer.stream(events), release)
 
     def close(self) -> None:
         """Stop receiving, fetching and decoding."""
@@ -84,14 +92,14 @@ class Chat:
             return "key"
         return f"address {request.client.host if request.client else ''}"
 
-    async def _parsed(self, body: bytearray) -> ChatRequest:
-        chat = await self.parser.parse(body, ChatRequest)
+    async def _parsed(self, body: bytearray, endpoint: Endpoint[Any]) -> tuple[Any, ChatRequest]:
+        asked = await self.parser.parse(body, endpoint.body_type)
         body.clear()
-        name = self._settings.model_name
+        chat, name = endpoint.as_chat(asked), self._settings.model_name
         if chat.model not in (None, name):
             message = f"the model {chat.model!r} does not exist: this server has {name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return chat
+        return asked, chat
 
     async def _submitted(
         self, chat: ChatRequest, sources: list[ImageSource], deadline: float, held: ExitStack, salt: str

@@ -1,6 +1,6 @@
 """Conversion of a request body to a request to the model: messages, images, options."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -33,18 +33,27 @@ class ImageSource(NamedTuple):
     param: str
 
 
-def image_sources(chat: ChatRequest) -> list[ImageSource]:
-    """Return the images of a dialogue in reading order."""
-    return list(_image_sources(chat))
+def place_in_messages(turn: int, part: int) -> str:
+    """Return the place of an image in the body of a chat request."""
+    return f"messages[{turn}].content[{part}].image_url.url"
 
 
-def _image_sources(chat: ChatRequest) -> Iterator[ImageSource]:
+def image_sources(chat: ChatRequest, place: Callable[[int, int], str] = place_in_messages) -> list[ImageSource]:
+    """Return the images of a dialogue in reading order.
+
+    Args:
+        chat: The client's request.
+        place: Place in the client's body of an image, by the indices of its message and part.
+    """
+    return list(_image_sources(chat, place))
+
+
+def _image_sources(chat: ChatRequest, place: Callable[[int, int], str]) -> Iterator[ImageSource]:
     for turn, message in enumerate(chat.messages):
         parts = message.content if isinstance(message.content, list) else []
-        for place, part in enumerate(parts):
+        for index, part in enumerate(parts):
             if isinstance(part, ImagePart):
-                param = f"messages[{turn}].content[{place}].image_url.url"
-                yield ImageSource(part.image_url.url, part.image_url.detail, param)
+                yield ImageSource(part.image_url.url, part.image_url.detail, place(turn, index))
 
 
 def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:

@@ -15,7 +15,7 @@ MOST_METADATA = 16
 """Maximum number of metadata entries, as OpenAI's."""
 
 
-def _bounded_metadata(value: Any) -> Any:
+def bounded_metadata(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MOST_METADATA:  # pydantic would check each entry first
         raise ValueError(f"{len(value)} entries, at most {MOST_METADATA} are allowed")
     return value
@@ -188,7 +188,7 @@ class ChatRequest(ImageOptionFields):
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
-    metadata: Annotated[dict[str, str], BeforeValidator(_bounded_metadata)] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(bounded_metadata)] | None = None
     top_logprobs: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     parallel_tool_calls: bool | None = None

@@ -176,7 +176,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     async def estimate(request: Request) -> Estimate:
         """Return the cost of images before they are sent."""
         async with bodies.received(request) as body:
-            asked = await chat.parser.parse(body, EstimateRequest)
+            asked = (await chat.parser.parse(body, EstimateRequest)).body
         return _estimate(engine, settings, asked)
 
     return router

@@ -130,30 +130,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
             raise
 
     router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=_responses(401, 403))
-    stream = {"schema": {"$ref": _SCHEMA_REFERENCE.format(model=ChatCompletionChunk.__name__)}}
-
-    @router.post(
-        "/chat/completions",
-        response_model=ChatCompletion,
-        responses={
-            200: {"content": {"text/event-stream": stream}, "description": "The answer, or events of pieces of it."},
-            **_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        },
-        openapi_extra=_body(ChatRequest.__name__),
-    )
-    async def complete(request: Request) -> Response:
-        """Answer a dialogue about images."""
-        return await chat(request, COMPLETIONS)
-
-    @router.post(
-        "/responses",
-        response_model=ResponseObject,
-        responses=_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        openapi_extra=_body(ResponsesRequest.__name__),
-    )
-    async def respond(request: Request) -> Response:
-        """Answer a dialogue about images in the format of OpenAI's responses API; nothing is stored."""
-        return await chat(request, RESPONSES)
+    router.include_router(_answers(chat))
 
     @router.get("/models")
     async def models() -> ModelList:
@@ -178,6 +155,36 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
         async with bodies.received(request) as body:
             asked = (await chat.parser.parse(body, EstimateRequest)).body
         return _estimate(engine, settings, asked)
+
+    return router
+
+
+def _answers(chat: Chat) -> APIRouter:
+    router = APIRouter()
+    stream = {"schema": {"$ref": _SCHEMA_REFERENCE.format(model=ChatCompletionChunk.__name__)}}
+
+    @router.post(
+        "/chat/completions",
+        response_model=ChatCompletion,
+        responses={
+            200: {"content": {"text/event-stream": stream}, "description": "The answer, or events of pieces of it."},
+            **_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        },
+        openapi_extra=_body(ChatRequest.__name__),
+    )
+    async def complete(request: Request) -> Response:
+        """Answer a dialogue about images."""
+        return await chat(request, COMPLETIONS)
+
+    @router.post(
+        "/responses",
+        response_model=ResponseObject,
+        responses=_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        openapi_extra=_body(ResponsesRequest.__name__),
+    )
+    async def respond(request: Request) -> Response:
+        """Answer a dialogue about images in the format of OpenAI's responses API; nothing is stored."""
+        return await chat(request, RESPONSES)
 
     return router
 

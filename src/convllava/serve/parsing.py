@@ -24,6 +24,9 @@ MAX_ESCAPES = 1_000_000
 MAX_TEXT_BYTES = 4 << 20
 """Maximum size of a body without its images: many times what the context of a language model holds."""
 
+_PIECE = 1 << 16
+"""Bytes that are looked at before other threads may continue, and before a bound is checked."""
+
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _IMAGE_KEYS = (b"url", b"image_url")
 _LONGEST_IMAGE_KEY = max(map(len, _IMAGE_KEYS))
@@ -77,16 +80,15 @@ def without_images(body: bytes | bytearray) -> tuple[bytes, dict[str, memoryview
         ApiError: It has too many values, is too deep, too long without its images, or has too long keys; other faults
             are left to the parser.
     """
-    if body.count(b'"') > MAX_QUOTES:
+    if _has_more(body, b'"', MAX_QUOTES):
         raise _too_much("has too many texts, or quotation marks in texts,", MAX_QUOTES)
-    if body.count(b"\\") > MAX_ESCAPES:
+    if _has_more(body, b"\\", MAX_ESCAPES):
         raise _too_much("has too many escaped characters", MAX_ESCAPES)
     bounds, kept, images = _Bounds(), [], {}
     view, begin, key, text_bytes = memoryview(body), 0, b"", 0
     for start, opening, closing in _texts(body):
-        between = bytes(view[start:opening])
-        bounds.check(between, text_bytes)
-        if between.strip() == b":" and key in _IMAGE_KEYS and _is_data_url(view[opening + 1 : closing]):
+        bounds.check(view[start:opening], text_bytes)
+        if key in _IMAGE_KEYS and _is_colon(view[start:opening]) and _is_data_url(view[opening + 1 : closing]):
             name = f"image {len(images)}"
             images[name] = view[opening + 1 : closing]
             kept += [view[begin : opening + 1], name.encode()]
@@ -105,17 +107,36 @@ class _Bounds:
     def __init__(self) -> None:
         self._values, self._depth = 1, 0
 
-    def check(self, between: bytes, text_bytes: int) -> None:
+    def check(self, between: memoryview, text_bytes: int) -> None:
         """Count the bytes between two texts, the first of which has this length."""
-        self._values += between.count(b",") + between.count(b"[") + between.count(b"{")
-        if self._values > MAX_VALUES:
-            raise _too_much("has too many values", MAX_VALUES)
-        if text_bytes > MAX_KEY_BYTES and between.lstrip().startswith(b":"):
-            raise _too_much("has a key that is too long", MAX_KEY_BYTES)
-        for character in between.translate(None, _NOT_BRACKETS):
-            self._depth += 1 if character in b"[{" else -1
-            if self._depth > MAX_DEPTH:
-                raise _too_much("is nested too deeply", MAX_DEPTH)
+        may_be_key = text_bytes > MAX_KEY_BYTES
+        for start in range(0, len(between), _PIECE):
+            piece = bytes(between[start : start + _PIECE])
+            self._values += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
+            if self._values > MAX_VALUES:
+                raise _too_much("has too many values", MAX_VALUES)
+            if may_be_key and (mark := piece.lstrip()[:1]):
+                if mark == b":":
+                    raise _too_much("has a key that is too long", MAX_KEY_BYTES)
+                may_be_key = False
+            for character in piece.translate(None, _NOT_BRACKETS):
+                self._depth += 1 if character in b"[{" else -1
+                if self._depth > MAX_DEPTH:
+                    raise _too_much("is nested too deeply", MAX_DEPTH)
+
+
+def _has_more(body: bytes | bytearray, character: bytes, most: int) -> bool:
+    """Return whether a character is more frequent than a bound."""
+    found = 0
+    for start in range(0, len(body), _PIECE):
+        found += body.count(character, start, start + _PIECE)
+        if found > most:
+            return True
+    return False
+
+
+def _is_colon(between: memoryview) -> bool:
+    return len(between) < _PIECE and bytes(between).strip() == b":"
 
 
 def _is_data_url(text: memoryview) -> bool:

@@ -73,7 +73,7 @@ def test_no_operation_fails(api: Any, quick: Running, label: str) -> None:
 
 
 def test_all_operations_are_covered(api: Any) -> None:
-    assert len(operations(api)) == 7
+    assert len(operations(api)) == 8
 
 
 json_values = st.recursive(

@@ -241,7 +241,7 @@ class ConvLlavaImageProcessor(PilBackend):
 
         Args:
             image: Decoded at least at `least_size`.
-            size, shape, image_aspect_ratio: As in `least_size`.
+            size, shape, image_aspect_ratio: Same as for `least_size`.
         """
         return self._normalized_fast(self._resized_fast(image, size, shape, image_aspect_ratio))
 

@@ -130,7 +130,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
             raise
 
     router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=_responses(401, 403))
-    router.include_router(_answers(chat))
+    _add_answers(router, chat)
 
     @router.get("/models")
     async def models() -> ModelList:
@@ -159,8 +159,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     return router
 
 
-def _answers(chat: Chat) -> APIRouter:
-    router = APIRouter()
+def _add_answers(router: APIRouter, chat: Chat) -> None:
     stream = {"schema": {"$ref": _SCHEMA_REFERENCE.format(model=ChatCompletionChunk.__name__)}}
 
     @router.post(
@@ -185,8 +184,6 @@ def _answers(chat: Chat) -> APIRouter:
     async def respond(request: Request) -> Response:
         """Answer a dialogue about images in the format of OpenAI's responses API; nothing is stored."""
         return await chat(request, RESPONSES)
-
-    return router
 
 
 def _card(engine: Engine, settings: Settings, created: int) -> ModelCard:

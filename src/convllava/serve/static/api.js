@@ -1,7 +1,8 @@
 // The server: estimates, and answers piece by piece.
 
 const KEY = "convllava-key";
-const ROOT = new URL("..", import.meta.url); // a proxy may publish the server under a path of its own
+// a proxy may publish the server under a path of its own
+const ROOT = new URL("..", import.meta.url);
 
 export class ServerError extends Error {
   constructor(message, status, retryAfter) {

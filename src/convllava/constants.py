@@ -1,6 +1,6 @@
 """Values that several packages must agree on."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 IGNORE_INDEX = -100
 """Label of a position that carries no loss (PyTorch's cross entropy default)."""
@@ -22,3 +22,6 @@ PRESET_NAMES = (
     "clip-vit-l-336-7b",
 )
 """Names of the presets, known without an import of torch; `convllava.model.PRESETS` builds them."""
+Message = dict[str, Any]
+"""One turn of a dialogue: "role", "content" (a string or a list of parts), and "weight" 0 for an answer that is context
+only, not learned."""

@@ -125,7 +125,7 @@ def ask_once(words: list[str], reading: Reading, output: OutputArguments, page: 
         **reading.request,
     )
     found = report(answer, reading.model, question) | {"auto": choice_record(choice)}
-    print(json.dumps(found) if output.as_json else "")
+    opt.say(json.dumps(found) if output.as_json else "")
     opt.remark(size_remark(choice))
     if answer.finish_reason == "length":
         opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")

@@ -23,9 +23,9 @@ def working(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
+    from .options import console
 
-    with Console(stderr=True).status(f"{what} ...", spinner_style="none"):
+    with console(stderr=True).status(f"{what} ...", spinner_style="none"):
         yield
 
 

@@ -25,7 +25,7 @@ def working(what: str) -> Iterator[None]:
         return
     from .options import console
 
-    with console(stderr=True).status(f"{what} ...", spinner_style="none"):
+    with console(stderr=True).status(f"{what} ...", spinner="line", spinner_style="none"):
         yield
 
 

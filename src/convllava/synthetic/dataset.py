@@ -8,6 +8,7 @@ from .documents import DocumentKind
 from .example import Example, Kind
 from .lines import LineKind
 from .options import Size, check_name
+from .price_tags import PriceTagKind
 from .scenes import GroundingKind, SceneKind
 from .seeding import SPLITS, stable_hash, stream
 
@@ -16,6 +17,7 @@ KINDS: dict[str, type[Any]] = {
     "document": DocumentKind,
     "scene": SceneKind,
     "grounding": GroundingKind,
+    "price_tag": PriceTagKind,
 }
 """Every kind by name; see ``Kind`` for the interface."""
 

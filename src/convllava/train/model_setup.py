@@ -27,7 +27,8 @@ from ..model import (
 from ..support import check_loading_report, quiet_transformers
 from .ctc_head import EncoderWithCtcHead
 from .lora import add_adapters
-from .recipe import AppendStages, Architecture, Parts, Recipe
+from .recipe import Recipe
+from .recipe_options import AppendStages, Architecture, Parts
 from .stages import check_is_convnext, set_trainable
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _apply(values, override)
     _follow(values, seen=(Path(path).resolve(),))
-    return _validated(values, path)
+    return validated(values, path)
 
 
 def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
@@ -52,7 +52,19 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
-def _validated(values: dict[str, Any], path: str | Path) -> Recipe:
+def validated(values: dict[str, Any], path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of the content of a file.
+
+    Args:
+        values: The content, without keys that name other files.
+        path: Name of the recipe in errors.
+        overrides: ``key=value`` overrides.
+
+    Raises:
+        ValueError: A key is unknown or a value is invalid.
+    """
+    for override in overrides:
+        _apply(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -126,7 +138,7 @@ def _follow(values: dict[str, Any], seen: tuple[Path, ...]) -> None:
         raise ValueError(f"recipe {after} comes after itself, by way of {', '.join(map(str, seen))}")
     previous_values = _read(Path(after), seen=())
     _follow(previous_values, seen=(*seen, Path(after).resolve()))
-    previous = _validated(previous_values, after)
+    previous = validated(previous_values, after)
     values.pop("init_from_parts", None)  # inherited from the first recipe of the chain
     values.setdefault("init_from", str(previous.output_dir))
     if previous.architecture is not None:

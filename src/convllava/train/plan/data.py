@@ -10,8 +10,9 @@ from ...data.catalog import Card, card, find_root, names
 from ...data.mixture import Mixture, shares
 from ...data.samples import Sample, SampleSource
 from ...model import ConvLlavaConfig, ConvLlavaProcessor
-from ..data_loading import open_entry, open_mixture
-from ..recipe import DataEntry, Recipe
+from ..data_sources import open_entry, open_mixture
+from ..recipe import Recipe
+from ..recipe_options import DataEntry
 
 PROBED_SAMPLES = 32
 """Number of samples that are encoded to measure their length."""

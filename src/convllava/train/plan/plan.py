@@ -8,7 +8,8 @@ from transformers import CLIPVisionConfig
 from ...model import ConvLlavaConfig
 from ..data_loading import divmod_steps, split_batch
 from ..model_setup import resolve_model
-from ..recipe import Recipe, ReportedCost
+from ..recipe import Recipe
+from ..recipe_options import ReportedCost
 from ..stages import describe_optimization, describe_trained
 from .data import PlannedData, plan_data
 from .flops import GradientFlow, PartFlops, gradient_flow, sample_flops

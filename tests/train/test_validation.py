@@ -59,7 +59,7 @@ def test_the_loss_is_that_of_each_token_before_and_after_training(
     assert losses[STEPS] == pytest.approx(_held_out_loss(run, recipe), rel=1e-5)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_batch_size_and_processes_do_not_matter(recipe: Path, run: Path, tmp_path: Path, processes: int) -> None:
     overrides = ["per_device_batch_size=1", "packing=true", "num_workers=1", f"output_dir={tmp_path / 'run'}"]
     whole = load_recipe(recipe, overrides)
@@ -79,7 +79,7 @@ def test_validation_changes_nothing_of_the_training(recipe: Path, tmp_path: Path
     assert (runs[0] / "model.safetensors").read_bytes() == (runs[1] / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("step", "batch"), [(0, 1), (4, 2), (6, 0)])
+@pytest.mark.parametrize(("step", "batch"), [(0, 1), (4, 1), pytest.param(6, 0, marks=pytest.mark.slow)])
 def test_a_kill_in_the_middle_of_a_validation_is_resumed_exactly(
     recipe: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, batch: int
 ) -> None:

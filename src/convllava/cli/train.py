@@ -124,6 +124,10 @@ def _load(path: Path, overrides: Sequence[str], *, with_earlier: bool) -> "list[
 def _dry_run(chain: "Sequence[Recipe]", devices: int, memory: float | None, as_json: bool) -> None:
     """Print the plan of the last recipe."""
     from ..train import plan
+    from ..train.plan.timing import seconds_here
     from .plan_report import print_plan
 
-    print_plan([(one, plan(one, devices, memory)) for one in chain], memory, as_json=as_json)
+    planned = [(one, plan(one, devices, memory)) for one in chain]
+    recipe, last = planned[-1]
+    seconds = seconds_here(recipe, last.samples, last.per_device_batch_size) if devices == 1 else None
+    print_plan(planned, memory, seconds_here=seconds, as_json=as_json)

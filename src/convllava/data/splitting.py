@@ -5,6 +5,7 @@ images are held out follows from their digests and a seed, not from the order of
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
@@ -122,7 +123,6 @@ class _Groups:
 
 def _keys_of(source: SampleSource, by: Identity) -> list[list[str]]:
     """Return the identities of the images of each sample; those of its texts where there are none."""
-    known: dict[Path, str] = {}
     found = []
     for index in range(len(source)):
         try:
@@ -130,24 +130,29 @@ def _keys_of(source: SampleSource, by: Identity) -> list[list[str]]:
         except BadSampleError:  # reported when the sample is drawn
             found.append([f"unusable {index}"])
             continue
-        keys = [_identity(image, by, known) for image in sample.images]
+        keys = [_identity(image, by) for image in sample.images]
         found.append(keys or [_digest(repr(sample.messages).encode("utf-8", "surrogatepass"))])
     return found
 
 
-def _identity(image: StoredImage, by: Identity, known: dict[Path, str]) -> str:
+def _identity(image: StoredImage, by: Identity) -> str:
     if isinstance(image, Image.Image):
         return _digest(repr((image.mode, image.size)).encode() + image.tobytes())
     if isinstance(image, EncodedImage):
         return _digest(image.data) if by == "content" else f"{image.shard}/{image.name}"
     if by == "path":
         return str(image)
-    if image not in known:
-        try:
-            known[image] = _digest(image.read_bytes())
-        except OSError:  # reported when the sample is drawn
-            known[image] = str(image)
-    return known[image]
+    try:
+        state = image.stat()
+        return _file_digest(image, state.st_mtime_ns, state.st_size)
+    except OSError:  # reported when the sample is drawn
+        return str(image)
+
+
+@lru_cache(maxsize=1 << 20)
+def _file_digest(path: Path, modified: int, size: int) -> str:
+    """Return the digest of a file that was last modified at a time; a plan and its run read it once."""
+    return _digest(path.read_bytes())
 
 
 def _digest(data: bytes) -> str:

@@ -124,8 +124,9 @@ def ticks(low: float, high: float, *, count: int = 5, whole: bool = False) -> li
         count: Number of steps that is aimed at.
         whole: Whether all are whole numbers.
     """
-    span = high - low if high > low else max(abs(high), 1.0)
-    rough = span / count
+    if high <= low:
+        high = low + max(abs(low), 1.0)
+    rough = (high - low) / count
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= rough * (1 - 1e-9))
     if whole:
@@ -137,8 +138,10 @@ def ticks(low: float, high: float, *, count: int = 5, whole: bool = False) -> li
 def label(tick: float, all_ticks: Sequence[float]) -> str:
     """Return a tick's number with as many decimals as its neighbors need, in powers of ten where it is tiny."""
     largest = max(abs(one) for one in all_ticks)
+    if tick == 0:
+        return "0"
     if largest < 1e-3:
-        return "0" if tick == 0 else f"{tick:.2g}".replace("e-0", "e-")
+        return f"{tick:.1e}".replace(".0e", "e").replace("e-0", "e-")
     if largest >= 1e4:
         return f"{tick / 1e3:,.10g}k" if largest < 1e6 else f"{tick / 1e6:,.10g}M"
     return f"{tick:.10g}"

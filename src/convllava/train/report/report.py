@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics import METRICS
+from ...support import duration
 from ..callbacks import LOG_FILE, read_log
 from ..held_out_answers import HELD_OUT_ANSWERS_FILE
 from ..sample_answers import read_answers
@@ -58,19 +59,6 @@ def write_report(output_dir: Path) -> Path:
     path = output_dir / REPORT_FILE
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the units that fit it."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 120:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 72 else f"{hours / 24:.1f} days"
 
 
 def _facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

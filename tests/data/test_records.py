@@ -180,8 +180,6 @@ def test_names_stay_inside_the_folder_of_the_images(tmp_path: Path) -> None:
         ("a b.png", "a%20b.png", "without % escapes"),
         ("A.png", "a.PNG", "with other letter case"),
         ("a.png", "a.png ", "without or with other blanks"),
-        ("e\u0301.png", "\u00e9.png", "another Unicode form"),
-        ("sub/x.png", "sub\\x.png", "the name has backslashes"),
         ("other.png", "x.png", "set image_folder to the folder of the images"),
     ],
 )
@@ -190,3 +188,34 @@ def test_a_name_that_is_nearly_right_is_told_apart(tmp_path: Path, stored: str, 
     Image.new("RGB", (8, 8)).save(tmp_path / stored)
     [fault] = _records(tmp_path, {"image": written, "conversations": SHOWN})
     assert isinstance(fault, Fault) and hint in fault.message
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("e\u0301.png", "\u00e9.png"),
+        ("\u00e9.png", "e\u0301.png"),
+        ("sub/x.png", "sub\\x.png"),
+        ("sub/e\u0301.png", ".\\sub\\\u00e9.png"),
+    ],
+)
+def test_backslashes_and_unicode_forms_mean_the_same_file(tmp_path: Path, stored: str, written: str) -> None:
+    (tmp_path / stored).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (8, 9)).save(tmp_path / stored)
+    (tmp_path / "data.jsonl").write_text(json.dumps({"image": written, "conversations": SHOWN}))
+    dataset = ConversationDataset(tmp_path / "data.jsonl")
+    assert dataset[0].images == (tmp_path / stored,)
+    assert dataset.image_sizes(0) == [(9, 8)]
+    sample = _parquet(tmp_path, True, image=written, conversations=SHOWN)
+    assert not isinstance(sample, Fault) and sample.images == (tmp_path / stored,)
+    outside = {"image": "..\\" + written, "conversations": SHOWN}
+    (tmp_path / "inner").mkdir()
+    [fault] = _records(tmp_path / "inner", outside)
+    assert isinstance(fault, Fault) and fault.kind == "missing_image"
+
+
+@pytest.mark.parametrize("role", ["tool", "function_call", "observation"])
+def test_tool_turns_are_refused_by_name(folder: Path, role: str) -> None:
+    turns = [{"role": "user", "content": "x"}, {"role": role, "content": "{}"}, {"role": "assistant", "content": "y"}]
+    [fault] = _records(folder, {"messages": turns})
+    assert isinstance(fault, Fault) and f"turn 1 is a '{role}' turn: tools are not read" in fault.message

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from convllava.eval import Scoring, find_benchmark
 from convllava.eval.compare import compare
 from convllava.eval.outcome import bootstrap_interval, cluster_labels, paired_interval, percent, sums_of_clusters
-from convllava.eval.paper import PRINTED_AVERAGES, SETTINGS_OF_TABLE_7, TABLE_6, TABLES
+from convllava.eval.paper import SETTINGS_OF_TABLE_7, TABLE_6
 from convllava.eval.scoring import score_file
 from convllava.eval.tables import as_csv, as_latex, as_markdown, make_tables, read_scores
 
@@ -158,15 +158,6 @@ def test_different_protocols_are_not_compared(write_predictions: Any, tmp_path: 
     third = write_predictions(tmp_path / "d", "seedbench", answered(20), prompts="paper", data={"questions": 40})
     with pytest.raises(ValueError, match="1 only in the first, 0 only in the second"):
         compare(third, other)
-
-
-def test_all_but_one_of_the_papers_averages_follow_from_its_figures() -> None:
-    for name, figures in TABLE_6.rows.items():
-        mean = sum(value for value in figures if value is not None) / 8
-        wanted = 82.5 if name == "ConvLLaVA 1536" else PRINTED_AVERAGES[name]
-        assert f"{mean:.1f}" == f"{wanted:.1f}"
-    assert PRINTED_AVERAGES["ConvLLaVA 1536"] == 82.3
-    assert all(len(row) == len(table.columns) for table in TABLES.values() for row in table.rows.values())
 
 
 def test_tables_with_the_papers_figures(write_predictions: Any, tmp_path: Path) -> None:

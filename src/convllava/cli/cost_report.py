@@ -71,13 +71,26 @@ class Printer:
                 flops(row["vision_flops"]),
                 flops(row["language_model_flops"]),
                 flops(row["total_flops"]),
-                row["design"],
             ]
             for row in rows
         ]
-        head = ["system", "side", "tokens", "paper", "parameters", "vision", "LM", "total", "vision encoder"]
+        head = ["system", "side", "tokens", "paper", "parameters", "vision", "LM", "total"]
         self._table("Table 1 (and Qwen-VL, 768, four stages): FLOPs to the first token, without text", head, cells)
         self._rules()
+        cells = [
+            [
+                row["system"],
+                str(row["resolution"]),
+                "yes" if row["cropping"] else "",
+                "yes" if row["extra_encoder"] else "",
+                row["encoder"],
+                row["complexity"],
+                row["aspect_ratios"],
+            ]
+            for row in rows
+        ]
+        head = ["system", "side", "crops", "extra", "vision encoder", "complexity", "shapes"]
+        self._table("Table 1: designs", head, cells)
         return rows
 
     def figure_2(self, rows: list[dict[str, Any]]) -> None:
@@ -271,7 +284,7 @@ def system_record(system: "System") -> dict[str, Any]:
         "vision_flops": system.vision.flops,
         "language_model_flops": system.prefill().flops,
         "total_flops": system.flops(),
-        "design": system.design,
+        **asdict(system.design),
     }
 
 

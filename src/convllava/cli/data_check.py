@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 FOUND_ERRORS = 1
 
 What = Annotated[
-    str, typer.Argument(metavar="FILE|SHARDS|RECIPE", help="LLaVA JSON or JSONL, parquet or tar shards, or a recipe.")
+    str,
+    typer.Argument(
+        metavar="FILE|FOLDER|SHARDS|RECIPE", help="JSON, JSONL, CSV, TSV, images, parquet or tar shards, or a recipe."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values of the recipe to change.")
 ]
 ImageFolder = Annotated[Path | None, typer.Option(help="Folder of the images of FILE; FILE's folder by default.")]
+Format = Annotated[str | None, typer.Option("--format", help="Format of the records of FILE; recognized by default.")]
 ForModel = Annotated[
     str | None, typer.Option("--model", help="Model that tokenizes and sizes images; the recipe's, else nano.")
 ]
@@ -33,6 +37,7 @@ def check(
     what: What,
     overrides: Overrides = None,
     image_folder: ImageFolder = None,
+    format: Format = None,
     model: ForModel = None,
     max_length: MaxLength = None,
     jobs: Jobs = None,
@@ -53,7 +58,9 @@ def check(
     from ..data.check import check as run
     from .data_report import print_report
 
-    opened = open_for_reading(what, overrides or [], image_folder=image_folder, model=model, max_length=max_length)
+    opened = open_for_reading(
+        what, overrides or [], image_folder=image_folder, model=model, max_length=max_length, format=format
+    )
     _check_targets(what, opened, report, clean)
     inspector = Inspector(opened.processor, Limits(opened.max_length, large_pixels), preview)
     with progress_bar("checking") as progress:

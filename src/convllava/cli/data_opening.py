@@ -38,6 +38,7 @@ def open_for_reading(
     image_folder: Path | None,
     model: str | None,
     max_length: int | None,
+    format: str | None = None,
 ) -> Opened:
     """Open all sources of a recipe, or one data set by path; unusable records are kept to be listed.
 
@@ -48,9 +49,11 @@ def open_for_reading(
         if overrides:
             raise ValueError(f"{overrides[0]}: KEY=VALUE changes a recipe (.yaml), and {what} is not one")
         config, processor = _model_parts(model or "nano")
-        return Opened([_file(what, image_folder)], config, processor, max_length or 2048)
+        return Opened([_file(what, image_folder, format)], config, processor, max_length or 2048)
     if image_folder is not None:
         raise ValueError("--image-folder applies to a data file; a recipe has its own image_folder")
+    if format is not None:
+        raise ValueError("--format applies to a data file; a recipe has its own 'format' for each data entry")
     from ..train import load_recipe
 
     recipe = load_recipe(what, list(overrides))
@@ -75,12 +78,13 @@ def _recipe_parts(recipe: "Recipe", what: str) -> "tuple[ConvLlavaConfig, ConvLl
     return resolved.config, resolved.processor
 
 
-def _file(path: str, image_folder: Path | None) -> "NamedSource":
+def _file(path: str, image_folder: Path | None, format: str | None) -> "NamedSource":
     from ..data.files import open_file
     from ..data.samples import NamedSource
     from ..data.sharded import is_sharded
 
-    return NamedSource(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
+    source = open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list", format=format)
+    return NamedSource(path, source)
 
 
 def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":

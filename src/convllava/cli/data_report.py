@@ -28,6 +28,10 @@ def print_report(report: "Report", cleaned: "CleanCopy | None", image_folder: Pa
             console.print(colored(spans, marked=not console.is_terminal), "", highlight=False, sep="\n")
     if any(source.previews for source in report.sources):
         console.print(_legend(marked=not console.is_terminal), "", highlight=False, sep="\n")
+    for source in report.sources:
+        if source.format:
+            about = f"{escaped(source.name)}: {source.format}, {_plural(source.records, 'record')}"
+            console.print(about, highlight=False, markup=False, soft_wrap=True)
     console.print(_sources_table(report))
     if report.faults:
         console.print(_findings_table(report))

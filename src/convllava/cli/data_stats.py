@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .data_check import ForModel, ImageFolder, Overrides
+from .data_check import Format, ForModel, ImageFolder, Overrides
 from .data_opening import open_for_reading
 from .progress import progress_bar
 
@@ -22,11 +22,12 @@ def stats(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|SHARDS|RECIPE", help="The same as for 'data check'; a recipe means all its sources."
+            metavar="FILE|FOLDER|SHARDS|RECIPE", help="The same as for 'data check'; a recipe means all its sources."
         ),
     ],
     overrides: Overrides = None,
     image_folder: ImageFolder = None,
+    format: Format = None,
     model: ForModel = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plots (PNG), a page with them and stats.json.")] = None,
     resolution: Annotated[
@@ -40,7 +41,9 @@ def stats(
     from ..data.stats import tokens_by_policy
     from ..data.stats_plots import write_plots
 
-    opened = open_for_reading(what, overrides or [], image_folder=image_folder, model=model, max_length=None)
+    opened = open_for_reading(
+        what, overrides or [], image_folder=image_folder, model=model, max_length=None, format=format
+    )
     statistics = _measure(opened.sources)
     by_policy = tokens_by_policy(statistics, _policies(opened.config, resolution, budget))
     found = figures(statistics, by_policy)

@@ -26,7 +26,8 @@ Plugin = Annotated[
     list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
 ]
 Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names of benchmarks, separated by commas.")]
-Suite = Annotated[str, typer.Option(help="table5, table6, table7, paper (tables 5 and 6), synthetic or pages.")]
+Suite = Annotated[str, typer.Option(help="table2 to table11, figure3, paper (tables 5 and 6), synthetic or pages.")]
+Row = Annotated[str, typer.Option(help="Row of the paper's table that MODEL is, by its folder in recipes/paper.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
 Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an earlier run is resumed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of samples; a score of a part is marked as such.")]
@@ -51,6 +52,7 @@ class BenchmarkArguments:
 
     benchmark: Benchmarks = ""
     suite: Suite = ""
+    row: Row = ""
     data: Data = None
     out: Out = Path("scores")
     limit: Limit = None
@@ -111,6 +113,7 @@ def run(
         model=ModelSettings(model, place.dtype, place.device, batch_size),
         benchmarks=_split(chosen.benchmark),
         suite=chosen.suite,
+        row=chosen.row,
         data=chosen.data,
         out=chosen.out,
         limit=chosen.limit,
@@ -180,19 +183,27 @@ def table(
     folder: Annotated[Path, typer.Argument(help="Folder with score files, at any depth.")],
     form: Annotated[str, typer.Option("--format", help="markdown, latex or csv.")] = "markdown",
     out: Annotated[Path | None, typer.Option(help="File to write; printed by default.")] = None,
+    figure3: Annotated[Path | None, typer.Option(help="Plot of Figure 3 to write, PNG or SVG.")] = None,
 ) -> None:
-    """Write scores as the paper's tables 5, 6 and 7, next to the paper's figures."""
+    """Write scores as the paper's tables, each below the row of the paper that it belongs to."""
     from ..eval.tables import WRITERS, make_tables, read_scores
     from ..support import write_text
 
     if form not in WRITERS:
         raise ValueError(f"--format must be one of {', '.join(WRITERS)}, got {form!r}")
-    text = WRITERS[form](make_tables(read_scores(folder)))
+    scores = read_scores(folder)
+    if figure3 is not None:
+        from ..eval.families import plot_figure_3
+
+        plot_figure_3(scores, figure3)
+    text = WRITERS[form](make_tables(scores))
     if out is None:
         print(text, end="")
     else:
         write_text(out, text)
         print(f"written: {out}")
+    if figure3 is not None:
+        opt.remark(f"written: {figure3}")
 
 
 @app.command()
@@ -225,6 +236,9 @@ def sweep(
     resolution: Annotated[str, typer.Option(help="Resolutions in pixels, separated by commas.")] = "",
     image_aspect_ratio: Annotated[str, typer.Option(help="pad, native, or both with a comma.")] = "",
     max_visual_tokens: Annotated[str, typer.Option(help="Token budgets, separated by commas.")] = "",
+    families: Annotated[
+        bool, typer.Option("--families", help="Join models with as many encoder stages by a line (Figure 3).")
+    ] = False,
     data: Data = None,
     out: Out = Path("sweep"),
     limit: Limit = None,
@@ -242,6 +256,7 @@ def sweep(
         aspect_ratios=_split(image_aspect_ratio),
         resolutions=_split_numbers(resolution),
         budgets=_split_numbers(max_visual_tokens),
+        families=families,
         data=data,
         out=out,
         limit=limit,

@@ -1,9 +1,9 @@
-"""``convllava train``: train a model by a recipe, or on data for which a recipe is chosen."""
+"""``convllava train``: train a model by a recipe or a pipeline, or on data for which a recipe is chosen."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,14 +12,15 @@ from .options import show
 from .train_progress import reporting, summary_of
 
 if TYPE_CHECKING:
-    from ..train import Recipe
+    from ..train import Pipeline, Recipe
 
 
 def train(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RECIPE.yaml|DATA", help="A recipe, or a file or folder of data, for which a recipe is chosen."
+            metavar="RECIPE.yaml|DATA",
+            help="A recipe, a pipeline of several, or a file or folder of data, for which a recipe is chosen.",
         ),
     ],
     overrides: Annotated[
@@ -53,20 +54,18 @@ def train(
     memory = parse_size(device_memory) if device_memory else None
     if not dry_run and (devices != 1 or as_json):
         raise ValueError("--devices and --json need --dry-run; to train on several devices, use torchrun")
-    if is_recipe(source):
-        if model is not None or write is not None:
-            raise ValueError(f"--model and --write choose a recipe for data, and {source} is a recipe: set init_from")
-        if memory is not None and not dry_run:
-            raise ValueError("--device-memory needs --dry-run, or data for which a recipe is chosen")
-        chain = _load(source, overrides or [], with_earlier=dry_run)
-    else:
-        chain = [_chosen(source, overrides or [], model or "nano", memory, write, quiet=as_json)]
-        if write is not None:
-            return
-    if dry_run:
-        _dry_run(chain, devices, memory, as_json)
-    else:
-        _train(chain[-1], resume, allow_change or ())
+    if not is_recipe(source):
+        chosen = _chosen(source, overrides or [], model or "nano", memory, write, quiet=as_json)
+        if dry_run:
+            _dry_run([chosen], devices, memory, as_json)
+        elif write is None:
+            _train(chosen, resume, allow_change or ())
+        return
+    if model is not None or write is not None:
+        raise ValueError(f"--model and --write choose a recipe for data, and {source} is a recipe: set init_from there")
+    if memory is not None and not dry_run:
+        raise ValueError("--device-memory needs --dry-run, or data for which a recipe is chosen")
+    _run_file(source, overrides or [], (devices, memory, as_json) if dry_run else None, resume, allow_change or ())
 
 
 def is_recipe(path: Path) -> bool:
@@ -80,16 +79,63 @@ def is_recipe(path: Path) -> bool:
     return beginning.lstrip().startswith("{") and '"training_stage"' in beginning
 
 
-def _train(recipe: "Recipe", resume: bool, allow_change: Sequence[str]) -> None:
+def _run_file(
+    path: Path,
+    overrides: Sequence[str],
+    planned_for: tuple[int, float | None, bool] | None,
+    resume: bool,
+    allow_change: Collection[str],
+) -> None:
+    """Train by a recipe or a pipeline, or print the plan for a number of devices of some memory."""
+    from ..train import is_pipeline, load_pipeline, load_recipe
+
+    if not is_pipeline(path) and planned_for is None:
+        _train(load_recipe(path, overrides), resume, allow_change)
+    elif not is_pipeline(path) and planned_for is not None:
+        _dry_run(_load_chain(path, overrides), *planned_for)
+    elif planned_for is None:
+        _train_pipeline(load_pipeline(path, overrides), resume=resume, allow_change=allow_change)
+    else:
+        for name, step in load_pipeline(path, overrides).recipes.items():
+            if not planned_for[2]:
+                print(f"\n{name}:")
+            _dry_run([step], *planned_for)
+
+
+def _train(recipe: "Recipe", resume: bool, allow_change: Collection[str]) -> None:
     from ..train import train as run
-    from ..train.callbacks import LOG_FILE, read_log
 
     with reporting() as callbacks:
-        directory = run(recipe, resume=resume, allow_change=allow_change, callbacks=callbacks)
+        run(recipe, resume=resume, allow_change=allow_change, callbacks=callbacks)
+    _is_finished(recipe)
+
+
+def _train_pipeline(pipeline: "Pipeline", *, resume: bool, allow_change: Collection[str]) -> None:
+    """Train the steps of a pipeline in order, those that are finished excepted."""
+    from ..train import TimeLeft, plan
+    from ..train import train as run
+
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    time_left = TimeLeft([plan(one, devices).total_flops for one in pipeline.recipes.values()])
+    for index, (name, recipe) in enumerate(pipeline.recipes.items()):
+
+        def seconds_left(progress: Any, index: int = index) -> float | None:
+            return time_left.seconds(index, progress.step / progress.max_steps)
+
+        with reporting(f"{index + 1}/{len(pipeline.recipes)} {name}", seconds_left) as callbacks:
+            run(recipe, resume=resume, allow_change=allow_change, callbacks=callbacks)
+        if not _is_finished(recipe):
+            return
+
+
+def _is_finished(recipe: "Recipe") -> bool:
+    """Return whether a run has come to its end, and print the result, or how to continue a run that has not."""
+    from ..train.callbacks import LOG_FILE, read_log
+
+    is_finished, lines = summary_of(recipe, read_log(recipe.output_dir / LOG_FILE))
     if os.environ.get("RANK", "0") == "0":
-        print(f"trained model: {directory}")
-        for line in summary_of(recipe, read_log(directory / LOG_FILE)):
-            print(line)
+        print("\n".join([f"trained model: {recipe.output_dir}", *lines]))
+    return is_finished
 
 
 def _chosen(
@@ -98,27 +144,26 @@ def _chosen(
     """Choose a recipe for data, print its choices, and write it if asked to."""
     from ..train.auto_recipe import choose_recipe
 
-    chosen = choose_recipe(data, model=model, device_memory=memory)
-    recipe = chosen.recipe(overrides)
     if write is not None and overrides:
         raise ValueError("--write writes the chosen recipe as it is: give KEY=VALUE when it is run, or edit it")
+    chosen = choose_recipe(data, model=model, device_memory=memory)
+    recipe = chosen.recipe(overrides)
     if not quiet and os.environ.get("RANK", "0") == "0":
-        show("\n".join(map(str, chosen.choices)))
+        show("\n".join(map(str, chosen.choices)) + "\n")
     if write is not None:
         write_text(write, chosen.text())
         show(f"{write}: edit it, then convllava train {write}\n")
     return recipe
 
 
-def _load(path: Path, overrides: Sequence[str], *, with_earlier: bool) -> "list[Recipe]":
-    """Load a recipe; for a plan, earlier ones too if a cost was reported for all of them together."""
+def _load_chain(path: Path, overrides: Sequence[str]) -> "list[Recipe]":
+    """Load a recipe, and those before it whose cost was reported together with its own."""
     from ..train import load_chain, load_recipe
 
     recipe = load_recipe(path, overrides)
     reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
-    if not with_earlier or not reported:
-        return [recipe]
-    return [*(one for one in load_chain(path, overrides)[:-1] if one.training_stage in reported), recipe]
+    earlier = load_chain(path, overrides)[:-1] if reported else []
+    return [*(one for one in earlier if one.training_stage in reported), recipe]
 
 
 def _dry_run(chain: "Sequence[Recipe]", devices: int, memory: float | None, as_json: bool) -> None:

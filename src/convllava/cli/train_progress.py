@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,32 +10,50 @@ if TYPE_CHECKING:
     from ..train import Callback, Recipe
 
 
+SecondsLeft = Callable[[Any], float | None]
+"""Function of a run's progress that estimates the seconds until the end of its pipeline."""
+
+
 @contextmanager
-def reporting() -> "Iterator[list[Callback]]":
-    """Yield the callbacks that show a run; only the main process shows anything."""
+def reporting(title: str = "", seconds_left: SecondsLeft = lambda progress: None) -> "Iterator[list[Callback]]":
+    """Yield the callbacks that show a run; only the main process shows anything.
+
+    Args:
+        title: Name of the run in a pipeline.
+        seconds_left: Time that is left of the pipeline.
+    """
     if os.environ.get("RANK", "0") != "0":
         yield []
     elif not sys.stderr.isatty():
-        yield [_lines()]
+        yield [_lines(title, seconds_left)]
     else:
-        with _bar() as callback:
+        with _bar(title, seconds_left) as callback:
             yield [callback]
 
 
-def _lines() -> "Callback":
+def _lines(title: str, seconds_left: SecondsLeft) -> "Callback":
     from ..train import Callback
 
     class Lines(Callback):
         """Prints every log line."""
 
         def on_log(self, progress: Any, entry: dict[str, Any]) -> None:
-            print(line_of(progress.step, progress.max_steps, entry), flush=True)
+            start = f"{title}: " if title else ""
+            line = line_of(progress.step, progress.max_steps, entry)
+            print(f"{start}{line}{_pipeline_time(seconds_left(progress))}", flush=True)
 
     return Lines()
 
 
+def _pipeline_time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"  {hours}:{minutes:02d} h left of the pipeline"
+
+
 @contextmanager
-def _bar() -> "Iterator[Callback]":
+def _bar(title: str, seconds_left: SecondsLeft) -> "Iterator[Callback]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -59,7 +77,7 @@ def _bar() -> "Iterator[Callback]":
 
             def on_begin(self, progress: Any) -> None:
                 total = progress.max_steps
-                bar.update(task, description="training", total=total, completed=progress.step)
+                bar.update(task, description=title or "training", total=total, completed=progress.step)
 
             def on_step_end(self, progress: Any) -> None:
                 bar.update(task, completed=progress.step)
@@ -70,7 +88,8 @@ def _bar() -> "Iterator[Callback]":
                 if "validation/loss" in entry:
                     self.held_out = f"held out {entry['validation/loss']:.3f}"
                 speed = f"{entry['supervised_tokens_per_second']:,.0f} tokens/s" if "loss" in entry else ""
-                bar.update(task, figures="  ".join(filter(None, (self.loss, self.held_out, speed))))
+                figures = "  ".join(filter(None, (self.loss, self.held_out, speed)))
+                bar.update(task, figures=figures + _pipeline_time(seconds_left(progress)))
 
         yield Bar()
 
@@ -96,8 +115,8 @@ def line_of(step: int, max_steps: int, entry: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def summary_of(recipe: "Recipe", entries: list[dict[str, Any]]) -> list[str]:
-    """Return lines about the end of a run: the best validation, and why it ended before its last step."""
+def summary_of(recipe: "Recipe", entries: list[dict[str, Any]]) -> tuple[bool, list[str]]:
+    """Return whether a run has come to its end, and lines about it: the best validation, and why it ended early."""
     end = entries[-1]
     lines = []
     validations = [entry for entry in entries if "validation/best_step" in entry]
@@ -105,14 +124,13 @@ def summary_of(recipe: "Recipe", entries: list[dict[str, Any]]) -> list[str]:
         lines += _validation_summary(recipe, entries, validations[-1])
         patience = recipe.validation.patience
         if patience is not None and validations[-1]["validation/without_improvement"] >= patience:
-            return [*lines, f"ended early at step {end['step']}: no improvement in {patience} validations"]
-    if end["step"] < min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
-        minutes = recipe.stop_after_minutes
-        cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
-        lines.append(
-            f"unfinished: {cause} ended the run at step {end['step']} of {end['max_steps']}; continue with --resume"
-        )
-    return lines
+            return True, [*lines, f"ended early at step {end['step']}: no improvement in {patience} validations"]
+    if end["step"] >= min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
+        return True, lines
+    minutes = recipe.stop_after_minutes
+    cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
+    unfinished = f"unfinished: {cause} ended the run at step {end['step']} of {end['max_steps']}"
+    return False, [*lines, f"{unfinished}; continue with --resume"]
 
 
 def _validation_summary(recipe: "Recipe", entries: list[dict[str, Any]], last: dict[str, Any]) -> list[str]:

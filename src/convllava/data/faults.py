@@ -82,6 +82,14 @@ class BadSampleError(ValueError):
         return type(self), (self.fault,)  # the default would fail to unpickle what a worker process raised
 
 
+class RecordError(ValueError):
+    """A fault's kind and message, before file and record are known."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def place_of(file: str, record: int | None, sample_id: str) -> str:
     """Return ``train.json, record 3 (id 7)``, or ``sample 7`` where there is no file."""
     return f"sample {sample_id}" if record is None else f"{file}, record {record} (id {sample_id})"

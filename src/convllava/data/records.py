@@ -1,4 +1,4 @@
-"""Records of dialogues as samples: LLaVA's ``conversations``, or ``messages`` with roles.
+"""Records of dialogues as samples: ``conversations`` of LLaVA and ShareGPT, or ``messages`` with roles.
 
 A record and the sample that it becomes::
 
@@ -10,8 +10,10 @@ A record and the sample that it becomes::
 
 A single ``<image>`` is moved to the front of its turn, as in LLaVA's code; several stay in place. The newline after
 images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``: a text with the same
-placeholders, or a list of parts. ``system`` is a system message. ``null`` and empty values count as absent, and a key
-that other programs read and that would change the sample (``videos``, ``tools``, ...) makes the record unusable.
+placeholders, or a list of parts (``image``, ``image_url``, ``text``), which may hold the images. ``system`` is a
+system message, and ``answers`` lists accepted answers. ``null`` and empty values count as absent, and a key that other
+programs read and that would change the sample (``videos``, ``tools``, ...) makes the record unusable. Records of other
+layouts are converted to such a record first (``formats``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,27 +21,24 @@ from typing import Any
 
 from ..constants import IMAGE_TOKEN
 from ..support import encodable, is_encodable
-from .faults import BadSampleError, Fault
-from .images import StoredImage
+from .faults import BadSampleError, Fault, RecordError
+from .images import StoredImage, is_absent, shortened
 from .samples import Message, Origin, Sample
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-_ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant"}
+_ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant", "developer": "system"}
+_TOOL_ROLES = frozenset(("tool", "function", "function_call", "observation", "tool_call", "tool_response"))
 
 _OTHER_IMAGE_KEYS = frozenset("image_path image_paths image_file image_files image_url image_urls img imgs".split())
 """Keys under which other programs look for images; next to ``image`` or ``images`` they are only notes."""
 
-_UNREAD_KEYS = frozenset(("video", "videos", "audio", "audios", "tools"))
+_UNREAD_KEYS = frozenset(("video", "videos", "audio", "audios", "tools", "chosen", "rejected"))
 _UNREAD_TURN_KEYS = frozenset(("image", "images", "video", "videos", "audio", "audios", "tool_calls", "function_call"))
 """Keys of a record and of a turn whose content would be lost."""
 
-
-class _RecordError(Exception):
-    """A fault's kind and message, before file and record are known."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+IMAGE_PARTS = ("image", "image_url", "input_image")
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_KEYS_OF_IMAGE = ("image", "image_url", "path", "url")
 
 
 def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> Sample:
@@ -54,11 +53,11 @@ def read_sample(record: Any, images: Sequence[StoredImage], origin: Origin) -> S
         _check_order([message["role"] for message in messages])
         _check_counts(messages, len(images), record)
         _check_answers(messages)
-    except _RecordError as error:
+    except RecordError as error:
         raise BadSampleError(Fault(error.kind, *origin, sample_id, str(error))) from error
     except RecursionError as error:
         raise BadSampleError(Fault("malformed", *origin, sample_id, "nested too deeply to be read")) from error
-    return Sample(sample_id, tuple(images), messages, origin)
+    return Sample(sample_id, tuple(images), messages, origin, _references(record))
 
 
 def record_id(record: Any, number: int) -> str:
@@ -68,27 +67,75 @@ def record_id(record: Any, number: int) -> str:
 
 
 def stored_images(record: Any) -> list[Any]:
-    """Return what a record gives as its images: file names, or structs of a shard; null and empty ones are absent."""
+    """Return what a record gives as its images: file names, or structs of a shard; null and empty ones are absent.
+
+    Without ``image`` and ``images``, these are the images of its parts.
+    """
     if not isinstance(record, dict):
         return []
     given: Any = record.get("image") or record.get("images") or []
-    return [one for one in (given if isinstance(given, list) else [given]) if one is not None and one != ""]
+    found = [one for one in (given if isinstance(given, list) else [given]) if not is_absent(one)]
+    return found or list(_images_of_parts(record))
+
+
+def parts_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the parts of all turns whose content is a list of parts."""
+    turns = record.get("conversations") or record.get("messages")
+    for turn in turns if isinstance(turns, list) else ():
+        if isinstance(turn, dict):
+            content = turn.get("content") if turn.get("value") is None else turn["value"]
+            if isinstance(content, list):
+                yield from (part for part in content if isinstance(part, dict))
+
+
+def _images_of_parts(record: dict[str, Any]) -> Iterator[Any]:
+    for part in parts_of(record):
+        if _type_of(part) in IMAGE_PARTS:
+            given = next((part[key] for key in _KEYS_OF_IMAGE if part.get(key)), None)
+            held = given.get("url") or given if isinstance(given, dict) else given
+            if held:
+                yield held
+
+
+def _type_of(part: dict[str, Any]) -> Any:
+    return part.get("type") or ("image" if part.get("image") else "text")
+
+
+def _references(record: dict[str, Any]) -> tuple[str, ...]:
+    given = record.get("answers")
+    return tuple(one for one in given if isinstance(one, str)) if isinstance(given, list) else ()
 
 
 def _messages(record: Any, images: int) -> list[Message]:
     if not isinstance(record, dict):
-        raise _RecordError("malformed", f"expected an object, got {type(record).__name__}")
+        raise RecordError("malformed", f"expected an object, got {type(record).__name__}")
     _check_keys(record, _UNREAD_KEYS, ": remove it, or leave the record out")
     if not images:
         _check_keys(record, _OTHER_IMAGE_KEYS, "; images belong under 'image'")
         if stored_images(record):
-            raise _RecordError("missing_image", f"the shard has no image {shortened(stored_images(record)[0])}")
+            raise RecordError("missing_image", f"the shard has no image {shortened(stored_images(record)[0])}")
     key = "messages" if not record.get("conversations") and record.get("messages") is not None else "conversations"
     turns = record.get(key)
     if not isinstance(turns, list) or not turns:
-        raise _RecordError("malformed", f"{key!r} must be a list of turns, got {shortened(turns)}")
+        raise RecordError("malformed", f"{key!r} must be a list of turns, got {shortened(turns)}")
     messages = [_message(turn, number) for number, turn in enumerate(turns)]
+    messages = _joined(messages) if key == "messages" else messages
     return [*_system(record, messages), *messages]
+
+
+def _joined(messages: list[Message]) -> list[Message]:
+    """Return messages in which a user's text and image in turns of their own are one turn, as OpenAI takes them."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "user" and _shows(message) != _shows(joined[-1]):
+            joined[-1] = {"role": "user", "content": [*joined[-1]["content"], *message["content"]]}
+        else:
+            joined.append(message)
+    return joined
+
+
+def _shows(message: Message) -> bool:
+    return any(part["type"] == "image" for part in message["content"])
 
 
 def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str) -> None:
@@ -97,7 +144,7 @@ def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str) -> No
         return
     found = next((key for key in values if key in unread and values[key]), None)
     if found is not None:
-        raise _RecordError(
+        raise RecordError(
             "malformed", f"key {found!r} is not read here{hint or ': remove it, or leave the record out'}"
         )
 
@@ -109,7 +156,7 @@ def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message
         return []
     if not isinstance(system, str) or messages[0]["role"] == "system":
         reason = "a text" if not isinstance(system, str) else "given once, there or as the first turn"
-        raise _RecordError("malformed", f"'system' must be {reason}, got {shortened(system)}")
+        raise RecordError("malformed", f"'system' must be {reason}, got {shortened(system)}")
     return [{"role": "system", "content": [_text(system, "system")]}]
 
 
@@ -124,12 +171,21 @@ def _message(turn: Any, number: int) -> Message:
     role = role_of(values)
     content = values.get("content") if values.get("value") is None else values["value"]
     if role is None or not isinstance(content, str | list):
-        raise _RecordError(
+        _refuse_tools(values, number)
+        raise RecordError(
             "malformed",
             f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {shortened(turn)}",
         )
     _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number})")
+    if values.get("weight") == 0:
+        raise RecordError("malformed", f"turn {number} has 'weight' 0, and every answer is learned: leave it out")
     return {"role": role, "content": list(_content(role, content, number))}
+
+
+def _refuse_tools(values: dict[str, Any], number: int) -> None:
+    given = values.get("role") if values.get("from") is None else values["from"]
+    if given in _TOOL_ROLES:
+        raise RecordError("malformed", f"turn {number} is a {given!r} turn: tools are not read, leave the record out")
 
 
 def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
@@ -142,18 +198,18 @@ def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
 
 
 def _part(part: Any, number: int) -> dict[str, str]:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "image":
+    kind = _type_of(part) if isinstance(part, dict) else None
+    if kind in IMAGE_PARTS:
         return {"type": "image"}
-    if kind == "text" and isinstance(part.get("text"), str):
+    if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
         return _text(part["text"], f"turn {number}")
-    raise _RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {shortened(part)}")
+    raise RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {shortened(part)}")
 
 
 def _text(text: str, place: str) -> dict[str, str]:
     """Return a text part; what no tokenizer can encode is rejected here, before training meets it."""
     if not is_encodable(text):
-        raise _RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
+        raise RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
     return {"type": "text", "text": text}
 
 
@@ -172,20 +228,11 @@ def _split(value: str, place: str) -> Iterator[dict[str, str]]:
             yield _text(piece, place)
 
 
-def shortened(value: Any) -> str:
-    """Return a value as it is written in messages, of bounded length."""
-    try:
-        written = ascii(value) if isinstance(value, str) else encodable(repr(value))
-    except RecursionError:
-        return "a value of very many levels"
-    return written if len(written) <= 200 else f"{written[:150]}...{written[-40:]}"
-
-
 def _check_order(roles: list[str]) -> None:
     dialogue = roles[1:] if roles[0] == "system" else roles
     expected = ["user" if number % 2 == 0 else "assistant" for number in range(len(dialogue))]
     if dialogue != expected or not dialogue or dialogue[-1] != "assistant":
-        raise _RecordError(
+        raise RecordError(
             "role_order",
             f"roles out of order ({', '.join(roles)}); human and gpt alternate, human first, gpt last",
         )
@@ -198,8 +245,8 @@ def _check_counts(messages: list[Message], images: int, record: dict[str, Any]) 
         if placeholders > images and IMAGE_TOKEN in repr(record):
             hint = f'; a text about the word {IMAGE_TOKEN} is written as a part: {{"type": "text", "text": ...}}'
         elif placeholders > images:
-            hint = ". Images are read from the record's 'image', in the order of the parts, not from the parts"
-        raise _RecordError(
+            hint = ". Images are read from the record's 'image', in the order of the parts, or else from the parts"
+        raise RecordError(
             "placeholder_mismatch",
             f"{placeholders} {IMAGE_TOKEN} placeholders but {images} images; give one image for each placeholder{hint}",
         )
@@ -213,4 +260,4 @@ def answers(messages: Sequence[Message]) -> list[str]:
 
 def _check_answers(messages: list[Message]) -> None:
     if not any(answers(messages)):
-        raise _RecordError("no_answer", "every answer is empty: there is nothing to learn from")
+        raise RecordError("no_answer", "every answer is empty: there is nothing to learn from")

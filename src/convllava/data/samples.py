@@ -29,12 +29,14 @@ class Sample:
             is built, so that a data set of any size stays small in memory.
         messages: The dialogue.
         origin: The record that the sample was read from; None for a drawn sample.
+        references: All accepted answers to the last question, where a record lists them.
     """
 
     sample_id: str
     images: tuple[StoredImage, ...]
     messages: list[Message]
     origin: Origin | None = None
+    references: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -102,6 +104,11 @@ class NamedSource:
     name: str
     source: RecordSource
     drawn: int | None = None
+
+    @property
+    def format(self) -> str:
+        """Title of the format of its records; empty for sources without one."""
+        return getattr(getattr(self.source, "format", None), "title", "")
 
 
 @runtime_checkable

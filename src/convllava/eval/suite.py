@@ -8,29 +8,32 @@ from pathlib import Path
 
 from ..image_options import ImageOptions
 from ..inference import Generator, load_pretrained
+from ..support import did_you_mean
 from .answering import AUTO_BATCH_SIZE
 from .benchmark import Benchmark
 from .benchmarks import find_benchmark
 from .judge import Judge, JudgeSettings
 from .outcome import Scoring
-from .paper import SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLE_7
+from .paper import FIGURE_3_BENCHMARKS, SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLES, rows_of
 from .protocol import RunOptions
 from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
 from .scoring import Score, choose_profiles
-from .sweep import Point, combinations, model_folder, point_of, setting_name
+from .sweep import Point, combinations, family_of, model_folder, point_of, setting_name
 from .table import default_data_folder
 
 logger = logging.getLogger(__name__)
 
 SUITES: dict[str, list[str]] = {
-    "table5": TABLE_5.benchmarks,
-    "table6": TABLE_6.benchmarks,
-    "table7": TABLE_7.benchmarks,
+    **{table.name: table.benchmarks for table in TABLES.values()},
+    "figure3": list(FIGURE_3_BENCHMARKS),
     "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
     "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
     "pages": ["synthetic-pages", "synthetic-transcripts"],
 }
 """Names for sets of benchmarks."""
+
+ROWS_ARE_OPTIONAL = ("table5", "table6", "paper")
+"""Suites whose benchmarks say enough: every model can have them, not only the runs of the paper."""
 
 ProgressBar = Callable[[str], AbstractContextManager[OnProgress | None]]
 """Function from a benchmark's name to a context manager whose value is called after each answer."""
@@ -83,6 +86,7 @@ class EvalSettings:
         model: The model.
         benchmarks: Names of the benchmarks; empty for those of ``suite``.
         suite: Key of `SUITES`; by default "synthetic" if no benchmarks are named.
+        row: Row of the paper's table that the model belongs to; its results go to the folder ``SUITE/ROW``.
         data: Folder with benchmark files; by default VLMEvalKit's.
         out: Folder for predictions, protocols and scores.
         limit: Number of samples of each benchmark; by default all.
@@ -97,6 +101,7 @@ class EvalSettings:
     model: ModelSettings
     benchmarks: Sequence[str] = ()
     suite: str = ""
+    row: str = ""
     data: Path | None = None
     out: Path = Path("scores")
     limit: int | None = None
@@ -175,6 +180,7 @@ class SweepSettings:
         aspect_ratios: Values of ``image_aspect_ratio``; empty for the checkpoint's.
         resolutions: Values of ``resolution``; empty for the checkpoint's.
         budgets: Values of ``max_visual_tokens``; empty for the checkpoint's.
+        families: Whether models with as many encoder stages are joined by a line, in place of the settings of a model.
         data: Folder with benchmark files; by default VLMEvalKit's.
         out: Folder for predictions, protocols and scores.
         limit: Number of samples of each benchmark; by default all.
@@ -185,6 +191,7 @@ class SweepSettings:
     aspect_ratios: Sequence[str] = ()
     resolutions: Sequence[int] = ()
     budgets: Sequence[int] = ()
+    families: bool = False
     data: Path | None = None
     out: Path = Path("sweep")
     limit: int | None = None
@@ -203,6 +210,7 @@ def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> l
     for model_settings in settings.models:
         generator = model_settings.load()
         model = ModelId.of(generator, model_settings.source)
+        family = family_of(generator.model.config.vision_config) if settings.families else ""
         out = settings.out / model_folder(model.name)
         runs = [
             BenchmarkRun(generator, benchmark, out / setting_name(image), RunOptions(image=image), model)
@@ -212,7 +220,7 @@ def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> l
         for run in runs:
             with progress(run.benchmark.name) as on_progress:
                 run.answer(data, settings.limit, Scoring(), on_progress)
-            points.append(point_of(run.score(Scoring()), run.folder, run.options.image))
+            points.append(point_of(run.score(Scoring()), run.folder, run.options.image, family))
     return points
 
 
@@ -269,7 +277,27 @@ def _warn_of_missing_judge(benchmarks: Sequence[Benchmark], judge: Judge | None)
 def _folders(settings: EvalSettings) -> dict[Path, ImageOptions]:
     """Return the image options of each output folder: one, or the three of Table 7."""
     if settings.suite != "table7":
-        return {settings.out: settings.image}
+        return {settings.out / _row_folder(settings.suite, settings.row): settings.image}
+    if settings.row:
+        raise ValueError("--suite table7 runs all of its rows: leave out --row")
     if settings.image.given():
         raise ValueError("--suite table7 sets --image-aspect-ratio and --resolution itself: leave them out")
     return {settings.out / name: ImageOptions(**image) for name, image in SETTINGS_OF_TABLE_7.items()}
+
+
+def _row_folder(suite: str, row: str) -> Path:
+    """Return the folder of a row of the paper, below the output folder.
+
+    Raises:
+        ValueError: The suite has no such row or no rows, or one of its rows has to be chosen.
+    """
+    names = rows_of(suite)
+    if not row:
+        if names and suite not in ROWS_ARE_OPTIONAL:
+            raise ValueError(f"--suite {suite} compares models: say which row MODEL is, --row {', '.join(names)}")
+        return Path()
+    if not names:
+        raise ValueError(f"--row belongs to a --suite that is a table of the paper, not to {suite or '--benchmark'}")
+    if row not in names:
+        raise ValueError(f"{suite} has no row {row!r}: one of {', '.join(names)}{did_you_mean(row, names)}")
+    return Path(suite, row)

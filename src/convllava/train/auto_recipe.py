@@ -24,7 +24,7 @@ from .model_setup import ResolvedModel, resolve_model
 from .output_folder import RECIPE_FILE
 from .plan import plan
 from .recipe import Recipe
-from .recipe_files import validated
+from .recipe_files import validated_recipe
 from .recipe_options import SYNTHETIC_PREFIX
 
 SMALL = 300_000_000
@@ -114,7 +114,7 @@ class ChosenRecipe:
         Raises:
             ValueError: An override is unknown or invalid.
         """
-        return validated(deepcopy(self.values), "chosen for the data", overrides)
+        return validated_recipe(deepcopy(self.values), "chosen for the data", overrides)
 
     def text(self) -> str:
         """Return the recipe as YAML, each choice behind a comment with its reason."""
@@ -209,7 +209,7 @@ class _Draft:
     def recipe(self, **values: Any) -> Recipe:
         """Return the recipe of the choices so far, with further values."""
         chosen = {choice.key: choice.value for choice in self.choices}
-        return validated(deepcopy({**self._base, **chosen, **values}), "chosen for the data")
+        return validated_recipe(deepcopy({**self._base, **chosen, **values}), "chosen for the data")
 
 
 def _measure(draft: _Draft, resolved: ResolvedModel) -> Measured:

@@ -118,4 +118,5 @@ def open_entry(entry: DataEntry, *, on_bad_sample: OnBadSample, streaming: bool 
         count=entry.count,
         streaming=bool(streaming),
         on_bad_sample=on_bad_sample,
+        format=entry.format,
     )

@@ -3,43 +3,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..image_options import ImageAspectRatio, ImageOptions
 from ..metrics import MetricName
+from .architecture import Strict
 
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 SYNTHETIC_PREFIX = "synthetic/"
 """Beginning of the names of generated sources."""
-
-
-class Strict(BaseModel):
-    """Immutable settings that reject unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class AppendStages(Strict):
-    """Freshly initialized encoder stages: number of layers and channels of each."""
-
-    depths: list[int]
-    hidden_sizes: list[int]
-
-
-class Architecture(Strict):
-    """A model's architecture: a preset, and encoder stages appended to those of the preset.
-
-    A string means the preset of this name, without further stages.
-    """
-
-    preset: str
-    append_stages: AppendStages | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"preset": value} if isinstance(value, str) else value
 
 
 class Parts(Strict):
@@ -70,13 +43,15 @@ class ReportedCost(Strict):
 
 
 class DataEntry(Strict):
-    """One source of a mixture: a data set by name, or a LLaVA JSON or JSONL file or shards by path.
+    """One source of a mixture: a data set by name, or a data file, a folder or shards by path.
 
-    ``streaming`` reads shards (parquet, WebDataset) in place instead of storing them first.
+    ``format`` names the format of its records, which is recognized by default (``data.formats``). ``streaming`` reads
+    shards (parquet, WebDataset) in place instead of storing them first.
     """
 
     name: str | None = None
     path: Path | str | None = None  # a URL stays text: Path would merge its slashes
+    format: str | None = None
     image_folder: Path | None = None
     data_root: Path | None = None
     weight: float = Field(default=1.0, gt=0)

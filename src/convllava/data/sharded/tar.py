@@ -25,7 +25,8 @@ import numpy as np
 
 from ...constants import IMAGE_TOKEN
 from ...support import first_line
-from ..faults import BadSampleError, Fault
+from ..faults import BadSampleError, Fault, RecordError
+from ..formats import IMAGE_KEYS, RecordFormat, recognize
 from ..images import EncodedImage
 from ..records import read_sample
 from ..samples import Origin, Sample
@@ -159,17 +160,40 @@ def _count_keys(shard: str) -> int:
     return keys
 
 
-def tar_sample(record: Record, origin: Origin) -> Sample:
-    """Return the sample of a record.
+class TarSamples:
+    """Converts the records of tars to samples; a class, so that worker processes can pickle it.
 
-    Raises:
-        BadSampleError: The record cannot be used.
+    Args:
+        format: Format of the records; None to recognize it for each that is not a record of dialogue.
     """
-    content = {**_content(record, origin)}
-    if content.get("id") is None:
-        content["id"] = record["key"]
-    images = sorted(record["images"], key=lambda image: _natural(image["path"]))
-    return read_sample(content, [EncodedImage(image["bytes"], image["path"], origin.file) for image in images], origin)
+
+    def __init__(self, format: RecordFormat | None = None) -> None:
+        self.format = format
+
+    def __call__(self, record: Record, origin: Origin) -> Sample:
+        """Return the sample of a record.
+
+        Raises:
+            BadSampleError: The record cannot be used.
+        """
+        images = sorted(record["images"], key=lambda image: _natural(image["path"]))
+        held = [EncodedImage(image["bytes"], image["path"], origin.file) for image in images]
+        content = {**_content(record, origin)}
+        try:
+            content = self._dialogue(content, [image.name for image in held])
+        except RecordError as error:
+            raise BadSampleError(Fault(error.kind, *origin, record["key"], str(error))) from error
+        if content.get("id") is None:
+            content["id"] = record["key"]
+        return read_sample(content, held, origin)
+
+    def _dialogue(self, content: dict[str, Any], names: list[str]) -> dict[str, Any]:
+        """Return the record of dialogue of a JSON file; the images of the tar take the place of those it names."""
+        if self.format is None and (content.get("conversations") or content.get("messages")):
+            return content
+        shown = {**{key: value for key, value in content.items() if key not in IMAGE_KEYS}, "images": names}
+        format = self.format or recognize([shown])
+        return content if format is None or format.read is None else format.read(shown, Path())
 
 
 def _content(record: Record, origin: Origin) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What ``convllava train`` shows while it trains: a progress bar on a terminal, lines in a file or pipe."""
+"""Progress of ``convllava train``: a bar on a terminal, lines in a file or pipe."""
 
 import os
 import sys

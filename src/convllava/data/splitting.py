@@ -17,7 +17,7 @@ from .images import EncodedImage, StoredImage
 from .samples import CheckedSource, Sample, SampleSource
 
 Identity = Literal["content", "path"]
-"""What makes two images the same: the bytes of their files, or their paths."""
+"""Property by which two images are the same: the bytes of their files, or their paths."""
 
 
 class Part:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..support import duration
+from . import options as opt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,11 +35,9 @@ def print_plan(
     recipe, plan = chain[-1]
     comparison = _comparison(chain)
     if as_json:
-        print(json.dumps(_as_data(plan, comparison) | {"seconds_here": seconds_here}))
+        opt.say(json.dumps(_as_data(plan, comparison) | {"seconds_here": seconds_here}))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = opt.console()
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_FILES)
     console.print(_modules(plan))

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..support import write_text
-from .options import show
+from . import options as opt
 from .train_progress import reporting, summary_of
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ def train(
     memory = parse_size(device_memory) if device_memory else None
     if not dry_run and (devices != 1 or as_json):
         raise ValueError("--devices and --json need --dry-run; to train on several devices, use torchrun")
+    planned_for = Planned(devices, memory, as_json, resume, allow_change or ()) if dry_run else None
     if not is_recipe(source):
         chosen = _chosen(source, overrides or [], model or "nano", memory, write, quiet=as_json)
-        if dry_run:
-            _dry_run([chosen], devices, memory, as_json)
+        if planned_for is not None:
+            _dry_run([chosen], planned_for)
         elif write is None:
             _train(chosen, resume, allow_change or ())
         return
@@ -65,7 +67,18 @@ def train(
         raise ValueError(f"--model and --write choose a recipe for data, and {source} is a recipe: set init_from there")
     if memory is not None and not dry_run:
         raise ValueError("--device-memory needs --dry-run, or data for which a recipe is chosen")
-    _run_file(source, overrides or [], (devices, memory, as_json) if dry_run else None, resume, allow_change or ())
+    _run_file(source, overrides or [], planned_for, resume, allow_change or ())
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Devices that a dry run plans for, its output, and the start of the run that it stands for."""
+
+    devices: int
+    memory: float | None
+    as_json: bool
+    resume: bool
+    allow_change: Collection[str]
 
 
 def is_recipe(path: Path) -> bool:
@@ -82,7 +95,7 @@ def is_recipe(path: Path) -> bool:
 def _run_file(
     path: Path,
     overrides: Sequence[str],
-    planned_for: tuple[int, float | None, bool] | None,
+    planned_for: Planned | None,
     resume: bool,
     allow_change: Collection[str],
 ) -> None:
@@ -92,14 +105,14 @@ def _run_file(
     if not is_pipeline(path) and planned_for is None:
         _train(load_recipe(path, overrides), resume, allow_change)
     elif not is_pipeline(path) and planned_for is not None:
-        _dry_run(_load_chain(path, overrides), *planned_for)
+        _dry_run(_load_chain(path, overrides), planned_for)
     elif planned_for is None:
         _train_pipeline(load_pipeline(path, overrides), resume=resume, allow_change=allow_change)
     else:
         for name, step in load_pipeline(path, overrides).recipes.items():
-            if not planned_for[2]:
-                print(f"\n{name}:")
-            _dry_run([step], *planned_for)
+            if not planned_for.as_json:
+                opt.say(f"\n{name}:")
+            _dry_run([step], planned_for, is_step=True)
 
 
 def _train(recipe: "Recipe", resume: bool, allow_change: Collection[str]) -> None:
@@ -134,7 +147,7 @@ def _is_finished(recipe: "Recipe") -> bool:
 
     is_finished, lines = summary_of(recipe, read_log(recipe.output_dir / LOG_FILE))
     if os.environ.get("RANK", "0") == "0":
-        print("\n".join([f"trained model: {recipe.output_dir}", *lines]))
+        opt.say("\n".join([f"trained model: {recipe.output_dir}", *lines]))
     return is_finished
 
 
@@ -149,10 +162,10 @@ def _chosen(
     chosen = choose_recipe(data, model=model, device_memory=memory)
     recipe = chosen.recipe(overrides)
     if not quiet and os.environ.get("RANK", "0") == "0":
-        show("\n".join(map(str, chosen.choices)) + "\n")
+        opt.say("\n".join(map(str, chosen.choices)))
     if write is not None:
         write_text(write, chosen.text())
-        show(f"{write}: edit it, then convllava train {write}\n")
+        opt.say(f"{write}: edit it, then convllava train {write}")
     return recipe
 
 
@@ -166,13 +179,22 @@ def _load_chain(path: Path, overrides: Sequence[str]) -> "list[Recipe]":
     return [*(one for one in earlier if one.training_stage in reported), recipe]
 
 
-def _dry_run(chain: "Sequence[Recipe]", devices: int, memory: float | None, as_json: bool) -> None:
-    """Print the plan of the last recipe."""
+def _dry_run(chain: "Sequence[Recipe]", planned_for: Planned, *, is_step: bool = False) -> None:
+    """Print the plan of the last recipe of a chain, or of a step of a pipeline, whose start is not there yet."""
     from ..train import plan
+    from ..train.output_folder import starting_point
     from ..train.plan.timing import seconds_here
     from .plan_report import print_plan
 
-    planned = [(one, plan(one, devices, memory)) for one in chain]
-    recipe, last = planned[-1]
+    recipe, devices = chain[-1], planned_for.devices
+    try:
+        if not is_step:
+            starting_point(recipe, resume=planned_for.resume, allow_change=planned_for.allow_change)
+    except ValueError as error:
+        if planned_for.resume or planned_for.allow_change:
+            raise
+        opt.warn(str(error))  # a finished run may be planned too
+    planned = [(one, plan(one, devices, planned_for.memory)) for one in chain]
+    last = planned[-1][1]
     seconds = seconds_here(recipe, last.samples, last.per_device_batch_size) if devices == 1 else None
-    print_plan(planned, memory, seconds_here=seconds, as_json=as_json)
+    print_plan(planned, planned_for.memory, seconds_here=seconds, as_json=planned_for.as_json)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from . import options as opt
+
 if TYPE_CHECKING:
     from ..train import Callback, Recipe
 
@@ -40,7 +42,7 @@ def _lines(title: str, seconds_left: SecondsLeft) -> "Callback":
         def on_log(self, progress: Any, entry: dict[str, Any]) -> None:
             start = f"{title}: " if title else ""
             line = line_of(progress.step, progress.max_steps, entry)
-            print(f"{start}{line}{_pipeline_time(seconds_left(progress))}", flush=True)
+            opt.say(f"{start}{line}{_pipeline_time(seconds_left(progress))}")
 
     return Lines()
 
@@ -54,7 +56,6 @@ def _pipeline_time(seconds: float | None) -> str:
 
 @contextmanager
 def _bar(title: str, seconds_left: SecondsLeft) -> "Iterator[Callback]":
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..train import Callback
@@ -66,7 +67,7 @@ def _bar(title: str, seconds_left: SecondsLeft) -> "Iterator[Callback]":
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600, expand=True) as bar:
+    with Progress(*columns, console=opt.console(stderr=True), speed_estimate_period=600, expand=True) as bar:
         task = bar.add_task("loading", total=None, figures="")
 
         class Bar(Callback):

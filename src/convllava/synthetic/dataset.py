@@ -9,6 +9,8 @@ from .example import Example, Kind
 from .lines import LineKind
 from .options import Size, check_name
 from .price_tags import PriceTagKind
+from .printed import BlocksKind, LinesKind, PagesKind, PrintedKind
+from .scenery import BoxesKind, ScenesKind
 from .scenes import GroundingKind, SceneKind
 from .seeding import SPLITS, stable_hash, stream
 
@@ -18,6 +20,12 @@ KINDS: dict[str, type[Any]] = {
     "scene": SceneKind,
     "grounding": GroundingKind,
     "price_tag": PriceTagKind,
+    "lines": LinesKind,
+    "blocks": BlocksKind,
+    "documents": PrintedKind,
+    "pages": PagesKind,
+    "scenes": ScenesKind,
+    "boxes": BoxesKind,
 }
 """Every kind by name; see ``Kind`` for the interface."""
 

@@ -18,6 +18,7 @@ from ..data.batching import Collator, EncodedDataset, ShapeGroupedBatches
 from ..data.faults import Fault
 from ..data.mixture import Mixture
 from ..data.packing import PackingCollator
+from ..data.samples import SampleSource
 from ..model import ConvLlavaProcessor
 from .recipe import Recipe
 
@@ -29,6 +30,17 @@ Encoded = dict[str, Any]
 
 class WorkerDiedError(ValueError):
     """A data worker was killed; the message names the sample that it was loading."""
+
+
+def encoded_dataset(recipe: Recipe, source: SampleSource, processor: ConvLlavaProcessor) -> EncodedDataset:
+    """Return the encoded samples of a source as a recipe's run reads them."""
+    return EncodedDataset(
+        source,
+        processor,
+        recipe.max_length,
+        on_bad_sample=recipe.on_bad_sample,
+        one_image=not recipe.trains_language_model,
+    )
 
 
 def split_batch(recipe: Recipe, processes: int) -> tuple[int, int]:
@@ -123,7 +135,7 @@ class TrainingData:
         self.num_steps, left_out = divmod_steps(recipe, len(mixture))
         if left_out and rank == 0:
             logger.warning("the last %d samples fill no global batch and are left out", left_out)
-        encoded = EncodedDataset(mixture, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
+        encoded = encoded_dataset(recipe, mixture, processor)
         collator = Collator(processor.tokenizer.pad_token_id)
         self.samples = WorkerMonitor(encoded, recipe.num_workers)
         self.collate = PackingCollator(collator) if recipe.packing else collator

@@ -1,19 +1,22 @@
 """Answers generated during training: the same questions again and again, which shows what the model has learned."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from ..data.batching import open_image
+from ..data.batching import open_sample_image
+from ..data.faults import BadSampleError
 from ..data.mixture import Mixture
 from ..data.samples import Sample
-from ..images import open_image as open_any_image
+from ..images import open_image
 from ..inference import Generator, Request
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .callbacks import Callback, Progress, keep_lines, read_log
@@ -92,19 +95,30 @@ class AnswerSamples(Callback):
 
 
 def questions_of(options: SampleAnswers, mixture: Mixture) -> list[Question]:
-    """Return the questions that the recipe names or, if it names none, those of the first samples."""
+    """Return the questions that the recipe names or, if it names none, those of the first samples that can be used.
+
+    Raises:
+        ValueError: An image of a question cannot be opened.
+    """
     if options.prompts:
         return [
             Question(
                 prompt.question,
                 Request.of_question(
-                    prompt.question, [prompt.image] if prompt.image else [], max_new_tokens=options.max_new_tokens
+                    prompt.question,
+                    [open_image(prompt.image)] if prompt.image else [],
+                    max_new_tokens=options.max_new_tokens,
                 ),
             )
             for prompt in options.prompts
         ]
-    samples = [mixture[index] for index in range(min(options.count, len(mixture)))]
-    return [questions_in(sample, options.max_new_tokens)[0] for sample in samples]
+    return list(islice(_questions_of_samples(mixture, options.max_new_tokens), options.count))
+
+
+def _questions_of_samples(mixture: Mixture, max_new_tokens: int) -> Iterator[Question]:
+    for index in range(len(mixture)):
+        with suppress(BadSampleError):  # the run says what is wrong with it
+            yield questions_in(mixture[index], max_new_tokens)[0]
 
 
 def questions_in(sample: Sample, max_new_tokens: int) -> list[Question]:
@@ -113,7 +127,7 @@ def questions_in(sample: Sample, max_new_tokens: int) -> list[Question]:
     Raises:
         BadSampleError: An image cannot be opened.
     """
-    images = [open_image(image, sample) for image in sample.images]
+    images = [open_sample_image(image, sample) for image in sample.images]
     found = []
     for number, message in enumerate(sample.messages):
         if message["role"] != "user":
@@ -139,7 +153,7 @@ def write_thumbnails(questions: Sequence[Question], output_dir: Path) -> list[st
             names.append(None)
             continue
         if id(source) not in written:
-            image = (source if isinstance(source, Image.Image) else open_any_image(source)).copy()
+            image = (source if isinstance(source, Image.Image) else open_image(source)).copy()
             image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             folder = output_dir / IMAGES_FOLDER
             folder.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..data.batching import Collator, EncodedDataset
+from ..data.batching import Collator
 from ..support import write_text
 from .callbacks import Callback, Progress
 from .checkpoints import STAGING, best_folders, checkpoints_of, explained_failure, publish_best, step_of
-from .data_loading import CheckedCollator, MicroBatch, WorkerMonitor, micro_batch
+from .data_loading import CheckedCollator, MicroBatch, WorkerMonitor, encoded_dataset, micro_batch
 from .data_sources import HeldOutSource
 from .held_out_answers import HeldOutAnswers
 from .recipe import Recipe
@@ -182,12 +182,8 @@ class HeldOutLoss:
         firsts = [0]
         for batch in self.batches:
             firsts.append(firsts[-1] + len(batch.indices))
-        encoded = EncodedDataset(
-            _Joined([one.source for one in self.sources], places),
-            self.loop.processor,
-            recipe.max_length,
-            on_bad_sample=recipe.on_bad_sample,
-        )
+        joined: Any = _Joined([one.source for one in self.sources], places)
+        encoded = encoded_dataset(recipe, joined, self.loop.processor)
         loader = DataLoader(
             WorkerMonitor(encoded, workers),
             batch_sampler=[list(range(firsts[number], firsts[number + 1])) for number in numbers],

@@ -4,9 +4,10 @@ import time
 
 import torch
 
-from ...data.batching import Collator, EncodedDataset
+from ...data.batching import Collator
 from ...data.packing import PackingCollator
 from ...model import ConvLlavaForConditionalGeneration
+from ..data_loading import encoded_dataset
 from ..data_sources import open_mixture
 from ..model_setup import resolve_model, trainable_module
 from ..recipe import Recipe
@@ -39,7 +40,7 @@ def seconds_here(recipe: Recipe, samples: int, per_device: int) -> float | None:
     set_trainable(model, recipe)
     module = trainable_module(recipe, model, resolved.processor).train()
     mixture = open_mixture(recipe)
-    encoded = EncodedDataset(mixture, resolved.processor, recipe.max_length, on_bad_sample="skip")
+    encoded = encoded_dataset(recipe, mixture, resolved.processor)
     collator = Collator(resolved.processor.tokenizer.pad_token_id)
     collate = PackingCollator(collator) if recipe.packing else collator
     count = min(per_device, TIMED_SAMPLES, len(mixture))

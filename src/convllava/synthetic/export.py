@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..constants import IMAGE_TOKEN
+from ..constants import IMAGE_TOKEN, Message
 from ..data.images import EncodedImage, StoredImage
-from ..data.samples import Message, Sample, SampleSource
+from ..data.samples import Sample, SampleSource
 from ..support import atomic_directory
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}

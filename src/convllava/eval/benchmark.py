@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..data.samples import Message
 from .outcome import Outcome, Prediction, Row, Scoring, Verdict, mean_outcome
 from .parquet import read_parquet
-from .prompts import PromptPart, PromptProfile
+from .prompts import PromptPart, PromptProfile, images_of, user_message
 from .table import BenchmarkImage, ImageSize, Table, find_files, read_jsonl
 from .tsv import read_tsv
 
@@ -133,6 +134,11 @@ class Benchmark:
         """Return the prompt of a row."""
         raise NotImplementedError
 
+    def messages(self, row: Row, num_images: int, options: LoadOptions) -> tuple[list[Message], list[int]]:
+        """Return the messages of a row and the indices of their images; by default one message, the prompt."""
+        prompt = self.prompt(row, num_images, options)
+        return [user_message(prompt)], images_of(prompt)
+
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         """Return the longest answer in tokens; None uses the generator's default."""
         return 2048 if prompts == "current" else DEFAULT_MAX_NEW_TOKENS
@@ -248,6 +254,10 @@ class Benchmark:
         if self.size is not None and num_questions != self.size:
             warnings.append(f"{table.path.name} has {num_questions} questions, {self.title} has {self.size}")
         return warnings
+
+    def source(self) -> dict[str, str | None] | None:
+        """Return where the questions of own data are; None for benchmarks, which are in a folder of all of them."""
+        return None
 
     def missing_data(self, data: Path) -> str:
         """Return the message for a folder without this benchmark's file."""

@@ -5,8 +5,10 @@ A record of several turns is several questions, each after the true dialogue bef
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -15,15 +17,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...data.files import FileDataset, open_file
-from ...data.images import EncodedImage, StoredImage, open_stored
-from ...data.samples import Message, Sample
-from ...geometry import Box, box_iou, find_boxes
-from ...images import DATA_SET_LIMITS, ImageError, num_frames, undecoded, upright_size
-from ..benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
-from ..metrics import anls, edit_distance, exact_match
-from ..multiple_choice import extract_choice
-from ..outcome import (
+from ..data.files import FileDataset, open_file
+from ..data.images import EncodedImage, StoredImage, open_stored
+from ..data.samples import Message, Sample
+from ..geometry import Box, box_iou, find_boxes
+from ..images import DATA_SET_LIMITS, ImageError, num_frames, undecoded, upright_size
+from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
+from .benchmarks import ALL, find_benchmark
+from .metrics import anls, edit_distance, exact_match
+from .multiple_choice import extract_choice
+from .outcome import (
     Outcome,
     Prediction,
     Row,
@@ -34,9 +37,9 @@ from ..outcome import (
     ratio,
     sample_ids,
 )
-from ..prompts import PromptProfile
-from ..table import BenchmarkImage, DamagedImage, ImageSize, LoadedImage, digest_of, parse_answers
-from .textvqa import normalize_vqa_answer, vqa_accuracy
+from .prompts import PromptProfile
+from .table import BenchmarkImage, DamagedImage, ImageSize, LoadedImage, digest_of
+from .benchmarks.textvqa import normalize_vqa_answer, vqa_accuracy
 
 METRICS = {
     "exact": "exact match",
@@ -76,7 +79,7 @@ class OwnData(Benchmark):
         self.metric_name = metric
         self.metric = METRICS[metric]
         self.higher_is_better = metric != "cer"
-        self.questions: EvalSet | None = None
+        self.questions: OwnQuestions | None = None
 
     def has_data(self, data: Path) -> bool:
         return True
@@ -84,6 +87,27 @@ class OwnData(Benchmark):
     def load(self, data: Path, options: LoadOptions) -> EvalSet:
         """Return the questions of the file that was opened, or of the file ``data``."""
         return self.questions or OwnQuestions(data, self.metric_name)
+
+    def reopened(self, source: Mapping[str, str | None], path: Path | None) -> "OwnQuestions":
+        """Return the questions again.
+
+        Args:
+            source: Where they were (`source`).
+            path: The file; by default where it was.
+
+        Raises:
+            ValueError: The file is missing or cannot be used.
+        """
+        place = path or source.get("path")
+        if place is None:
+            raise ValueError(f"the data of {self.name} are not known: give their file as --data")
+        folder = source.get("image_folder")
+        return OwnQuestions(
+            place, self.metric_name, image_folder=None if folder is None else Path(folder), format=source.get("format")
+        )
+
+    def source(self) -> dict[str, str | None] | None:
+        return None if self.questions is None else self.questions.source
 
     def messages(self, row: Row, num_images: int, options: LoadOptions) -> tuple[list[Message], list[int]]:
         return row["messages"], list(range(num_images))
@@ -95,7 +119,7 @@ class OwnData(Benchmark):
         if prediction.error is not None:
             return failed_verdict()
         score = _SCORES[self.metric_name]
-        credit, extracted = score(prediction.text, parse_answers(prediction.row["answer"]), prediction.row, scoring)
+        credit, extracted = score(prediction.text, prediction.row["answers"], prediction.row, scoring)
         return Verdict(credit, extracted, extracted is not None and bool(prediction.text.strip()))
 
     def outcome(self, predictions: Sequence[Prediction], scoring: Scoring) -> Outcome:
@@ -172,7 +196,7 @@ def _edits_of(text: str, answer: str) -> tuple[int, int]:
 
 def _edits(prediction: Prediction) -> tuple[int, int]:
     """Return the edits to the nearest answer, and its length."""
-    answers = parse_answers(prediction.row["answer"])
+    answers = prediction.row["answers"]
     counts = [_edits_of(prediction.text, answer) for answer in answers]
     return min(counts, key=lambda pair: pair[0] / max(1, pair[1]))
 
@@ -222,13 +246,15 @@ class OwnQuestions:
         self.title = getattr(self._source.format, "title", "tars")
         self._turns: list[tuple[int, int]] = []
         self.ids: list[str] = []
+        self._folder = getattr(self._source, "image_folder", None)
         digest = hashlib.md5(usedforsecurity=False)
         names: set[str] = set()
         rows: list[Row] = []
         for index in range(len(self._source)):
             sample = self._source[index]
-            names.update(map(_name_of, sample.images))
-            digest.update(json.dumps([sample.sample_id, sample.messages, [*map(_name_of, sample.images)]]).encode())
+            shown = [self._name_of(image) for image in sample.images]
+            names.update(shown)
+            digest.update(json.dumps([sample.sample_id, sample.messages, sample.references, shown]).encode())
             for turn, message in enumerate(sample.messages):
                 if message["role"] == "assistant":
                     self._turns.append((index, turn))
@@ -238,17 +264,21 @@ class OwnQuestions:
         self.num_images = len(names)
         self.metric, self.reason = (metric, "") if metric else _default_metric(rows)
         file = Path(str(path)).name
+        self.source = {
+            "path": str(path) if "://" in str(path) else os.path.abspath(path),
+            "image_folder": None if image_folder is None else os.path.abspath(image_folder),
+            "format": format,
+        }
         self.data = {"file": file, "md5": digest.hexdigest(), "metric": self.metric, "questions": len(rows)}
         self.warnings: list[str] = []
 
     def _make_ids_unique(self) -> None:
         """Number the questions of a record, and records whose ids repeat."""
-        last: dict[str, int] = {}
-        counts = {name: self.ids.count(name) for name in set(self.ids)} if len(set(self.ids)) < len(self.ids) else {}
+        counts, last = Counter(self.ids), Counter[str]()
         for place, name in enumerate(self.ids):
-            if counts.get(name, 1) > 1:
-                last[name] = last.get(name, -1) + 1
+            if counts[name] > 1:
                 self.ids[place] = f"{name}/{last[name]}"
+                last[name] += 1
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -258,7 +288,7 @@ class OwnQuestions:
         sample = self._source[record]
         row = _row(sample, turn)
         shown = sum(part["type"] == "image" for message in row["messages"] for part in message["content"])
-        images = tuple(_image(image) for image in sample.images[:shown])
+        images = tuple(_image(image, self._name_of(image)) for image in sample.images[:shown])
         if len(images) == 1 and images[0].size is not None:
             row["height"], row["width"] = images[0].size
         return EvalSample(self.ids[index], row, images)
@@ -267,31 +297,9 @@ class OwnQuestions:
         """Return (height, width) of each readable image of a question's record."""
         return list(self._source.image_sizes(self._turns[index][0]))
 
-
-def _row(sample: Sample, turn: int) -> Row:
-    is_last = turn == len(sample.messages) - 1
-    answer = _text(sample.messages[turn])
-    answers = list(dict.fromkeys([answer, *sample.references])) if is_last and sample.references else answer
-    if is_last and len(sample.references) >= _ANNOTATORS:
-        answers = list(sample.references)  # how often each was given counts
-    return {"question": _text(sample.messages[turn - 1]), "answer": answers, "messages": sample.messages[:turn]}
-
-
-def _text(message: Message) -> str:
-    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
-
-
-def _name_of(image: StoredImage) -> str:
-    """Return a name that is equal for equal images of a file."""
-    if isinstance(image, Path):
-        return str(image)
-    return digest_of(image.data if isinstance(image, EncodedImage) else image.tobytes())
-
-
-def _image(image: StoredImage) -> BenchmarkImage:
+    def _image(image: StoredImage, name: str) -> BenchmarkImage:
     if isinstance(image, Image.Image):
         return LoadedImage(image)
-    name = image.name if isinstance(image, Path) else _name_of(image)
     try:
         with undecoded(image if isinstance(image, Path) else image.data, limits=DATA_SET_LIMITS) as opened:
             return _SampleImage(name, upright_size(opened), num_frames(opened) > 1, image)
@@ -301,7 +309,7 @@ def _image(image: StoredImage) -> BenchmarkImage:
 
 def _default_metric(rows: Sequence[Row]) -> tuple[str, str]:
     """Return the metric that fits the answers, and the reason."""
-    answers = [parse_answers(row["answer"]) for row in rows]
+    answers = [row["answers"] for row in rows]
     if all(find_boxes(members[0]) for members in answers):
         return "iou", "the answers are boxes"
     if all(members[0] in options_in(row["question"]) for row, members in zip(rows, answers, strict=True)):
@@ -332,6 +340,17 @@ def open_own_data(
     if metric is not None and metric not in METRICS:
         raise ValueError(f"--metric must be one of {', '.join(METRICS)}, got {metric!r}")
     questions = OwnQuestions(path, metric, image_folder=image_folder, format=format)
-    own = OwnData(re.sub(r"[^\w.+-]", "-", Path(str(path)).name.partition(".")[0]) or "data", questions.metric)
+    name = re.sub(r"[^\w+-]", "-", Path(str(path)).name.partition(".")[0]).strip("-") or "data"
+    own = OwnData(f"{name}-data" if name.lower() in {known.lower() for known in ALL} else name, questions.metric)
     own.questions = questions
     return own
+
+
+def benchmark_of(name: str, run: Mapping[str, Any] | None) -> Benchmark:
+    """Return the benchmark of predictions: own data by the metric in their protocol, any other by its name.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    metric = (run or {}).get("protocol", {}).get("data", {}).get("metric")
+    return find_benchmark(name) if metric is None else OwnData(name, metric)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..train import Recipe
+    from ..train import Pipeline, Recipe
+    from ..train.callbacks import OnLog
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe, a YAML file.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe, or the pipeline of several, a YAML file.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values in place of the recipe's, such as image.resolution=512."),
@@ -41,33 +44,65 @@ def train(
         raise ValueError(
             "--devices, --device-memory and --json need --dry-run; to train on several devices, use torchrun"
         )
-    from ..train import load_recipe
+    from ..train import is_pipeline, load_pipeline, load_recipe
     from ..train import train as run
-    from ..train.callbacks import LOG_FILE, read_log
 
+    if is_pipeline(recipe):
+        _train_pipeline(load_pipeline(recipe, overrides or []), resume=resume, allow_change=allow_change or ())
+        return
     loaded = load_recipe(recipe, overrides or [])
     with _reporter() as report:
-        directory = run(loaded, resume=resume, allow_change=allow_change or (), on_log=report)
-    if os.environ.get("RANK", "0") == "0":
-        print(f"trained model: {directory}")
-        _report_unfinished(loaded, read_log(directory / LOG_FILE)[-1])
+        run(loaded, resume=resume, allow_change=allow_change or (), on_log=report)
+    _is_finished(loaded)
 
 
-def _report_unfinished(recipe: "Recipe", end: dict[str, Any]) -> None:
-    """Print a line if the time budget ended the run before its last step."""
-    if end["step"] < min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]):
+def _train_pipeline(pipeline: "Pipeline", *, resume: bool, allow_change: Collection[str]) -> None:
+    """Train the steps of a pipeline in order, those that are finished excepted."""
+    from ..train import TimeLeft, plan
+    from ..train import train as run
+
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    time_left = TimeLeft([plan(one, devices).total_flops for one in pipeline.recipes.values()])
+    for index, (name, recipe) in enumerate(pipeline.recipes.items()):
+        with _reporter(f"{index + 1}/{len(pipeline.recipes)} {name}") as report:
+
+            def show(entry: dict[str, Any], index: int = index, report: "OnLog" = report) -> None:
+                report(entry | {"seconds_left": time_left.seconds(index, entry["step"] / entry["max_steps"])})
+
+            run(recipe, resume=resume, allow_change=allow_change, on_log=show)
+        if not _is_finished(recipe):
+            return
+
+
+def _is_finished(recipe: "Recipe") -> bool:
+    """Return whether a run has taken all its steps, and print the result, or how to continue a run that has not."""
+    from ..train.callbacks import LOG_FILE, read_log
+
+    end = read_log(recipe.output_dir / LOG_FILE)[-1]
+    is_finished = bool(end["step"] >= min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]))
+    if os.environ.get("RANK", "0") != "0":
+        return is_finished
+    print(f"trained model: {recipe.output_dir}")
+    if not is_finished:
         minutes = recipe.stop_after_minutes
         cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
         print(f"unfinished: {cause} ended the run at step {end['step']} of {end['max_steps']}; continue with --resume")
+    return is_finished
 
 
 def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:
     """Print the plan of a recipe; earlier stages are planned too if a cost was reported for all of them together."""
     from ..convert import parse_size
-    from ..train import load_chain, load_recipe, plan
+    from ..train import is_pipeline, load_chain, load_pipeline, load_recipe, plan
     from .plan_report import print_plan
 
     memory = parse_size(device_memory) if device_memory else None
+    if is_pipeline(path):
+        for name, step in load_pipeline(path, overrides).recipes.items():
+            if not as_json:
+                print(f"\n{name}:")
+            print_plan([(step, plan(step, devices, memory))], memory, as_json=as_json)
+        return
     recipe = load_recipe(path, overrides)
     reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
     earlier = [one for one in load_chain(path, overrides)[:-1] if one.training_stage in reported] if reported else []
@@ -76,10 +111,10 @@ def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str 
 
 
 @contextmanager
-def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(title: str = "") -> "Iterator[OnLog]":
     """Yield a function that shows a log entry: as a progress bar on a terminal, as a line in a file or pipe."""
     if not sys.stderr.isatty():
-        yield _print_log
+        yield lambda entry: _print_log(entry, title)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -92,22 +127,23 @@ def _reporter() -> Iterator[Callable[[dict[str, Any]], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
-        task = progress.add_task("training", total=None, figures="")
+        task = progress.add_task(title or "training", total=None, figures="")
 
         def show(entry: dict[str, Any]) -> None:
             if "loss" in entry:
-                figures = f"loss {entry['loss']:.4f}  {_throughput(entry)}"
+                figures = f"loss {entry['loss']:.4f}  {_throughput(entry)}{_pipeline_time(entry)}"
                 progress.update(task, completed=entry["step"], total=entry["max_steps"], figures=figures)
 
         yield show
 
 
-def _print_log(entry: dict[str, Any]) -> None:
+def _print_log(entry: dict[str, Any], title: str = "") -> None:
     if "loss" in entry:
         print(
-            f"step {entry['step']}/{entry['max_steps']}  loss {entry['loss']:.4f}  "
+            f"{title}{': ' if title else ''}step {entry['step']}/{entry['max_steps']}  loss {entry['loss']:.4f}  "
             f"learning rate {entry['learning_rate']:.2e}  gradient norm {entry.get('grad_norm', 0.0):.2f}  "
-            + _throughput(entry),
+            + _throughput(entry)
+            + _pipeline_time(entry),
             flush=True,
         )
 
@@ -117,3 +153,11 @@ def _throughput(entry: dict[str, Any]) -> str:
         f"{entry['supervised_tokens_per_second']:,.0f} tokens/s  {entry['images_per_second']:.1f} images/s  "
         f"{entry['waiting_for_data']:.0%} waiting  {entry['memory_gb']:.1f} GB"
     )
+
+
+def _pipeline_time(entry: dict[str, Any]) -> str:
+    seconds = entry.get("seconds_left")
+    if seconds is None:
+        return ""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"  {hours}:{minutes:02d} h left of the pipeline"

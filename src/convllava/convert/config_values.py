@@ -79,10 +79,11 @@ RULES: dict[str, _Rule] = {
     **dict.fromkeys(
         "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size "
         "max_position_embeddings num_channels image_size patch_size projection_dim resolution mm_hidden_size "
-        "mm_vision_resolution kernel_size sliding_window".split(),
+        "mm_vision_resolution sliding_window".split(),
         _SIZE,
     ),
     **dict.fromkeys(("depths", "hidden_sizes"), (_is_sizes, "a list of integers of at least 1")),
+    "kernel_size": (lambda value: _is_size(value) or _is_sizes(value), "an integer of at least 1, or a list of them"),
     **dict.fromkeys("rms_norm_eps layer_norm_eps rope_theta layer_scale_init_value".split(), _POSITIVE),
     **dict.fromkeys("initializer_range attention_dropout initializer_factor".split(), _RANGE),
     **dict.fromkeys("hidden_act projector_hidden_act".split(), _ACTIVATION),

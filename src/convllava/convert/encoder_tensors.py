@@ -117,7 +117,9 @@ def convnext_config(shapes: Shapes, where: str, **values: Any) -> ConvLlavaVisio
     if 0 in depths:
         raise ValueError(f"{where}: stage {depths.index(0) + 1} of {stages} has no layers; copy or download it again")
     widths = [_width(shapes, stage, where) for stage in range(stages)]
-    kernel_size = shapes.get("encoder.stages.0.layers.0.dwconv.weight", (0, 1, 7, 7))[-1]
+    kernel_size = [
+        shapes.get(f"encoder.stages.{stage}.layers.0.dwconv.weight", (0, 1, 7, 7))[-1] for stage in range(stages)
+    ]
     values.setdefault("layer_norm_eps", 1e-5 if (depths[:4], widths[:4]) == _XXLARGE else 1e-6)
     return ConvLlavaVisionConfig(
         depths=depths, hidden_sizes=widths, num_channels=shapes[_STEM][1], kernel_size=kernel_size, **values

@@ -24,7 +24,8 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         depths: Number of layers in each stage; its length is the number of stages.
         hidden_sizes: Channels of each stage.
         num_channels: Channels of an image.
-        kernel_size: Side of the depthwise kernels, odd (7 in ConvNeXt; paper section 4.4 proposes larger ones).
+        kernel_size: Side of the depthwise kernels, odd (7 in ConvNeXt; paper section 4.4 proposes larger ones): one
+            for all stages, or a list with one for each.
         hidden_act: Activation between the two pointwise products.
         layer_norm_eps: Epsilon of every LayerNorm (1e-6 in ConvNeXt's blocks).
         layer_scale_init_value: Initial value of the layer scales, above 0.
@@ -42,7 +43,7 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = CONVNEXT_L_DEPTHS
     hidden_sizes: list[int] | tuple[int, ...] = CONVNEXT_L_WIDTHS
     num_channels: int = 3
-    kernel_size: int = 7
+    kernel_size: int | list[int] = 7
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     layer_scale_init_value: float = 1e-6
@@ -54,6 +55,8 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         self.depths = list(self.depths)
         self.hidden_sizes = list(self.hidden_sizes)
         self._check()
+        if len(set(self.kernel_sizes)) == 1:
+            self.kernel_size = self.kernel_sizes[0]
         self.stage_names = ["stem", *(f"stage{i + 1}" for i in range(self.num_stages))]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
@@ -64,6 +67,12 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     def num_stages(self) -> int:
         """Number of stages."""
         return len(self.depths)
+
+    @property
+    def kernel_sizes(self) -> list[int]:
+        """Side of the depthwise kernels of each stage."""
+        sizes = self.kernel_size
+        return [sizes] * self.num_stages if isinstance(sizes, int) else list(sizes)
 
     @property
     def hidden_size(self) -> int:
@@ -86,7 +95,12 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         _check_positive("depths", self.depths)
         _check_positive("hidden_sizes", self.hidden_sizes)
         _check_positive("num_channels", [self.num_channels])
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+        if len(self.kernel_sizes) != self.num_stages:
+            raise ValueError(
+                f"kernel_size has {len(self.kernel_sizes)} entries ({self.kernel_size}) but the encoder has "
+                f"{self.num_stages} stages; give one number for all or one for each"
+            )
+        if any(size < 1 or size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_size must be odd and at least 1, got {self.kernel_size}")
         if self.layer_scale_init_value <= 0:
             raise ValueError(f"layer_scale_init_value must be above 0, got {self.layer_scale_init_value}")

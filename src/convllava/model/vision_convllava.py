@@ -11,11 +11,10 @@ last map is one visual token. Features keep their channels last, (N, h, w, C), f
 convolution reads the same memory through a permuted view, which PyTorch recognizes as its channels-last format, so
 that no layout is ever changed by a copy.
 
-Reading order: layer, stage, stem, encoder, backbone form, appended stages.
+Reading order: layer, stage, stem, encoder, backbone form.
 """
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -44,9 +43,9 @@ class ConvLlavaVisionLayer(GradientCheckpointingLayer):
     fused_convolve_and_norm: Callable[["ConvLlavaVisionLayer", Tensor], Tensor] | None = None
     """Replacement for convolution and norm, (N, h, w, C) -> same, that the backend "triton" sets; None is eager."""
 
-    def __init__(self, config: ConvLlavaVisionConfig, width: int) -> None:
+    def __init__(self, config: ConvLlavaVisionConfig, index: int) -> None:
         super().__init__()
-        kernel_size = config.kernel_size
+        width, kernel_size = config.hidden_sizes[index], config.kernel_sizes[index]
         self.dwconv = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.pwconv1 = nn.Linear(width, 4 * width)
@@ -77,7 +76,7 @@ class ConvLlavaVisionStage(nn.Module):
             previous = config.hidden_sizes[index - 1]
             self.downsampling_layer.append(nn.LayerNorm(previous, eps=config.layer_norm_eps))
             self.downsampling_layer.append(nn.Conv2d(previous, width, kernel_size=2, stride=2))
-        self.layers = nn.ModuleList(ConvLlavaVisionLayer(config, width) for _ in range(config.depths[index]))
+        self.layers = nn.ModuleList(ConvLlavaVisionLayer(config, index) for _ in range(config.depths[index]))
 
     def forward(self, features: Tensor) -> Tensor:  # (N, h, w, C) -> (N, h // 2, w // 2, C')
         """Return the features after the stage."""
@@ -333,52 +332,6 @@ class ConvLlavaVisionBackbone(BackboneMixin, ConvLlavaVisionPreTrainedModel):
         by_name = dict(zip(self.config.stage_names, maps, strict=True))
         chosen = tuple(by_name[name].permute(0, 3, 1, 2) for name in self.config.out_features)
         return BackboneOutput(feature_maps=chosen)
-
-
-def append_stages(
-    tower: ConvLlavaVisionConfig | ConvLlavaVisionModel, depths: Sequence[int], widths: Sequence[int]
-) -> Any:
-    """Append freshly initialized stages to a trained encoder (the paper's fifth stage: ``[6], [3072]``).
-
-    Args:
-        tower: An encoder, or only its config.
-        depths: Layers of each new stage.
-        widths: Channels of each new stage.
-
-    Returns:
-        A new config, or a new encoder whose first stages have the weights of the given one.
-
-    Raises:
-        ValueError: The two lists differ in length or contain a value below 1.
-    """
-    config = tower.config if isinstance(tower, ConvLlavaVisionModel) else tower
-    grown_config = _append_to_config(config, depths, widths)
-    if not isinstance(tower, ConvLlavaVisionModel):
-        return grown_config
-    grown = ConvLlavaVisionModel(grown_config).to(tower.dtype)
-    missing, unexpected = grown.load_state_dict(tower.state_dict(), strict=False)
-    lost = [*unexpected, *(name for name in missing if _stage_index(name) < config.num_stages)]
-    if lost:
-        raise ValueError(f"the trained stages lack or have other tensors than their configuration says: {lost[:5]}")
-    return grown.to(tower.device)
-
-
-def _append_to_config(
-    config: ConvLlavaVisionConfig, depths: Sequence[int], widths: Sequence[int]
-) -> ConvLlavaVisionConfig:
-    if len(depths) != len(widths):
-        raise ValueError(f"{len(depths)} depths but {len(widths)} widths; give one of each per new stage")
-    values = deepcopy(config.to_diff_dict())
-    for derived in ("model_type", "out_features", "out_indices", "stage_names", "transformers_version"):
-        values.pop(derived, None)
-    values["depths"] = [*config.depths, *depths]
-    values["hidden_sizes"] = [*config.hidden_sizes, *widths]
-    return ConvLlavaVisionConfig(**values)
-
-
-def _stage_index(parameter_name: str) -> int:
-    prefix = "encoder.stages."
-    return int(parameter_name[len(prefix) :].split(".")[0]) if parameter_name.startswith(prefix) else -1
 
 
 def _group_by_shape(image_sizes: Tensor) -> dict[tuple[int, int], list[int]]:

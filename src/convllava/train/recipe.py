@@ -7,40 +7,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from ..constants import PromptFormat
 from ..image_options import ImageAspectRatio, ImageOptions
+from .architecture import AppendStages, Architecture, ConvNextOptions, Strict
 
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
-
-
-class Strict(BaseModel):
-    """Immutable settings that reject unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-
-class AppendStages(Strict):
-    """Freshly initialized encoder stages: number of layers and channels of each."""
-
-    depths: list[int]
-    hidden_sizes: list[int]
-
-
-class Architecture(Strict):
-    """A model's architecture: a preset, and encoder stages appended to those of the preset.
-
-    A string means the preset of this name, without further stages.
-    """
-
-    preset: str
-    append_stages: AppendStages | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"preset": value} if isinstance(value, str) else value
 
 
 class Parts(Strict):
@@ -189,6 +162,8 @@ class Recipe(Strict):
         init_from_parts: Separate vision encoder and language model to start from instead; needs ``model``.
         data_root: Folder of the data sets known by name; the environment variable CONVLLAVA_DATA by default.
         append_stages: Fresh encoder stages appended to those of the checkpoint.
+        enlarge_kernels: Side to which the checkpoint's depthwise kernels grow, with zeros around them: one for all
+            stages, or one for each (paper section 4.4).
         train_from_stage: First encoder stage that ``pretrain`` updates, counted from 1, its downsampling included.
         train_last_layers: Number of encoder layers from the end that ``pretrain`` updates instead; 0 freezes all.
         learning_rates: Peak rates by regular expression over parameter names; the first match counts.
@@ -236,6 +211,7 @@ class Recipe(Strict):
     init_from_parts: Parts | None = None
     data_root: Path | None = None
     append_stages: AppendStages | None = None
+    enlarge_kernels: int | list[int] | None = None
     train_from_stage: int | None = Field(default=None, ge=1)
     train_last_layers: int | None = Field(default=None, ge=0)
     learning_rates: dict[str, NonNegativeFloat] = {}
@@ -315,14 +291,19 @@ class Recipe(Strict):
     @property
     def architecture(self) -> Architecture | None:
         """Architecture of the trained model, appended stages included; None if only the checkpoint states it."""
-        if self.model is None or self.append_stages is None:
+        if self.model is None or (self.append_stages is None and self.enlarge_kernels is None):
             return self.model
-        before = self.model.append_stages or AppendStages(depths=[], hidden_sizes=[])
-        appended = AppendStages(
-            depths=before.depths + self.append_stages.depths,
-            hidden_sizes=before.hidden_sizes + self.append_stages.hidden_sizes,
-        )
-        return Architecture(preset=self.model.preset, append_stages=appended)
+        changes: dict[str, Any] = {}
+        if self.append_stages is not None:
+            before = self.model.append_stages or AppendStages(depths=[], hidden_sizes=[])
+            changes["append_stages"] = AppendStages(
+                depths=before.depths + self.append_stages.depths,
+                hidden_sizes=before.hidden_sizes + self.append_stages.hidden_sizes,
+            )
+        if self.enlarge_kernels is not None:
+            options = self.model.encoder or ConvNextOptions()
+            changes["encoder"] = options.model_copy(update={"kernel_size": self.enlarge_kernels})
+        return self.model.model_copy(update=changes)
 
     @property
     def trains_language_model(self) -> bool:
@@ -335,6 +316,10 @@ def _check_start(recipe: Recipe) -> None:
         raise ValueError("give one of init_from and init_from_parts, not both")
     if recipe.model is None and recipe.init_from is None:
         raise ValueError("give model (a preset, to train from scratch; or what init_from_parts make) or init_from")
+    if recipe.enlarge_kernels is not None and recipe.init_from is None and recipe.init_from_parts is None:
+        raise ValueError(
+            "enlarge_kernels needs a trained encoder (init_from): from scratch, give model.encoder.kernel_size"
+        )
 
 
 def _check_exactly_one(recipe: Recipe, *names: str) -> None:

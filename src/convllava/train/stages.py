@@ -92,7 +92,8 @@ def _language_prefixes(
 def _tower_prefixes(tower: PreTrainedModel, recipe: Recipe, updates: StageUpdates) -> list[str]:
     """Return the name prefixes of the encoder's trained parameters."""
     if updates.encoder == "all":
-        return [""]
+        is_clip = isinstance(tower.config, CLIPVisionConfig)
+        return _reached_clip_parts(tower.config) if is_clip else [""]
     if updates.encoder == "none":
         return []
     if updates.encoder == "appended":
@@ -113,7 +114,8 @@ def check_is_convnext(config: PreTrainedConfig, key: str) -> None:
         ValueError: The encoder is not a ConvNeXt.
     """
     if config.model_type != "convllava_vision":
-        raise ValueError(f"{key} needs a ConvNeXt encoder, which has stages; this one is {config.model_type}")
+        hint = "; give train_last_layers" if key == "train_from_stage" else ""
+        raise ValueError(f"{key} needs a ConvNeXt encoder, which has stages; this one is {config.model_type}{hint}")
 
 
 def _appended(config: PreTrainedConfig, recipe: Recipe) -> list[str]:
@@ -161,6 +163,11 @@ def _last_clip_layers(config: CLIPVisionConfig, count: int) -> list[str]:
         raise ValueError(f"train_last_layers is {count} but the encoder has {layers} layers")
     reached = layers + 1 + CLIP_FEATURE_LAYER
     return [f"encoder.layers.{layer}." for layer in range(layers - count, reached)]
+
+
+def _reached_clip_parts(config: CLIPVisionConfig) -> list[str]:
+    """Return the prefixes of all parts of CLIP's ViT that the features depend on; see `_last_clip_layers`."""
+    return ["embeddings.", "pre_layrnorm.", *_last_clip_layers(config, config.num_hidden_layers)]
 
 
 def parameter_groups(
@@ -232,13 +239,14 @@ def describe_trained(recipe: Recipe, model: ConvLlavaForConditionalGeneration) -
             else "language model"
         )
         trained[part].append(parameter.requires_grad)
+    is_clip = isinstance(model.config.vision_config, CLIPVisionConfig)  # its last layer has no effect
     whole = updates.language_model and recipe.train_language_layers is None
     words = f"{recipe.training_stage}: " + ", ".join(f"{part} {_how_much(flags)}" for part, flags in trained.items())
     is_right = (
         all(flag == updates.projector for flag in trained["projector"])
         and any(trained["language model"]) <= updates.language_model
         and (not whole or all(trained["language model"]))
-        and (updates.encoder != "all" or all(trained["encoder"]))
+        and (updates.encoder != "all" or all(trained["encoder"]) or (is_clip and any(trained["encoder"])))
         and (updates.encoder != "none" or not any(trained["encoder"]))
         and any(any(flags) for flags in trained.values())
     )

@@ -88,7 +88,7 @@ def test_images_below_the_file_stay_and_others_are_copied_once(source: Conversat
 def test_drawn_images_become_png(tmp_path: Path) -> None:
     from convllava.synthetic import SyntheticDataset
 
-    drawn = SyntheticDataset("scene", count=2, seed=0, split="train", sizes=[[64, 64]])
+    drawn = SyntheticDataset("scene", count=2, seed=0, split="train", sizes=[[128, 128]])
     convert(drawn, tmp_path / "x.parquet", "parquet")
     first = next(iter(open_file(tmp_path / "x.parquet", streaming=True).records()))
     assert isinstance(first, Sample) and isinstance(first.images[0], EncodedImage)

@@ -183,9 +183,7 @@ class _Copies:
         self.root = target.parent
         self.folder = target.with_name(f"{target.stem}-images")
         if self.folder.exists():
-            raise ValueError(
-                f"{self.folder} exists, where images would be copied: give a new path"
-            )
+            raise ValueError(f"{self.folder} exists, where images would be copied: give a new path")
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -138,14 +138,14 @@ def _shows(message: Message) -> bool:
     return any(part["type"] == "image" for part in message["content"])
 
 
-def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str) -> None:
-    """Reject keys that are set and not read: what they hold would be lost."""
+def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str | int) -> None:
+    """Reject keys that are set and not read: what they hold would be lost; ``hint`` is a text or a turn's number."""
     if unread.isdisjoint(values):
         return
     found = next((key for key in values if key in unread and values[key]), None)
     if found is not None:
         raise RecordError(
-            "malformed", f"key {found!r} is not read here{hint or ': remove it, or leave the record out'}"
+            "malformed", f"key {found!r} is not read here{f' (turn {hint})' if isinstance(hint, int) else hint}"
         )
 
 
@@ -157,7 +157,7 @@ def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message
     if not isinstance(system, str) or messages[0]["role"] == "system":
         reason = "a text" if not isinstance(system, str) else "given once, there or as the first turn"
         raise RecordError("malformed", f"'system' must be {reason}, got {shortened(system)}")
-    return [{"role": "system", "content": [_text(system, "system")]}]
+    return [{"role": "system", "content": [_text(system, None)]}]
 
 
 def role_of(turn: dict[str, Any]) -> str | None:
@@ -176,7 +176,7 @@ def _message(turn: Any, number: int) -> Message:
             "malformed",
             f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {shortened(turn)}",
         )
-    _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number})")
+    _check_keys(values, _UNREAD_TURN_KEYS, number)
     if values.get("weight") == 0:
         raise RecordError("malformed", f"turn {number} has 'weight' 0, and every answer is learned: leave it out")
     return {"role": role, "content": list(_content(role, content, number))}
@@ -192,9 +192,9 @@ def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
     if isinstance(content, list):
         yield from (_part(part, number) for part in content)
     elif role == "user":
-        yield from _split(content, f"turn {number}")
+        yield from _split(content, number)
     else:
-        yield _text(content, f"turn {number}")
+        yield _text(content, number)
 
 
 def _part(part: Any, number: int) -> dict[str, str]:
@@ -202,18 +202,19 @@ def _part(part: Any, number: int) -> dict[str, str]:
     if kind in IMAGE_PARTS:
         return {"type": "image"}
     if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return _text(part["text"], f"turn {number}")
+        return _text(part["text"], number)
     raise RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {shortened(part)}")
 
 
-def _text(text: str, place: str) -> dict[str, str]:
+def _text(text: str, turn: int | None) -> dict[str, str]:
     """Return a text part; what no tokenizer can encode is rejected here, before training meets it."""
     if not is_encodable(text):
+        place = "system" if turn is None else f"turn {turn}"
         raise RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
     return {"type": "text", "text": text}
 
 
-def _split(value: str, place: str) -> Iterator[dict[str, str]]:
+def _split(value: str, turn: int) -> Iterator[dict[str, str]]:
     """Split a user's text at its image placeholders."""
     pieces = value.split(IMAGE_TOKEN)
     if len(pieces) == 2:  # LLaVA's code moves a single image to the front, wherever it is
@@ -225,7 +226,7 @@ def _split(value: str, place: str) -> Iterator[dict[str, str]]:
             piece = piece.removeprefix("\n") if opening else piece
         opening = opening and not piece
         if piece or len(pieces) == 1:
-            yield _text(piece, place)
+            yield _text(piece, turn)
 
 
 def _check_order(roles: list[str]) -> None:

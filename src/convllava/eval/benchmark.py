@@ -107,6 +107,7 @@ class Benchmark:
         needs_judge: Whether the benchmark cannot be scored without a judge.
         has_ocr_tokens: Whether OCR tokens can be shown (`LoadOptions.ocr_tokens`).
         keeps_prompt_format: Whether the checkpoint's own prompt format is used under every profile.
+        needs_data: Whether the questions are read from a file.
         unit: What is scored as one: samples, or questions with all their rotations.
     """
 
@@ -126,6 +127,7 @@ class Benchmark:
     needs_judge: bool = False
     has_ocr_tokens: bool = False
     keeps_prompt_format: bool = False
+    needs_data: bool = True
     unit: str = "samples"
 
     # What a benchmark defines: prompt, longest answer, score.

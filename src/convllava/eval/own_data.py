@@ -24,6 +24,7 @@ from ..geometry import Box, box_iou, find_boxes
 from ..images import DATA_SET_LIMITS, ImageError, num_frames, undecoded, upright_size
 from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from .benchmarks import ALL, find_benchmark
+from .benchmarks.textvqa import normalize_vqa_answer, vqa_accuracy
 from .metrics import anls, edit_distance, exact_match
 from .multiple_choice import extract_choice
 from .outcome import (
@@ -39,7 +40,6 @@ from .outcome import (
 )
 from .prompts import PromptProfile
 from .table import BenchmarkImage, DamagedImage, ImageSize, LoadedImage, digest_of
-from .benchmarks.textvqa import normalize_vqa_answer, vqa_accuracy
 
 METRICS = {
     "exact": "exact match",
@@ -167,9 +167,9 @@ def _boxes(text: str, answers: Sequence[str], row: Row, scoring: Scoring) -> tup
     remaining = list(found)
     hits = 0
     for box in expected:
-        nearest = max(remaining, key=lambda other: box_iou(box, other), default=None)  # noqa: B023 - used at once
-        if nearest is not None and box_iou(box, nearest) >= _IOU:
-            remaining.remove(nearest)
+        overlaps = [box_iou(box, other) for other in remaining]
+        if overlaps and max(overlaps) >= _IOU:
+            del remaining[overlaps.index(max(overlaps))]
             hits += 1
     return hits / max(len(found), len(expected)), str([list(box) for box in found])
 
@@ -240,7 +240,12 @@ class OwnQuestions:
     """
 
     def __init__(
-        self, path: Path | str, metric: str | None = None, *, image_folder: Path | None = None, format: str | None = None
+        self,
+        path: Path | str,
+        metric: str | None = None,
+        *,
+        image_folder: Path | None = None,
+        format: str | None = None,
     ) -> None:
         self._source: FileDataset = open_file(path, image_folder, format=format)
         self.title = getattr(self._source.format, "title", "tars")
@@ -263,6 +268,7 @@ class OwnQuestions:
         self._make_ids_unique()
         self.num_images = len(names)
         self.metric, self.reason = (metric, "") if metric else _default_metric(rows)
+        _check_answers(self.metric, rows, self.ids)
         file = Path(str(path)).name
         self.source = {
             "path": str(path) if "://" in str(path) else os.path.abspath(path),
@@ -297,7 +303,28 @@ class OwnQuestions:
         """Return (height, width) of each readable image of a question's record."""
         return list(self._source.image_sizes(self._turns[index][0]))
 
-    def _image(image: StoredImage, name: str) -> BenchmarkImage:
+    def _name_of(self, image: StoredImage) -> str:
+        """Return a name that is equal for equal images, and for the same file wherever the data are."""
+        if isinstance(image, Path):
+            return str(image) if self._folder is None else Path(os.path.relpath(image, self._folder)).as_posix()
+        return digest_of(image.data if isinstance(image, EncodedImage) else image.tobytes())
+
+
+def _row(sample: Sample, turn: int) -> Row:
+    """Return the question that one turn of the assistant answers; ``answers`` are all accepted ones."""
+    answer = _text(sample.messages[turn])
+    answers = list(sample.references) if turn == len(sample.messages) - 1 else []
+    if answer not in answers:
+        answers.insert(0, answer)
+    question = _text(sample.messages[turn - 1])
+    return {"question": question, "answer": answer, "answers": answers, "messages": sample.messages[:turn]}
+
+
+def _text(message: Message) -> str:
+    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
+
+
+def _image(image: StoredImage, name: str) -> BenchmarkImage:
     if isinstance(image, Image.Image):
         return LoadedImage(image)
     try:
@@ -323,10 +350,25 @@ def _default_metric(rows: Sequence[Row]) -> tuple[str, str]:
     return "exact", "the answers are short"
 
 
+def _check_answers(metric: str, rows: Sequence[Row], ids: Sequence[str]) -> None:
+    """Check that a metric can score the answers.
+
+    Raises:
+        ValueError: An answer is no box, or no letter of an option.
+    """
+    for row, name in zip(rows, ids, strict=True):
+        if metric == "iou" and not find_boxes(row["answer"]):
+            raise ValueError(f"--metric iou: the answer to {name} has no box [x0, y0, x1, y1]: {row['answer'][:80]!r}")
+        if metric == "choice" and row["answer"] not in options_in(row["question"]):
+            raise ValueError(
+                f"--metric choice: the answer to {name} is no option of its question: {row['answer'][:80]!r}"
+            )
+
+
 def open_own_data(
     path: Path | str, metric: str | None = None, *, image_folder: Path | None = None, format: str | None = None
-) -> OwnData:
-    """Open a data file as a benchmark, named as the file.
+) -> "tuple[OwnData, OwnQuestions]":
+    """Open a data file as a benchmark, named as the file, and its questions.
 
     Args:
         path: The file, folder or shards.
@@ -343,7 +385,7 @@ def open_own_data(
     name = re.sub(r"[^\w+-]", "-", Path(str(path)).name.partition(".")[0]).strip("-") or "data"
     own = OwnData(f"{name}-data" if name.lower() in {known.lower() for known in ALL} else name, questions.metric)
     own.questions = questions
-    return own
+    return own, questions
 
 
 def benchmark_of(name: str, run: Mapping[str, Any] | None) -> Benchmark:

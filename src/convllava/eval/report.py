@@ -133,8 +133,9 @@ def _load_questions(benchmark: Benchmark, score: Score, data: Path | None) -> Ev
         questions = benchmark.load(data, options)
     expected = protocol.get("data", {}).get("md5")
     if expected != questions.data.get("md5"):
+        found = questions.data.get("md5")
         raise ValueError(
-            f"the data below {data or 'the path of the run'} (md5 {questions.data.get('md5')}) are not those of the predictions (md5 {expected})"
+            f"the data of {data or 'the run'} (md5 {found}) are not those of the predictions (md5 {expected})"
         )
     return questions
 

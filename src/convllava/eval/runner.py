@@ -24,8 +24,8 @@ from .protocol import (
     describe_protocol,
     model_fingerprint,
     prompt_format_of,
-    rendered_prompt,
     protocol_hash,
+    rendered_prompt,
     use_prompt_format,
 )
 from .scoring import Score, score_lines

@@ -38,8 +38,7 @@ class ParquetSamples:
             BadSampleError: The record cannot be used.
         """
         try:
-            read = self.format.read
-            content = record if read is None else read(record, self.image_folder)
+            content = self.format.as_dialogue(record, self.image_folder)
             images = [self._image(given, origin) for given in stored_images(content)]
         except RecordError as error:
             raise BadSampleError(Fault(error.kind, *origin, record_id(record, origin.record), str(error))) from error

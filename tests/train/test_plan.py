@@ -85,6 +85,17 @@ def test_the_last_training_stage_next_to_the_reported_time(paper: Path) -> None:
     assert plans[2].visual_tokens == pytest.approx(144 * (665_298 - 40_688) / 665_298)
 
 
+@pytest.mark.parametrize("stage", ["1_projector_init", "2_pretrain", "3_instruct"])
+def test_the_small_recipe_fits_one_gpu_of_24_gb(repository: Path, stage: str) -> None:
+    """DINOv3's ConvNeXt-B, a fifth stage and Qwen3-0.6B, with 4 GB left for what the estimate does not count."""
+    planned = plan(load_recipe(repository / "recipes" / "small" / f"{stage}.yaml"), 1, 20e9)
+    assert planned.replicated.total < 20e9
+    assert sum(count.total for count in planned.modules) == pytest.approx(0.8e9, rel=0.01)
+    assert planned.visual_tokens == pytest.approx(256, rel=0.07)  # the last stage has records without images
+    qwen3 = sum(count.total for count in planned.modules if count.module == "language_model")
+    assert qwen3 == 596_049_920  # 0.6 B, as its card says
+
+
 def test_memory_tells_what_fits(paper: Path) -> None:
     recipe = load_recipe(paper / "table5/1536/2_pretrain.yaml")
     one, sixteen = (plan(recipe, devices, A800_MEMORY) for devices in (1, 16))

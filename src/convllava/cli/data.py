@@ -30,7 +30,7 @@ app.command()(convert)
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(help="Output directory; new or empty.")],
-    kind: Annotated[str, typer.Option(help="Kind of samples: line, document, scene, grounding.")] = "line",
+    kind: Annotated[str, typer.Option(help="Kind: lines, blocks, documents, pages, scenes, boxes.")] = "line",
     count: Annotated[int, typer.Option(help="Number of samples.")] = 100,
     seed: Annotated[int, typer.Option(help="Number of the series of samples.")] = 0,
     split: Annotated[str, typer.Option(help="train or heldout; they share no words and no type faces.")] = "train",

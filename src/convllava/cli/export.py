@@ -65,10 +65,11 @@ def onnx(
     from ..inference import load_pretrained
     from ..inference.checkpoint_files import locate
 
-    if is_encoder(locate(source)):
+    path = Path(source) if Path(source).is_file() else locate(source)
+    if is_encoder(path):
         if projector:
             raise ValueError(f"{source} is a vision encoder alone, without a projector: add --no-projector")
-        checks = export_onnx(load_vision_tower(locate(source)).float(), None, destination)
+        checks = export_onnx(load_vision_tower(path).float(), None, destination)
     else:
         model, _ = load_pretrained(source, dtype="float32", device="cpu", resolution=resolution)
         base = model.model

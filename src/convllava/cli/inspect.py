@@ -1,6 +1,7 @@
 """``convllava inspect``: a description of a checkpoint."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from . import options as opt
 
 
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint directory, a hub id or nano.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint or encoder, a hub id or nano.")],
     resolution: opt.Resolution = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -17,7 +18,7 @@ def inspect(
     from ..convert import inspect_checkpoint, inspect_encoder, is_encoder
     from ..inference.checkpoint_files import hub_id, locate
 
-    folder = locate(checkpoint)
+    folder = Path(checkpoint) if Path(checkpoint).is_file() else locate(checkpoint)
     if not is_encoder(folder):
         report = inspect_checkpoint(folder, resolution=resolution, hub_id=hub_id(checkpoint))
     elif resolution is None:
@@ -51,7 +52,15 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     encoder = ("vision encoder", describe_vision(report["vision_encoder"]))
     stored = ("stored", f"{report['tensors']} tensors, {gibibytes(report['bytes'])}, {pairs(report['dtypes'])}")
     if "language_model" not in report:
-        return [("checkpoint", report["path"]), ("layout", report["layout"]), encoder, stored]
+        norm = "in the files, not used: the features are those before it" if report["has_final_norm"] else "none"
+        return [
+            ("checkpoint", report["path"]),
+            ("layout", report["layout"]),
+            encoder,
+            ("final norm", norm),
+            ("license", report["license"] or "not stated in the files: look it up before you use the weights"),
+            stored,
+        ]
     language, tokenizer = report["language_model"], report["tokenizer"]
     return [
         ("checkpoint", report["path"]),

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..image_options import ImageOptions
 from ..support import require
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ..model import ConvLlavaProcessor
     from ..serve import Settings
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -36,6 +34,13 @@ class AccessArguments:
     remote_images: Annotated[
         bool, typer.Option("--remote-images", help="Fetch images by http(s) URL, from public addresses only.")
     ] = False
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin of web pages that may use the API; * for any; repeatable."),
+    ] = None
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Path under which a proxy publishes the server, such as /vision.")
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,21 @@ def serve(
     from ..analysis import allows_auto
     from ..inference import Generator, load_pretrained, stage_warning
 
-    settings = server_settings(model, access, limits)
+    settings = replace(server_settings(model, access, limits), image_options=images.options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     listener = serving.bind(access.host, access.port)
     loaded, processor = load_pretrained(
-        model, dtype=loading.dtype, device=loading.device, fast=loading.fast, fallback_resolution=images.resolution
+        model,
+        dtype=loading.dtype,
+        device=loading.device,
+        fast=loading.fast,
+        fallback_resolution=images.resolution,
+        preprocessing=loading.preprocessing,
     )
     opt.warn(stage_warning(loaded))
     if images.image_aspect_ratio is None and images.resolution is None and allows_auto(loaded.config):
         settings = replace(settings, auto_resolution=True)
-    set_image_defaults(processor, images.options, loading.preprocessing)
     generator = Generator(
         loaded,
         processor,
@@ -127,6 +136,8 @@ def server_settings(model: str, access: AccessArguments, limits: LimitArguments)
         prefix_cache_bytes=limits.prefix_cache_mib << 20,
         remote_images=access.remote_images,
         allowed_hosts=allowed_hosts(access),
+        cors_origins=tuple(access.cors_origin or ()),
+        root_path=access.root_path.rstrip("/"),
     )
 
 
@@ -157,16 +168,3 @@ def allowed_hosts(access: AccessArguments) -> tuple[str, ...]:
     """
     local = LOCAL_NAMES if access.host in LOCAL_NAMES else ()
     return tuple(name.lower() for name in (*local, *(access.allowed_host or ())))
-
-
-def set_image_defaults(processor: "ConvLlavaProcessor", options: ImageOptions, preprocessing: str | None) -> None:
-    """Replace the checkpoint's image options by those that are set; a request may still choose its own.
-
-    Raises:
-        ValueError: The options contradict each other.
-    """
-    for name, value in options.given().items():
-        setattr(processor.image_processor, name, value)
-    if preprocessing is not None:
-        processor.image_processor.preprocessing = preprocessing
-    processor.image_processor.resized_shape(64, 64)

@@ -16,7 +16,7 @@ from ..model.presets import RESOLUTIONS
 from ..support import dtype_name
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
 from .config_files import unsupported_settings
-from .encoders import open_vision_tower
+from .encoders import open_vision_tower, stated_license
 from .end_tokens import end_token_fault
 from .layouts.registry import open_checkpoint
 from .tensor_files import shorten
@@ -90,7 +90,9 @@ def inspect_encoder(path: Path) -> dict[str, Any]:
         _inspect_tensor(name, weight.load(), report)
     return {
         "path": str(path),
-        "layout": "vision encoder alone",
+        "layout": "vision encoder alone" + (f", tensor names of {stored.naming.source}" if stored.naming else ""),
+        "license": stated_license(path),
+        "has_final_norm": stored.has_final_norm,
         "vision_encoder": {**_encoder_shape(stored.config), "output_stride": stride, "parameters": parameters},
         "tensors": len(weights),
         "dtypes": dict(Counter(dtype_name(weight.dtype) for weight in weights.values())),

@@ -23,7 +23,7 @@ from ..image_conversion import pad_to_square
 from ..image_options import IMAGE_OPTIONS, check_aspect_ratio
 from ..images import open_image
 from ..support import did_you_mean
-from .fast_image_processing import decode, in_threads, normalize_into, resize, resize_padded
+from .fast_image_processing import decode, in_threads, least_size, normalize_into, resize, resize_padded
 
 PREPROCESSING = ("exact", "fast")
 
@@ -224,6 +224,27 @@ class ConvLlavaImageProcessor(PilBackend):
         """Return an RGB image that has its final size as float32 (3, H, W), rescaled and normalized."""
         return self._normalized(image)
 
+    def least_size(self, size: tuple[int, int], shape: tuple[int, int], image_aspect_ratio: str) -> tuple[int, int]:
+        """Return the least (height, width) at which fast preprocessing decodes a JPEG.
+
+        Args:
+            size: (height, width) of the file.
+            shape: (height, width) of the resized image, its square included.
+            image_aspect_ratio: "pad" or "native".
+        """
+        return least_size(*self._within(size, shape, image_aspect_ratio))
+
+    def to_pixels_fast(
+        self, image: Image.Image, size: tuple[int, int], shape: tuple[int, int], image_aspect_ratio: str
+    ) -> torch.Tensor:
+        """Return an RGB image as fast preprocessing does, float32 (3, H, W).
+
+        Args:
+            image: Decoded at least at `least_size`.
+            size, shape, image_aspect_ratio: Same as for `least_size`.
+        """
+        return self._normalized_fast(self._resized_fast(image, size, shape, image_aspect_ratio))
+
     def resized_shape(self, height: int, width: int, **options: Any) -> tuple[int, int]:
         """Return the (height, width) to which an image of this size is resized, with the options of a call."""
         return resized_shape(height, width, **self._options(options))
@@ -277,12 +298,24 @@ class ConvLlavaImageProcessor(PilBackend):
 
     def _resize_fast(self, image: Image.Image, options: dict[str, Any]) -> torch.Tensor:
         """Return an upright image, decoded or not, resized as uint8 (3, H, W)."""
-        size = (image.height, image.width)
-        height, width = resized_shape(*size, **options)
-        if options["image_aspect_ratio"] == "native":
-            return resize(decode(image, height, width), height, width)
-        within = [-(-length * height // max(size)) for length in size]  # the part of the square for the image
-        return resize_padded(decode(image, *within), size, height, self.ground)
+        size, ratio = (image.height, image.width), options["image_aspect_ratio"]
+        shape = resized_shape(*size, **options)
+        return self._resized_fast(decode(image, *self._within(size, shape, ratio)), size, shape, ratio)
+
+    def _resized_fast(
+        self, image: Image.Image, size: tuple[int, int], shape: tuple[int, int], image_aspect_ratio: str
+    ) -> torch.Tensor:
+        """Return a decoded image, possibly smaller than its file of (height, width) ``size``, as uint8 (3, H, W)."""
+        if image_aspect_ratio == "native":
+            return resize(image, *shape)
+        return resize_padded(image, size, shape[0], self.ground)
+
+    def _within(self, size: tuple[int, int], shape: tuple[int, int], image_aspect_ratio: str) -> tuple[int, int]:
+        """Return the (height, width) of the part of the resized image that shows the image: on a square, not all."""
+        if image_aspect_ratio == "native":
+            return shape
+        height, width = (-(-length * shape[0] // max(size)) for length in size)
+        return height, width
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         check_option_names(given)

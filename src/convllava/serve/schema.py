@@ -15,7 +15,7 @@ MOST_METADATA = 16
 """Maximum number of metadata entries, as OpenAI's."""
 
 
-def _bounded_metadata(value: Any) -> Any:
+def bounded_metadata(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MOST_METADATA:  # pydantic would check each entry first
         raise ValueError(f"{len(value)} entries, at most {MOST_METADATA} are allowed")
     return value
@@ -188,7 +188,7 @@ class ChatRequest(ImageOptionFields):
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
-    metadata: Annotated[dict[str, str], BeforeValidator(_bounded_metadata)] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(bounded_metadata)] | None = None
     top_logprobs: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     parallel_tool_calls: bool | None = None
@@ -335,10 +335,15 @@ class ModelInfo(BaseModel):
     output_stride: int
     image_aspect_ratio: str
     resolution: int | None
-    max_visual_tokens: int | None
-    context: int
+    max_visual_tokens: int | None = Field(description="Of each image, unless the request sets it.")
+    max_visual_tokens_low_detail: int = Field(description="Of an image with `detail: low`.")
+    max_visual_tokens_together: int = Field(description="Of all images of a request.")
+    context: int = Field(description="Tokens that prompt and answer may have together.")
     max_images: int
+    max_image_pixels: int
     remote_images: bool
+    input_modalities: list[str] = ["text", "image"]
+    output_modalities: list[str] = ["text"]
 
 
 class ModelCard(BaseModel):
@@ -348,6 +353,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "convllava"
+    max_model_len: int = Field(description="The context, as vLLM names it.")
     convllava: ModelInfo
 
 

@@ -129,7 +129,10 @@ def _example_of(arrow_type: Any) -> Any:
         return [_example_of(arrow_type.value_type)]
     if types.is_struct(arrow_type):
         fields = (arrow_type.field(index) for index in range(arrow_type.num_fields))
-        return {field.name: _example_of(field.type) for field in fields}
+        example = {field.name: _example_of(field.type) for field in fields}
+        if {"type", "text"} <= set(example):  # parts, some of which are images
+            example["type"] = "image_url" if "image_url" in example else "image"
+        return example
     return 1 if types.is_integer(arrow_type) or types.is_floating(arrow_type) else "x"
 
 

@@ -337,14 +337,14 @@ function takeImage() {
 // examples ------------------------------------------------------------------------------------------------
 
 async function showGallery() {
-  const response = await fetch("/static/examples/examples.json");
+  const response = await fetch(new URL("examples/examples.json", import.meta.url));
   const examples = response.ok ? await response.json() : [];
   const buttons = examples.map(({ file, title, question }) => {
     const button = document.createElement("button");
     button.type = "button";
     button.setAttribute("aria-label", `Example: ${title}`);
     const image = document.createElement("img");
-    image.src = `/static/examples/${file}`;
+    image.src = new URL(`examples/${file}`, import.meta.url);
     image.alt = "";
     image.loading = "lazy";
     const words = document.createElement("span");

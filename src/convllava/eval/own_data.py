@@ -58,6 +58,9 @@ _LONG = 40
 _ANNOTATORS = 5
 """Mean number of answers to a question from which on they are those of annotators, as in VQA and TextVQA."""
 
+_NAMELESS = frozenset(("data", "metadata"))
+"""Names of files that say nothing; data in them are named after their folder."""
+
 _OPTION = re.compile(r"^\(?([A-Z])[.):]\s*(.+)$", re.MULTILINE)
 
 
@@ -368,7 +371,7 @@ def _check_answers(metric: str, rows: Sequence[Row], ids: Sequence[str]) -> None
 def open_own_data(
     path: Path | str, metric: str | None = None, *, image_folder: Path | None = None, format: str | None = None
 ) -> "tuple[OwnData, OwnQuestions]":
-    """Open a data file as a benchmark, named as the file, and its questions.
+    """Open a data file as a benchmark, named after the file or its folder, and its questions.
 
     Args:
         path: The file, folder or shards.
@@ -382,7 +385,10 @@ def open_own_data(
     if metric is not None and metric not in METRICS:
         raise ValueError(f"--metric must be one of {', '.join(METRICS)}, got {metric!r}")
     questions = OwnQuestions(path, metric, image_folder=image_folder, format=format)
-    name = re.sub(r"[^\w+-]", "-", Path(str(path)).name.partition(".")[0]).strip("-") or "data"
+    place = Path(os.path.abspath(path)) if "://" not in str(path) else Path(str(path))
+    stem = place.name.partition(".")[0]
+    stem = place.parent.name if stem in _NAMELESS else stem
+    name = re.sub(r"[^\w+-]", "-", stem).strip("-") or "data"
     own = OwnData(f"{name}-data" if name.lower() in {known.lower() for known in ALL} else name, questions.metric)
     own.questions = questions
     return own, questions

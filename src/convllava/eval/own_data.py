@@ -95,7 +95,7 @@ class OwnData(Benchmark):
         """Return the questions again.
 
         Args:
-            source: Where they were (`source`).
+            source: The value of `source` in the run.
             path: The file; by default where it was.
 
         Raises:

@@ -37,6 +37,16 @@ RECORDS = [
     _record(5, IMAGE, _text("\nA line"), images=["a.png"], answers=["yes \u017a", "y"]),
     _record(6, IMAGE, images=["a.png"]),
     _record(7, IMAGE, _text("a"), _text("b"), images=["a.png"]),
+    {
+        "id": "w",
+        "image": "a.png",
+        "conversations": [
+            {"from": "human", "value": "<image>\n1?"},
+            {"from": "gpt", "value": "no", "weight": 0},
+            {"from": "human", "value": "2?"},
+            {"from": "gpt", "value": "yes"},
+        ],
+    },
 ]
 
 
@@ -65,7 +75,7 @@ def test_a_round_trip_loses_nothing(source: ConversationDataset, tmp_path: Path,
             convert(source, target, to, embed=True)
         return
     result = convert(source, target, to, embed=embed)
-    assert (result.records, result.images) == (8, 9)
+    assert (result.records, result.images) == (9, 10)
     streaming = to in ("parquet", "webdataset")
     back = open_file(target, streaming=streaming)
     assert [_content(sample) for sample in back.records()] == [_content(sample) for sample in source.records()]
@@ -99,11 +109,11 @@ def test_records_that_cannot_be_used_stop_or_are_listed(source: ConversationData
     path = source.path
     path.write_text(path.read_text() + "\n{}")
     faulty = ConversationDataset(path, on_bad_sample="list")
-    with pytest.raises(BadSampleError, match="record 8"):
+    with pytest.raises(BadSampleError, match="record 9"):
         convert(faulty, tmp_path / "out" / "x.jsonl", "llava")
     assert not any((tmp_path / "out").iterdir())
     result = convert(faulty, tmp_path / "out" / "x.jsonl", "llava", on_bad_sample="skip")
-    assert (result.records, [fault.record for fault in result.faults]) == (8, [8])
+    assert (result.records, [fault.record for fault in result.faults]) == (9, [9])
 
 
 @pytest.mark.parametrize(

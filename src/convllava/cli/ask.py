@@ -67,7 +67,7 @@ def ask(
         image_options=options,
         max_new_tokens=max_new_tokens,
     )
-    print(json.dumps(report(answer, model, question) | {"auto": choice_record(choice)}) if output.as_json else "")
+    opt.say(json.dumps(report(answer, model, question) | {"auto": choice_record(choice)}) if output.as_json else "")
     opt.remark(shrunk_remark(choice))
     if answer.finish_reason == "length":
         opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")

@@ -4,13 +4,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..constants import Message
 from ..image_options import ImageOptions
-from ..support import escaped, write_json
+from ..support import is_encodable, write_json
 from . import options as opt
 from .sizing import choose_options, shrunk_remark
 
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from ..inference import Generator, Request
 
 QUIT = "/quit"
-
-Message = dict[str, Any]
 
 HISTORY_LENGTH = 1000
 """Number of earlier lines that the arrow keys bring back."""
@@ -71,12 +71,17 @@ def talk(generator: "Generator", dialogue: "Dialogue") -> None:
                 dialogue.answered(messages, event.answer.text)
             elif isinstance(event, TextDelta):
                 opt.show(event.text)
-        print(flush=True)
+        opt.say("")
 
 
 def questions() -> Iterator[str]:
-    """Yield the lines that are typed or piped in, without empty ones, until /quit or the end of the input."""
+    """Yield the lines that are typed or piped in, without empty ones, until /quit or the end of the input.
+
+    A question with bytes that are not UTF-8 is reported and left out; names of files in commands may have them.
+    """
     prompt = "> " if sys.stdin.isatty() else ""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
             line = input(prompt).strip()
@@ -84,7 +89,9 @@ def questions() -> Iterator[str]:
             return
         if line == QUIT:
             return
-        if line:
+        if not line.startswith("/") and not is_encodable(line):
+            opt.remark(f"error: {line} is not {sys.stdin.encoding} text: type the question again")
+        elif line:
             yield line
 
 
@@ -172,7 +179,7 @@ def run_command(line: str, dialogue: Dialogue) -> None:
     try:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name}: one of {', '.join([*COMMANDS, '/quit'])}")
-        print(escaped(COMMANDS[name](dialogue, argument.strip())), flush=True)
+        opt.say(COMMANDS[name](dialogue, argument.strip()))
     except (ValueError, OSError) as error:
         opt.remark(f"error: {' '.join(str(error).split())}")
 

@@ -49,7 +49,7 @@ def convert(
             resolution=resolution,
         )
         changes = [f"{adapter} merged"] * (adapter is not None) + [str(quantize)] * (quantize is not None)
-        print(f"{destination}: {', '.join(['convllava', *changes])}")
+        opt.say(f"{destination}: {', '.join(['convllava', *changes])}")
         return
     written = rewrite(
         locate(source),
@@ -62,4 +62,4 @@ def convert(
         llava_lora=adapter,
     )
     size = written.num_bytes / 2**20
-    print(f"{written.folder}: {written.layout}, {written.num_tensors} tensors, {size:.1f} MiB")
+    opt.say(f"{written.folder}: {written.layout}, {written.num_tensors} tensors, {size:.1f} MiB")

@@ -29,18 +29,16 @@ class Printer:
     """
 
     def __init__(self, as_json: bool) -> None:
-        from rich.console import Console
-
         self._as_json = as_json
         self._data: dict[str, Any] = {}
-        self._console = Console(highlight=False, quiet=as_json)
+        self._console = opt.console(quiet=as_json)
         if not self._console.is_terminal:
             self._console.width = max(self._console.width, _WIDTH_OF_FILES)
 
     def finish(self) -> None:
         """Print the JSON object, if JSON was asked for."""
         if self._as_json:
-            print(json.dumps(self._data))
+            opt.say(json.dumps(self._data))
 
     def progress(self, text: str) -> None:
         """Print a line of progress on standard error."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import options as opt
 from .data_check import check
 from .data_convert import convert
 from .data_stats import stats
@@ -56,7 +57,7 @@ def synth(
     with progress_bar(f"drawing {kind}") as progress:
         written = write_dataset(dataset, out, progress)
     report = {"directory": str(written), "kind": kind, "count": count, "seed": seed, "split": split}
-    print(json.dumps(report) if as_json else f"{count} samples ({kind}, {split}, seed {seed}) in {written}")
+    opt.say(json.dumps(report) if as_json else f"{count} samples ({kind}, {split}, seed {seed}) in {written}")
 
 
 def parse_size(text: str) -> list[int]:

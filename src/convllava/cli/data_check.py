@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import options as opt
 from .data_opening import Opened, open_for_reading
 from .progress import progress_bar
 
@@ -62,14 +63,14 @@ def check(
         what, overrides or [], image_folder=image_folder, model=model, max_length=max_length, format=format
     )
     _check_targets(what, opened, report, clean)
-    inspector = Inspector(opened.processor, Limits(opened.max_length, large_pixels), preview)
+    inspector = Inspector(opened.processor, Limits(opened.max_length, large_pixels, opened.one_image), preview)
     with progress_bar("checking") as progress:
         found = run(opened.sources, inspector, jobs=_processes(jobs), progress=progress)
     cleaned = None if clean is None else _write_clean(opened, found, clean, inspector)
     if report is not None:
         report.write_text(json.dumps(found.as_json(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        opt.say(json.dumps(found.as_json()))
     else:
         print_report(found, cleaned, image_folder)
     if found.errors:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .data_check import Format, ImageFolder
+from .options import printable, say
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def convert(
     title = getattr(opened.format, "title", "tars")
     if as_json:
         left_out = [vars(fault) for fault in result.faults]
-        print(json.dumps({"from": title, "to": to, **_plain(result), "left_out": left_out}))
+        say(json.dumps({"from": title, "to": to, **_plain(result), "left_out": left_out}))
     else:
         _print(result, title, to)
 
@@ -62,9 +63,7 @@ def _plain(result: "Converted") -> dict[str, object]:
 
 
 def _print(result: "Converted", title: str, to: str) -> None:
-    from .options import printable
-
     for fault in result.faults:
-        print(printable(f"left out: {fault}"))
+        say(printable(f"left out: {fault}"))
     copied = "" if result.image_folder is None else f", images copied to {result.image_folder}"
-    print(printable(f"{result.path}: {result.records:,} records and {result.images:,} images, {title} to {to}{copied}"))
+    say(printable(f"{result.path}: {result.records:,} records and {result.images:,} images, {title} to {to}{copied}"))

@@ -23,12 +23,14 @@ class Opened:
         config: The model's configuration.
         processor: The model's processor.
         max_length: Maximum tokens of a sample.
+        one_image: Whether each sample must have exactly one image.
     """
 
     sources: "list[NamedSource]"
     config: "ConvLlavaConfig"
     processor: "ConvLlavaProcessor"
     max_length: int
+    one_image: bool = False
 
 
 def open_for_reading(
@@ -58,7 +60,8 @@ def open_for_reading(
 
     recipe = load_recipe(what, list(overrides))
     config, processor = _model_parts(model) if model else _recipe_parts(recipe, what)
-    return Opened(_recipe_sources(recipe), config, processor, max_length or recipe.max_length)
+    one_image = not recipe.trains_language_model
+    return Opened(_recipe_sources(recipe), config, processor, max_length or recipe.max_length, one_image)
 
 
 def _model_parts(model: str) -> "tuple[ConvLlavaConfig, ConvLlavaProcessor]":

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..support import escaped
-from .options import printable
+from .options import console, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,31 +20,28 @@ STYLES = {"shown": "dim", "supervised": "bold green", "image": "cyan"}
 
 def print_report(report: "Report", cleaned: "CleanCopy | None", image_folder: Path | None) -> None:
     """Print previews, the sums over each source, the findings and the ways out."""
-    console = report_console()
+    shown = report_console()
     for source in report.sources:
         for place, spans in source.previews:
-            console.print(place, style="bold", highlight=False)
-            console.print(colored(spans, marked=not console.is_terminal), "", highlight=False, sep="\n")
+            shown.print(place, style="bold")
+            shown.print(colored(spans, marked=not shown.is_terminal), "", sep="\n")
     if any(source.previews for source in report.sources):
-        console.print(_legend(marked=not console.is_terminal), "", highlight=False, sep="\n")
+        shown.print(_legend(marked=not shown.is_terminal), "", sep="\n")
     for source in report.sources:
         if source.format:
-            about = f"{escaped(source.name)}: {source.format}, {_plural(source.records, 'record')}"
-            console.print(about, highlight=False, markup=False, soft_wrap=True)
-    console.print(_sources_table(report))
+            shown.print(f"{source.name}: {source.format}, {_plural(source.records, 'record')}", soft_wrap=True)
+    shown.print(_sources_table(report))
     if report.faults:
-        console.print(_findings_table(report))
-    console.print(_verdict(report), highlight=False)
+        shown.print(_findings_table(report))
+    shown.print(_verdict(report))
     if cleaned is not None:
-        console.print(_about_copy(cleaned, image_folder), highlight=False, soft_wrap=True)
+        shown.print(_about_copy(cleaned, image_folder), soft_wrap=True)
 
 
 def report_console() -> "Console":
     """Return a console whose tables are not squeezed into 80 columns when the output is a file or a pipe."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPED_WIDTH)
+    made = console()
+    return made if made.is_terminal else console(width=PIPED_WIDTH)
 
 
 def colored(spans: "Iterable[Span]", *, marked: bool) -> "Text":
@@ -105,19 +101,22 @@ def _findings_table(report: "Report") -> Any:
     for kinds, severity, style in ((ERRORS, "error", "red"), (WARNINGS, "warning", "yellow")):
         for kind in (kind for kind in kinds if counts[kind]):
             first = next(fault for fault in report.faults if fault.kind == kind)
-            found = Text(escaped(" ".join(str(first).split())))
+            found = " ".join(str(first).split())
             table.add_row(Text(severity, style), kinds[kind], f"{counts[kind]:,}", found)
     return table
 
 
-def _verdict(report: "Report") -> str:
+def _verdict(report: "Report") -> "Text":
+    from rich.text import Text
+
     records = sum(source.records for source in report.sources)
     found = f"{_plural(report.errors, 'error')} and {_plural(report.warnings, 'warning')} in {records:,} records."
     if not report.errors:
-        return f"[green]{found}[/green]"
-    return (
-        f"[red]{found}[/red] Training stops at the errors unless its recipe says 'on_bad_sample: skip'; --clean writes "
-        "a copy without them, --report lists them all."
+        return Text(found, "green")
+    return Text.assemble(
+        (found, "red"),
+        " Training stops at the errors unless its recipe says 'on_bad_sample: skip'; --clean writes a copy without "
+        "them, --report lists them all.",
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options as opt
 from .data_check import Format, ForModel, ImageFolder, Overrides
 from .data_opening import open_for_reading
 from .progress import progress_bar
@@ -51,10 +52,10 @@ def stats(
     if out is not None:
         (out / "stats.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if as_json:
-        print(json.dumps(found))
+        opt.say(json.dumps(found))
     else:
         _print(statistics, by_policy, found)
-        print("".join(f"wrote {path}\n" for path in written), end="")
+        opt.say("".join(f"wrote {path}\n" for path in written), end="")
 
 
 def _measure(sources: "list[NamedSource]") -> "Statistics":
@@ -91,7 +92,7 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
         f"{len(statistics.sizes):,} sizes"
     )
     if statistics.unreadable:
-        console.print(f"[yellow]{statistics.unreadable:,} records cannot be read; 'data check' lists them[/yellow]")
+        console.print(f"{statistics.unreadable:,} records cannot be read; 'data check' lists them", style="yellow")
     shapes = Table("", title="Shapes and lengths", title_justify="left")
     rows = {
         "width : height": ("aspect_ratio", "{:.2f}"),
@@ -107,7 +108,7 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
     console.print(tokens)
     refused = [policy for policy in by_policy if policy.refused]
     for policy in refused:
-        console.print(f"[yellow]shape not supported by '{policy.name}': {policy.refused:,}[/yellow]")
+        console.print(f"shape not supported by '{policy.name}': {policy.refused:,}", style="yellow")
 
 
 def _fill(table: Any, rows: dict[str, tuple[dict[str, float], str]]) -> None:

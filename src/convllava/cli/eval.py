@@ -207,7 +207,7 @@ def compare(
     comparison = compare_files(first, second, scoring, allowed=_split(allow))
     if as_json:
         content = {name: getattr(comparison, name) for name in ("difference", "interval", "p_value", "unit")}
-        print(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}))
+        opt.say(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}))
     else:
         _print_comparison(first, second, comparison)
 
@@ -232,10 +232,10 @@ def table(
         plot_figure_3(scores, figure3)
     text = WRITERS[form](make_tables(scores))
     if out is None:
-        print(text, end="")
+        opt.say(text, end="")
     else:
         write_text(out, text)
-        print(f"written: {out}")
+        opt.say(f"written: {out}")
     if figure3 is not None:
         opt.remark(f"written: {figure3}")
 
@@ -260,7 +260,7 @@ def report(
     paths = prediction_files(predictions)
     judge = judging.settings().open(paths[0].parent)
     for path in paths:
-        print(write_report(path, out, data=data, scoring=scoring, judge=judge, limit=limit))
+        opt.say(str(write_report(path, out, data=data, scoring=scoring, judge=judge, limit=limit)))
 
 
 @app.command()
@@ -297,8 +297,8 @@ def sweep(
     )
     points = run_sweep(settings, _progress)
     paths = write_sweep(points, out)
-    print(as_markdown(points), end="")
-    print("written:", ", ".join(map(str, paths)))
+    opt.say(as_markdown(points), end="")
+    opt.say(f"written: {', '.join(map(str, paths))}")
 
 
 def _split(text: str) -> list[str]:
@@ -339,13 +339,13 @@ def _progress(benchmark: str) -> Iterator[Callable[[int, int, float | None], Non
 def _print_scores(scores: "list[Score]", as_json: bool) -> None:
     """Print a line for each benchmark, or JSON; warnings go to standard error."""
     if as_json:
-        print(json.dumps([asdict(each) for each in scores]))
+        opt.say(json.dumps([asdict(each) for each in scores]))
         return
     for each in scores:
         better = "higher" if each.higher_is_better else "lower"
         low, high = each.interval
         digits = 3 if high <= 2 else 1
-        print(
+        opt.say(
             f"{each.benchmark}: {each.metric} {each.value:.{digits}f} (95 %: {low:.{digits}f} to {high:.{digits}f}; "
             f"{each.samples} samples, {each.unresolved} unresolved, {each.errors} errors; {better} is better)"
         )
@@ -355,14 +355,14 @@ def _print_scores(scores: "list[Score]", as_json: bool) -> None:
 
 def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> None:
     for path, each in zip((first, second), comparison.scores, strict=True):
-        print(f"{path}: {each.metric} {each.value:.4g}")
+        opt.say(f"{path}: {each.metric} {each.value:.4g}")
     low, high = comparison.interval
     verdict = "the interval excludes 0" if comparison.is_clear else "the interval includes 0: no clear difference"
-    print(f"difference {comparison.difference:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {verdict})")
-    print(f"paired permutation test by {comparison.unit}: p = {comparison.p_value:.2g}")
-    print(f"{len(comparison.changes)} of {comparison.scores[0].samples} samples changed")
+    opt.say(f"difference {comparison.difference:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {verdict})")
+    opt.say(f"paired permutation test by {comparison.unit}: p = {comparison.p_value:.2g}")
+    opt.say(f"{len(comparison.changes)} of {comparison.scores[0].samples} samples changed")
     for change in comparison.changes[:MAX_PRINTED_CHANGES]:
         texts = f"{change.predictions[0]!r} -> {change.predictions[1]!r}, answer {change.answer!r}"
-        print(opt.printable(f"  {change.sample_id}: {change.credits[0]:g} -> {change.credits[1]:g}: {texts}"))
+        opt.say(opt.printable(f"  {change.sample_id}: {change.credits[0]:g} -> {change.credits[1]:g}: {texts}"))
     if len(comparison.changes) > MAX_PRINTED_CHANGES:
-        print(f"  and {len(comparison.changes) - MAX_PRINTED_CHANGES} more (--json prints all)")
+        opt.say(f"  and {len(comparison.changes) - MAX_PRINTED_CHANGES} more (--json prints all)")

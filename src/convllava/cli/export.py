@@ -36,7 +36,8 @@ def code(
         resolution=resolution,
         hub_id=hub_id(source),
     )
-    print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB, and the model's code")
+    size = written.num_bytes / 2**20
+    opt.say(f"{written.folder}: {written.num_tensors} tensors, {size:.1f} MiB, and the model's code")
 
 
 @app.command()
@@ -50,7 +51,7 @@ def backbone(
 
     path = Path(source) if Path(source).exists() else locate(source)
     config = export_backbone(path, destination)
-    print(f"{destination}: {config.num_stages} stages, depths {config.depths}, widths {config.hidden_sizes}")
+    opt.say(f"{destination}: {config.num_stages} stages, depths {config.depths}, widths {config.hidden_sizes}")
 
 
 @app.command()
@@ -74,7 +75,7 @@ def onnx(
         model, _ = load_pretrained(source, dtype="float32", device="cpu", resolution=resolution)
         base = model.model
         checks = export_onnx(base.vision_tower, base.multi_modal_projector if projector else None, destination)
-    print(f"{destination}: {destination.stat().st_size / 2**20:.1f} MiB")
+    opt.say(f"{destination}: {destination.stat().st_size / 2**20:.1f} MiB")
     for check in checks:
         number, height, width = check.shape
-        print(f"{number} x {height}x{width}: agrees to {check.difference:.1e}")
+        opt.say(f"{number} x {height}x{width}: agrees to {check.difference:.1e}")

@@ -26,14 +26,13 @@ def inspect(
     else:
         raise ValueError(f"{checkpoint} is a vision encoder alone, which has no resolution: leave out --resolution")
     if as_json:
-        print(json.dumps(report))
+        opt.say(json.dumps(report))
         return
     show(report)
 
 
 def show(report: dict[str, Any]) -> None:
     """Print the report as a table."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -42,9 +41,9 @@ def show(report: dict[str, Any]) -> None:
         table.add_row(Text(name, style="bold"), Text(opt.printable(value)))
     for finding in report["findings"]:
         table.add_row(Text("finding", style="bold yellow"), Text(opt.printable(finding)))
-    Console().print(table)
+    opt.console().print(table)
     if not report["findings"]:
-        print("nothing suspicious found")
+        opt.say("nothing suspicious found")
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, str]]:

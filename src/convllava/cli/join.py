@@ -58,8 +58,8 @@ def join(
         dtype=dtype,
         max_shard_size=max_shard_size,
     )
-    print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
-    print(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
+    opt.say(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
+    opt.say(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
     opt.warn(parts.notes["end_token_fault"])
     opt.remark(
         "the language model has no row for <image>: its embeddings and head grew by one" * parts.notes["new_row"]

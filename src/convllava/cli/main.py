@@ -10,6 +10,7 @@ standard error, with exit code 2; any other error is one of the program, named a
 """
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -120,6 +121,10 @@ def prepare_environment() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from convllava.support import EscapedFormatter
+
+    if logging.lastResort is not None:  # the handler of warnings where a command sets up no other
+        logging.lastResort.setFormatter(EscapedFormatter())
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a console that is not UTF-8 must not cost an answer
     if not sys.warnoptions and not debugging():

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from ..image_options import ImageOptions
-from ..support import escaped
+from ..support import escaped, is_shown
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..model import ConvLlavaConfig, ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 
 AUTO = "auto"
@@ -231,12 +233,34 @@ def _build(group: Any, values: Mapping[str, Any]) -> Any:
 
 def printable(text: str) -> str:
     """Replace control characters, which could drive the terminal that an answer is shown on."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return "".join(c if is_shown(c) else "\ufffd" for c in text)
 
 
 def show(text: str) -> None:
     """Print a piece of an answer at once."""
     print(printable(text), end="", flush=True)
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a line on standard output; names of files may hold control characters."""
+    print(escaped(text), end=end, flush=True)
+
+
+def console(**options: Any) -> "Console":
+    """Return a console for tables and colors that takes texts as they are, with control characters escaped.
+
+    Args:
+        options: Options of ``rich.console.Console``.
+    """
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class EscapingConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+
+    return EscapingConsole(markup=False, emoji=False, highlight=False, **options)
 
 
 def remark(text: str) -> None:

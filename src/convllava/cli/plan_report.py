@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from . import options as opt
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,11 +31,9 @@ def print_plan(chain: "Sequence[tuple[Recipe, Plan]]", device_memory: float | No
     recipe, plan = chain[-1]
     comparison = _comparison(chain)
     if as_json:
-        print(json.dumps(_as_data(plan, comparison)))
+        opt.say(json.dumps(_as_data(plan, comparison)))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = opt.console()
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_FILES)
     console.print(_modules(plan))

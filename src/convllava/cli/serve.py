@@ -2,14 +2,13 @@
 
 import logging
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..support import require
+from ..support import EscapedFormatter, require
 from . import options as opt
 
 if TYPE_CHECKING:
@@ -87,7 +86,9 @@ def serve(
     from ..inference import Generator, load_pretrained, stage_warning
 
     settings = replace(server_settings(model, access, limits), image_options=images.options)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapedFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     listener = serving.bind(access.host, access.port)
     loaded, processor = load_pretrained(
@@ -112,7 +113,7 @@ def serve(
     url = serving.address_of(listener)
     if access.host not in LOCAL_NAMES and settings.api_key is None:
         opt.remark(f"warning: {url} answers without a key: pass --api-key-env NAME to require one")
-    print(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it", flush=True)
+    opt.say(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it")
     serving.run(app, listener, settings)
 
 

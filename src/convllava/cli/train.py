@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import options as opt
+
 if TYPE_CHECKING:
     from ..train import Pipeline, Recipe
     from ..train.callbacks import OnLog
@@ -38,7 +40,9 @@ def train(
 ) -> None:
     """Train a model by a recipe; run it under torchrun to train on several devices."""
     if dry_run:
-        _dry_run(recipe, overrides or [], devices, device_memory, as_json)
+        _dry_run(
+            recipe, overrides or [], devices, device_memory, as_json, resume=resume, allow_change=allow_change or ()
+        )
         return
     if devices != 1 or device_memory is not None or as_json:
         raise ValueError(
@@ -82,28 +86,45 @@ def _is_finished(recipe: "Recipe") -> bool:
     is_finished = bool(end["step"] >= min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]))
     if os.environ.get("RANK", "0") != "0":
         return is_finished
-    print(f"trained model: {recipe.output_dir}")
+    opt.say(f"trained model: {recipe.output_dir}")
     if not is_finished:
         minutes = recipe.stop_after_minutes
         cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
-        print(f"unfinished: {cause} ended the run at step {end['step']} of {end['max_steps']}; continue with --resume")
+        steps = f"step {end['step']} of {end['max_steps']}"
+        opt.say(f"unfinished: {cause} ended the run at {steps}; continue with --resume")
     return is_finished
 
 
-def _dry_run(path: Path, overrides: list[str], devices: int, device_memory: str | None, as_json: bool) -> None:
+def _dry_run(
+    path: Path,
+    overrides: list[str],
+    devices: int,
+    device_memory: str | None,
+    as_json: bool,
+    *,
+    resume: bool,
+    allow_change: Collection[str],
+) -> None:
     """Print the plan of a recipe; earlier stages are planned too if a cost was reported for all of them together."""
     from ..convert import parse_size
     from ..train import is_pipeline, load_chain, load_pipeline, load_recipe, plan
+    from ..train.output_folder import starting_point
     from .plan_report import print_plan
 
     memory = parse_size(device_memory) if device_memory else None
     if is_pipeline(path):
         for name, step in load_pipeline(path, overrides).recipes.items():
             if not as_json:
-                print(f"\n{name}:")
+                opt.say(f"\n{name}:")
             print_plan([(step, plan(step, devices, memory))], memory, as_json=as_json)
         return
     recipe = load_recipe(path, overrides)
+    try:
+        starting_point(recipe, resume=resume, allow_change=allow_change)
+    except ValueError as error:
+        if resume or allow_change:
+            raise
+        opt.warn(str(error))  # a finished run may be planned too
     reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
     earlier = [one for one in load_chain(path, overrides)[:-1] if one.training_stage in reported] if reported else []
     planned = [(one, plan(one, devices, memory)) for one in [*earlier, recipe]]
@@ -116,7 +137,6 @@ def _reporter(title: str = "") -> "Iterator[OnLog]":
     if not sys.stderr.isatty():
         yield lambda entry: _print_log(entry, title)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -126,7 +146,7 @@ def _reporter(title: str = "") -> "Iterator[OnLog]":
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as progress:
+    with Progress(*columns, console=opt.console(stderr=True), speed_estimate_period=600) as progress:
         task = progress.add_task(title or "training", total=None, figures="")
 
         def show(entry: dict[str, Any]) -> None:
@@ -139,12 +159,11 @@ def _reporter(title: str = "") -> "Iterator[OnLog]":
 
 def _print_log(entry: dict[str, Any], title: str = "") -> None:
     if "loss" in entry:
-        print(
+        opt.say(
             f"{title}{': ' if title else ''}step {entry['step']}/{entry['max_steps']}  loss {entry['loss']:.4f}  "
             f"learning rate {entry['learning_rate']:.2e}  gradient norm {entry.get('grad_norm', 0.0):.2f}  "
             + _throughput(entry)
             + _pipeline_time(entry),
-            flush=True,
         )
 
 

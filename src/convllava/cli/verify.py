@@ -43,7 +43,7 @@ def verify(
         comparison = compare_with_parts(first, vision_tower, language_model, resolution, tolerance, logits=logits)
     else:
         raise ValueError("give either a second checkpoint, or both --vision-tower and --language-model")
-    print(json.dumps(comparison.as_dict()) if as_json else "\n".join(lines(comparison)))
+    opt.say(json.dumps(comparison.as_dict()) if as_json else "\n".join(lines(comparison)))
     if not comparison.same:
         raise typer.Exit(DIFFERENT)
 

@@ -16,8 +16,7 @@ import numpy as np
 from ..images import ImageError
 from .faults import BadSampleError, Fault, RecordError, refusal
 from .formats import open_records
-from .images import missing_hint, respelled, stored_image, stored_size
-from .json_records import UnreadableRecord
+from .images import missing, respelled, stored_image, stored_size
 from .records import ROLES, read_sample, record_id, stored_images
 from .samples import Origin, RecordSource, Sample, text_length
 
@@ -108,16 +107,14 @@ class ConversationDataset(RecordSource):
         return text_length(self[index].messages)
 
     def _check(self, record: Any, number: int, folder: "_Folder") -> None:
-        if isinstance(record, Exception):
-            kind = record.kind if isinstance(record, RecordError) else "malformed"
-            message = f"not valid JSON ({record})" if isinstance(record, UnreadableRecord) else str(record)
-            raise BadSampleError(Fault(kind, str(self.path), number, str(number), message)) from record
+        if isinstance(record, RecordError):
+            raise BadSampleError(Fault(record.kind, str(self.path), number, str(number), str(record))) from record
         sample = self.sample_of(record, number)
         for image in sample.images:
             if isinstance(image, Path) and not folder.has(image):
                 found = respelled(image, self.image_folder)
                 if found is None:
-                    raise sample.bad("missing_image", f"no image {image}; {missing_hint(image)}")
+                    raise sample.bad("missing_image", missing(image))
                 self._respelled[image] = found
 
     def sample_of(self, record: Any, number: int) -> Sample:

@@ -13,14 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..constants import IMAGE_TOKEN
+from ..constants import IMAGE_TOKEN, Message
 from ..images import DATA_SET_LIMITS, IMAGE_SUFFIXES, undecoded
 from ..support import atomic_directory, atomic_write, require
 from .conversations import OnBadSample
 from .faults import BadSampleError, Fault
 from .images import EncodedImage, StoredImage
 from .records import read_sample
-from .samples import Message, Origin, RecordSource, Sample
+from .samples import Origin, RecordSource, Sample
 
 TARGETS = ("llava", "openai", "parquet", "webdataset")
 """Formats that are written."""
@@ -155,7 +155,7 @@ def openai_record(sample: Sample, urls: Sequence[str]) -> dict[str, Any]:
             for part in message["content"]
         ]
         is_text = message["role"] != "user" and len(parts) == 1 and parts[0]["type"] == "text"
-        messages.append({"role": message["role"], "content": parts[0]["text"] if is_text else parts})
+        messages.append({**message, "content": parts[0]["text"] if is_text else parts})
     record: dict[str, Any] = {"id": sample.sample_id, "messages": messages}
     return {**record, "answers": list(sample.references)} if sample.references else record
 
@@ -245,7 +245,7 @@ def _write_parquet(samples: Iterator[Sample], target: Path) -> None:
         [
             ("id", text),
             ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", text)]))),
-            ("messages", pa.list_(pa.struct([("role", text), ("content", pa.list_(part))]))),
+            ("messages", pa.list_(pa.struct([("role", text), ("content", pa.list_(part)), ("weight", pa.int8())]))),
             ("answers", pa.list_(text)),
         ]
     )

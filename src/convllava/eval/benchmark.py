@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..data.samples import Message
+from ..constants import Message
 from .outcome import Outcome, Prediction, Row, Scoring, Verdict, mean_outcome
 from .parquet import read_parquet
 from .prompts import PromptPart, PromptProfile, images_of, user_message

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..constants import Message
 from ..data.files import FileDataset, open_file
 from ..data.images import EncodedImage, StoredImage, open_stored
-from ..data.samples import Message, Sample
+from ..data.samples import Sample
 from ..geometry import Box, box_iou, find_boxes
 from ..images import DATA_SET_LIMITS, ImageError, num_frames, undecoded, upright_size
 from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
@@ -264,7 +265,7 @@ class OwnQuestions:
             names.update(shown)
             digest.update(json.dumps([sample.sample_id, sample.messages, sample.references, shown]).encode())
             for turn, message in enumerate(sample.messages):
-                if message["role"] == "assistant":
+                if message["role"] == "assistant" and message.get("weight") != 0:
                     self._turns.append((index, turn))
                     self.ids.append(sample.sample_id)
                     rows.append(_row(sample, turn))
@@ -320,7 +321,8 @@ def _row(sample: Sample, turn: int) -> Row:
     if answer not in answers:
         answers.insert(0, answer)
     question = _text(sample.messages[turn - 1])
-    return {"question": question, "answer": answer, "answers": answers, "messages": sample.messages[:turn]}
+    before = [{"role": message["role"], "content": message["content"]} for message in sample.messages[:turn]]
+    return {"question": question, "answer": answer, "answers": answers, "messages": before}
 
 
 def _text(message: Message) -> str:

@@ -95,7 +95,7 @@ def _dumped(choices: list[ChunkChoice]) -> list[dict[str, Any]]:
 
 def event(data: dict[str, Any]) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n\n"
 
 
 class EventStream(StreamingResponse):

@@ -92,14 +92,18 @@ class LogFile(Callback):
     Args:
         path: The file.
         notify: Also called with every line.
+        changes: Values of the recipe before and after a change with which a run is resumed; they get a line.
     """
 
-    def __init__(self, path: Path, notify: OnLog | None) -> None:
+    def __init__(self, path: Path, notify: OnLog | None, changes: dict[str, list[Any]] | None = None) -> None:
         self.path = path
         self.notify = notify
+        self.changes = changes
 
     def on_begin(self, progress: Progress) -> None:
         keep_lines(self.path, progress.step)
+        if self.changes:
+            self.on_log(progress, {"changed": self.changes})
 
     def on_log(self, progress: Progress, entry: LogEntry) -> None:
         line = {"step": progress.step, "max_steps": progress.max_steps, **entry}

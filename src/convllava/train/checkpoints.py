@@ -21,6 +21,7 @@ from torch import Tensor
 from ..inference import load_pretrained
 from ..model import ConvLlavaForConditionalGeneration
 from ..support import first_line
+from .checksums import ContentCheck, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,9 @@ def discard_unfinished(output_dir: Path) -> None:
 
 
 def publish_checkpoint(output_dir: Path, name: str) -> None:
-    """Rename a checkpoint out of the staging folder, then remove the oldest ones."""
+    """Add checksums to a checkpoint and rename it out of the staging folder, then remove the oldest ones."""
     staged, final = output_dir / STAGING / name, output_dir / name
+    write_checksums(staged)
     _sync(staged)
     _remove(output_dir, final)  # left by a run that had resumed from an older one
     staged.rename(final)
@@ -103,6 +105,26 @@ def explained_failure(output_dir: Path, what: str) -> Iterator[None]:
         raise SavingError(
             f"cannot save {what} in {output_dir} ({reason}; {free:.1f} GB are free there); {left}"
         ) from error
+
+
+@contextmanager
+def undamaged(checkpoint: Path | None) -> Iterator[None]:
+    """Compare a checkpoint with its checksums while the block loads it; None where another process does.
+
+    Raises:
+        ValueError: A file of the checkpoint is not what was saved.
+    """
+    if checkpoint is None:
+        yield
+        return
+    with explained_damage(checkpoint):
+        content = ContentCheck(checkpoint)
+    try:
+        yield
+        with explained_damage(checkpoint):
+            content.finish()
+    finally:
+        content.cancel()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..data.conversations import OnBadSample
 from ..data.faults import Fault
 from ..data.mixture import Mixture
 from ..data.packing import PackingCollator
-from ..data.samples import RecordSource
+from ..data.samples import RecordSource, SampleSource
 from ..data.sources import open_source
 from ..model import ConvLlavaProcessor
 from .recipe import DataEntry, Recipe
@@ -76,6 +76,17 @@ def open_entry(entry: DataEntry, *, on_bad_sample: OnBadSample, streaming: bool 
         streaming=bool(streaming),
         on_bad_sample=on_bad_sample,
         format=entry.format,
+    )
+
+
+def encoded_dataset(recipe: Recipe, source: SampleSource, processor: ConvLlavaProcessor) -> EncodedDataset:
+    """Return the encoded samples of a source as a recipe's run reads them."""
+    return EncodedDataset(
+        source,
+        processor,
+        recipe.max_length,
+        on_bad_sample=recipe.on_bad_sample,
+        one_image=not recipe.trains_language_model,
     )
 
 
@@ -169,7 +180,7 @@ class TrainingData:
         self.num_steps, left_out = divmod_steps(recipe, len(mixture))
         if left_out and rank == 0:
             logger.warning("the last %d samples fill no global batch and are left out", left_out)
-        encoded = EncodedDataset(mixture, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
+        encoded = encoded_dataset(recipe, mixture, processor)
         collator = Collator(processor.tokenizer.pad_token_id)
         self.samples = WorkerMonitor(encoded, recipe.num_workers)
         self.collate = PackingCollator(collator) if recipe.packing else collator

@@ -50,19 +50,20 @@ from .checkpoints import (
     publish_model,
     save_random_state,
     step_of,
+    undamaged,
 )
 from .data_loading import MicroBatch, TrainingData, open_mixture, process_rank
 from .engine import DeepSpeedEngine, Engine
 from .feature_cache import use_feature_cache
 from .lora import save_adapters
 from .model_setup import ResolvedModel, resolve_model, trainable_module
-from .output_folder import RECIPE_FILE, OutputLock, clear_unused, lock_of, starting_point
+from .output_folder import RECIPE_FILE, OutputLock, clear_unused, lock_of, recipe_changes, starting_point
 from .recipe import Recipe
 from .recipe_files import write_recipe
 from .report import write_report
 from .sample_answers import AnswerSamples
 from .sharding import ShardedEngine
-from .stages import parameter_groups, schedule_of
+from .stages import parameter_groups, restore_schedule, schedule_of
 from .throughput import ThroughputMeter
 
 ENGINES: dict[str, type[Engine]] = {"ddp": Engine, "fsdp2": ShardedEngine, "deepspeed": DeepSpeedEngine}
@@ -111,7 +112,8 @@ class TrainingLoop:
 
     def run(self, checkpoint: Path | None = None) -> None:
         """Train from a checkpoint, or from the start, to the last step."""
-        self._prepare(checkpoint)
+        with undamaged(checkpoint if self.engine.is_main else None):
+            self._prepare(checkpoint)
         progress = self.progress
         last_step = min(progress.max_steps, self.recipe.stop_after_steps or progress.max_steps)
         for callback in self.callbacks:
@@ -224,12 +226,13 @@ class TrainingLoop:
             with explained_damage(checkpoint):
                 engine.load_weights(self.module, checkpoint)
         groups = parameter_groups(self.module, recipe.learning_rate, recipe.learning_rates, recipe.weight_decay)
+        peaks = [group["lr"] for group in groups]
         self.prepared, self.optimizer = engine.prepare(self.module, torch.optim.AdamW(groups, fused=True))
         self.scheduler = schedule_of(recipe, self.optimizer, self.progress.max_steps)
         if checkpoint is not None:
             with explained_damage(checkpoint):
                 engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
-                self.scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
+                restore_schedule(self.scheduler, torch.load(checkpoint / SCHEDULER_FILE, weights_only=True), peaks)
         self.loss_since_log = torch.tensor(0.0, device=engine.device)
         self.first_step = self.last_logged = self.progress.step
         self.steps_without_tokens = 0
@@ -315,6 +318,7 @@ def train(
     """
     with lock_of(recipe.output_dir) if process_rank() == 0 else nullcontext() as lock:
         checkpoint = starting_point(recipe, resume=resume, allow_change=allow_change)
+        changes = recipe_changes(recipe) if checkpoint is not None else {}
         trackers = installed_trackers(recipe.trackers)
         engine = ENGINES[recipe.engine](recipe)
         resolved = resolve_model(recipe)
@@ -322,7 +326,7 @@ def train(
         if engine.is_main:
             _prepare_folder(recipe, loop, mixture, lock, is_new=checkpoint is None and not resume)
             loop.callbacks += [
-                LogFile(recipe.output_dir / LOG_FILE, on_log),
+                LogFile(recipe.output_dir / LOG_FILE, on_log, changes),
                 Trackers(trackers, recipe.output_dir, recipe.model_dump(mode="json")),
                 *AnswerSamples.of(recipe, mixture, loop.model, loop.processor),
             ]

@@ -1,16 +1,20 @@
 """Answers generated during training: the same questions again and again, which shows what the model has learned."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data.batching import open_image
+from ..data.batching import open_sample_image
+from ..data.faults import BadSampleError
 from ..data.mixture import Mixture
 from ..data.samples import Sample
+from ..images import open_image
 from ..inference import Generator, Request
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .callbacks import Callback, Progress, keep_lines, read_log
@@ -82,19 +86,30 @@ class AnswerSamples(Callback):
 
 
 def questions_of(options: SampleAnswers, mixture: Mixture) -> list[Question]:
-    """Return the questions that the recipe names or, if it names none, those of the first samples."""
+    """Return the questions that the recipe names or, if it names none, those of the first samples that can be used.
+
+    Raises:
+        ValueError: An image of a question cannot be opened.
+    """
     if options.prompts:
         return [
             Question(
                 prompt.question,
                 Request.of_question(
-                    prompt.question, [prompt.image] if prompt.image else [], max_new_tokens=options.max_new_tokens
+                    prompt.question,
+                    [open_image(prompt.image)] if prompt.image else [],
+                    max_new_tokens=options.max_new_tokens,
                 ),
             )
             for prompt in options.prompts
         ]
-    samples = [mixture[index] for index in range(min(options.count, len(mixture)))]
-    return [_first_question(sample, options.max_new_tokens) for sample in samples]
+    return list(islice(_questions_of_samples(mixture, options.max_new_tokens), options.count))
+
+
+def _questions_of_samples(mixture: Mixture, max_new_tokens: int) -> Iterator[Question]:
+    for index in range(len(mixture)):
+        with suppress(BadSampleError):  # the run says what is wrong with it
+            yield _first_question(mixture[index], max_new_tokens)
 
 
 def _first_question(sample: Sample, max_new_tokens: int) -> Question:
@@ -102,7 +117,7 @@ def _first_question(sample: Sample, max_new_tokens: int) -> Question:
     asked = next(number for number, message in enumerate(sample.messages) if message["role"] == "user")
     messages = sample.messages[: asked + 1]
     num_images = sum(part["type"] == "image" for message in messages for part in message["content"])
-    images = [open_image(image, sample) for image in sample.images[:num_images]]
+    images = [open_sample_image(image, sample) for image in sample.images[:num_images]]
     text = _text(messages[-1])
     request = Request(messages=messages, images=images, max_new_tokens=max_new_tokens)
     return Question(text, request, truth=_text(sample.messages[asked + 1]))

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..faults import BadSampleError, Fault, RecordError
 from ..formats import RecordFormat, recognize
-from ..images import StoredImage, missing_hint, respelled, stored_image
+from ..images import StoredImage, missing, respelled, stored_image
 from ..records import read_sample, record_id, stored_images
 from ..samples import Origin, Sample
-from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
+from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets, records_of
 
 _STREAMED_RECORDS = 64
 """Records that a stream decodes at a time."""
@@ -37,6 +37,8 @@ class ParquetSamples:
         Raises:
             BadSampleError: The record cannot be used.
         """
+        if UNREADABLE in record:
+            raise BadSampleError(Fault("malformed", *origin, str(origin.record), record[UNREADABLE]))
         try:
             content = self.format.as_dialogue(record, self.image_folder)
             images = [self._image(given, origin) for given in stored_images(content)]
@@ -50,7 +52,7 @@ class ParquetSamples:
             return image
         found = respelled(image, self.image_folder)
         if found is None:
-            raise RecordError("missing_image", f"no image {image}; {missing_hint(image)}")
+            raise RecordError("missing_image", missing(image))
         return found
 
 
@@ -98,7 +100,7 @@ class _ParquetStream:
                 "parquet", data_files={"train": [self.files[shard]]}, split="train", streaming=True
             )
             for table in stream.skip(start).with_format("arrow").iter(batch_size=_STREAMED_RECORDS):
-                yield from table.to_pylist()
+                yield from records_of(table)
 
 
 def _length(file: str) -> int:

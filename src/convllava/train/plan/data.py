@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ...constants import IGNORE_INDEX
-from ...data.batching import EncodedDataset
 from ...data.catalog import Card, card, find_root, names
 from ...data.mixture import Mixture, shares
 from ...data.samples import Sample, SampleSource
 from ...model import ConvLlavaConfig, ConvLlavaProcessor
-from ..data_loading import open_entry, open_mixture
+from ..data_loading import encoded_dataset, open_entry, open_mixture
+from ..feature_cache import check_cache_size
 from ..recipe import DataEntry, Recipe
+from ..sample_answers import questions_of
 
 PROBED_SAMPLES = 32
 """Number of samples that are encoded to measure their length."""
@@ -61,7 +62,11 @@ def plan_data(recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProce
         ValueError: Data cannot be used, or is neither on this machine nor known by name.
     """
     if processor is not None and all(_is_local(entry) for entry in recipe.data):
-        return [_measured(open_mixture(recipe), processor, recipe)]
+        mixture = open_mixture(recipe)
+        check_cache_size(config, processor, recipe, mixture)
+        if recipe.sample_answers is not None:
+            questions_of(recipe.sample_answers, mixture)
+        return [_measured(mixture, processor, recipe)]
     lengths = [_lengths(entry, recipe, config, processor) for entry in recipe.data]
     counts = _draws(recipe, [found.samples for found in lengths])
     return [
@@ -114,7 +119,7 @@ def _lengths(
 
 
 def _probe(name: str, source: SampleSource, processor: ConvLlavaProcessor, recipe: Recipe) -> PlannedData:
-    encoded = EncodedDataset(source, processor, recipe.max_length, on_bad_sample=recipe.on_bad_sample)
+    encoded = encoded_dataset(recipe, source, processor)
     usable = (row for row in map(encoded.__getitem__, range(len(source))) if "fault" not in row)
     rows = list(islice(usable, PROBED_SAMPLES))
     if not rows:

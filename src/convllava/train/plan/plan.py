@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from transformers import CLIPVisionConfig
 
 from ...model import ConvLlavaConfig
+from ..callbacks import installed_trackers
 from ..data_loading import divmod_steps, split_batch
+from ..engine import load_deepspeed_config
 from ..model_setup import resolve_model
 from ..recipe import Recipe, ReportedCost
 from ..stages import describe_optimization, describe_trained
@@ -87,6 +89,9 @@ def plan(recipe: Recipe, processes: int = 1, device_memory: float | None = None)
         ValueError: The training would stop before its first step.
     """
     per_device, accumulation = split_batch(recipe, processes)
+    installed_trackers(recipe.trackers)
+    if recipe.engine == "deepspeed":
+        load_deepspeed_config(recipe)
     resolved = resolve_model(recipe, fetch=False)
     model = resolved.outline()
     protocol = [describe_trained(recipe, model)]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
     from ..train import Recipe
-    from ..train.recipe import DataEntry
+    from ..train.recipe_options import DataEntry
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
@@ -101,7 +101,7 @@ def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
 
 def _entry_source(entry: "DataEntry") -> "RecordSource":
     from ..data.sharded import is_sharded
-    from ..train.data_loading import open_entry
+    from ..train.data_sources import open_entry
 
     # Shards are read in place: storing them only to look at them would take their size again on the disk.
     streaming = True if entry.path is not None and is_sharded(entry.path) else None

@@ -27,7 +27,7 @@ COMMANDS = {
     "chat": "Chat about images, with the dialogue as context.",
     "demo": "Ask the bundled model about one image of each kind.",
     "serve": "Serve a model: the OpenAI API and a chat page.",
-    "train": "Train a model by a recipe.",
+    "train": "Train a model by a recipe, or on data alone.",
     "data": "Make, check and measure data.",
     "eval": "Run benchmarks, score predictions and tabulate scores.",
     "convert": "Rewrite a checkpoint in another layout.",

@@ -31,6 +31,8 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         layer_scale_init_value: Initial value of the layer scales, above 0.
         initializer_range: Standard deviation of initial weights (0.02 in ConvNeXt, whose layers are wide); None
             takes 1 / sqrt(inputs) for each layer, which narrow layers need to start learning.
+        flatten_output: Whether the encoder returns positions as a sequence, (N, h * w, C), as other models expect of a
+            vision encoder: the ``vision_config`` of transformers' ``LlavaForConditionalGeneration`` sets it.
         out_features, out_indices: Stages whose feature maps the backbone interface returns.
 
     Raises:
@@ -48,6 +50,7 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     layer_scale_init_value: float = 1e-6
     initializer_range: float | None = 0.02
+    flatten_output: bool = False
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
@@ -62,6 +65,8 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
+        if self.flatten_output and self.architectures is None:
+            self.architectures = ["ConvLlavaVisionModel"]  # by which AutoModel.from_config chooses in another model
 
     @property
     def num_stages(self) -> int:

@@ -35,7 +35,8 @@ from .architecture_config import (
 )
 from .ctc_head import EncoderWithCtcHead
 from .lora import add_adapters
-from .recipe import Parts, Recipe
+from .recipe import Recipe
+from .recipe_options import Parts
 from .stages import set_trainable
 
 logger = logging.getLogger(__name__)

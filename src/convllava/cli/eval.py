@@ -15,6 +15,7 @@ from .progress import progress_bar
 if TYPE_CHECKING:
     from ..eval.compare import Comparison
     from ..eval.judge import JudgeSettings
+    from ..eval.own_data import OwnData
     from ..eval.scoring import Score
 
 app = typer.Typer(no_args_is_help=True)
@@ -29,6 +30,19 @@ Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names of benchmark
 Suite = Annotated[str, typer.Option(help="table2 to table11, figure3, paper (tables 5 and 6), synthetic or pages.")]
 Row = Annotated[str, typer.Option(help="Row of the paper's table that MODEL is, by its folder in recipes/paper.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
+DataOrOwn = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER|FILE",
+        help="Folder with benchmark files; without --benchmark, data of your own, of any format.",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="Metric of your own data: exact, anls, cer, vqa, iou or choice; by default as the answers are."),
+]
+ImageFolder = Annotated[Path | None, typer.Option(help="Folder of the images of your own data.")]
+Format = Annotated[str | None, typer.Option("--format", help="Format of your own data; recognized by default.")]
 Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an earlier run is resumed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of samples; a score of a part is marked as such.")]
 BatchSize = Annotated[str, typer.Option(help="Number of samples answered at a time, or auto.")]
@@ -48,14 +62,33 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """Benchmarks, their files, and the folder of results."""
+    """Benchmarks or data of the user's own, and the folder of results."""
 
     benchmark: Benchmarks = ""
     suite: Suite = ""
     row: Row = ""
-    data: Data = None
+    data: DataOrOwn = None
+    metric: Metric = None
+    image_folder: ImageFolder = None
+    format: Format = None
     out: Out = Path("scores")
     limit: Limit = None
+
+    def own(self) -> "OwnData | None":
+        """Return the data of the user's own, opened; None if benchmarks are named or none are given."""
+        only_own = {"--metric": self.metric, "--image-folder": self.image_folder, "--format": self.format}
+        given = [name for name, value in only_own.items() if value is not None]
+        named = self.benchmark or self.suite
+        if self.data is not None and not named:
+            return _open_own_data(self.data, self)
+        if given:
+            raise ValueError(f"{', '.join(given)}: for data of your own, which are --data FILE without --benchmark")
+        if self.data is not None and not self.data.is_dir():
+            raise ValueError(
+                f"--data {self.data} is no folder: {named} needs the folder of its file; without --benchmark and "
+                "--suite, the questions of a data file are asked as they are"
+            )
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,6 +154,7 @@ def run(
         suite=chosen.suite,
         row=chosen.row,
         data=chosen.data,
+        own=chosen.own(),
         out=chosen.out,
         limit=chosen.limit,
         image=images.options,
@@ -181,7 +215,7 @@ def compare(
     scoring, _ = choose_profiles(profile)
     comparison = compare_files(first, second, scoring, allowed=_split(allow))
     if as_json:
-        content = {name: getattr(comparison, name) for name in ("difference", "interval")}
+        content = {name: getattr(comparison, name) for name in ("difference", "interval", "p_value", "unit")}
         opt.say(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}))
     else:
         _print_comparison(first, second, comparison)
@@ -299,6 +333,19 @@ def _split_numbers(text: str) -> list[int]:
     return [int(word) for word in _split(text)]
 
 
+def _open_own_data(data: Path, chosen: BenchmarkArguments) -> "OwnData":
+    """Open the user's own data, and say what they are and why their metric is chosen."""
+    from ..eval.own_data import open_own_data
+
+    own, found = open_own_data(data, chosen.metric, image_folder=chosen.image_folder, format=chosen.format)
+    reason = f", because {found.reason}; --metric chooses another" if found.reason else ""
+    opt.remark(
+        f"{own.name}: {len(found):,} questions about {found.num_images:,} images ({found.title}); metric: {own.metric}"
+        f"{reason}"
+    )
+    return own
+
+
 @contextmanager
 def _progress(benchmark: str) -> Iterator[Callable[[int, int, float | None], None]]:
     """Show a progress bar with the mean credit so far."""
@@ -333,6 +380,7 @@ def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> No
     low, high = comparison.interval
     verdict = "the interval excludes 0" if comparison.is_clear else "the interval includes 0: no clear difference"
     opt.say(f"difference {comparison.difference:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {verdict})")
+    opt.say(f"paired permutation test by {comparison.unit}: p = {comparison.p_value:.2g}")
     opt.say(f"{len(comparison.changes)} of {comparison.scores[0].samples} samples changed")
     for change in comparison.changes[:MAX_PRINTED_CHANGES]:
         texts = f"{change.predictions[0]!r} -> {change.predictions[1]!r}, answer {change.answer!r}"

@@ -112,6 +112,27 @@ def test_designs_differ_as_published() -> None:
     assert vit_l(1536).visual_tokens == (1536 // 14) ** 2
 
 
+def test_check_columns_of_table_1() -> None:
+    """Cropping, extra encoder, complexity and aspect ratio as the paper's Table 1 prints them."""
+    found = {
+        (system.name, system.resolution): (
+            system.design.cropping,
+            system.design.extra_encoder,
+            system.design.complexity,
+            system.design.aspect_ratios,
+        )
+        for system in table_1(others=False)
+    }
+    assert found == {
+        ("LLaVA-1.5", 336): (False, False, "quadratic", "fixed"),
+        ("OtterHD", 1024): (False, False, "quadratic", "any"),
+        ("LLaVA-NeXT", 672): (True, False, "linear", "listed"),
+        ("MiniGemini-HD", 1536): (True, True, "linear", "listed"),
+        ("ConvLLaVA", 1024): (False, False, "linear", "any"),
+        ("ConvLLaVA", 1536): (False, False, "linear", "any"),
+    }
+
+
 def test_ratios_of_the_readme_of_the_count() -> None:
     assert convllava(1536).flops() / 1e12 == pytest.approx(11.44, abs=0.01)
     assert convnext_l(1536).flops() / convllava(1536).flops() == pytest.approx(3.14, abs=0.01)

@@ -62,7 +62,7 @@ def test_mmvet_without_a_judge_keeps_its_predictions(tiny_checkpoint: Path, tmp_
     ("words", "message"),
     [
         (["run", "nano", "--benchmark", "mmee"], "no benchmark 'mmee'; did you mean 'mme'?"),
-        (["run", "nano", "--suite", "table9"], "no suite 'table9': one of table5, table6, table7, paper, synthetic"),
+        (["run", "nano", "--suite", "table1"], "no suite 'table1': one of table2, table3, table4, table5, table6"),
         (["run", "nano", "--suite", "table5", "--benchmark", "mme"], "give either --benchmark or --suite"),
         (["run", "nano", "--benchmark", "mme", "--data", "."], "no data of MME below ."),
         (["run", "nano", "--suite", "table5", "--data", "."], "(8 more benchmarks are missing too)"),

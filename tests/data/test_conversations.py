@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from convllava.data import conversations
+from convllava.data import json_records
 from convllava.data.conversations import ConversationDataset
 
 IMAGE = {"type": "image"}
@@ -113,7 +113,7 @@ def test_a_faulty_file_is_named(tmp_path: Path, name: str, text: str, message: s
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_list_is_read_in_chunks(folder: Path, chunk: int, indent: int | None, monkeypatch: Any) -> None:
-    monkeypatch.setattr(conversations, "_CHUNK", chunk)
+    monkeypatch.setattr(json_records, "_CHUNK", chunk)
     records = [_record(f'say "]" {number} \u00e9\u6f22', f"{{[{number},", meta=[1.5, None]) for number in range(9)]
     (folder / "data.json").write_text(f" \n{json.dumps(records, indent=indent)}\n")
     dataset = ConversationDataset(folder / "data.json")

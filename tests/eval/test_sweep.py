@@ -5,11 +5,22 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from transformers import CLIPVisionConfig
 
 from convllava.eval.runner import run_benchmark
-from convllava.eval.sweep import Point, combinations, model_folder, plot, point_of, setting_name, write_sweep
+from convllava.eval.sweep import (
+    Point,
+    combinations,
+    family_of,
+    model_folder,
+    plot,
+    point_of,
+    setting_name,
+    write_sweep,
+)
 from convllava.image_options import ImageOptions
 from convllava.inference import Generator
+from convllava.model import ConvLlavaVisionConfig
 
 
 def test_settings_are_all_combinations() -> None:
@@ -56,3 +67,23 @@ def test_settings_are_named_once_and_outside_of_the_axes(monkeypatch: pytest.Mon
     lines, settings = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
     assert lines == ["a, pad", "b, pad"]
     assert settings == ["pad-768", "pad-1024", "pad-1536"]
+
+
+def test_families_join_separately_trained_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in Figure 3: a line for each number of stages, a marker for each model."""
+    figure_module = pytest.importorskip("matplotlib.figure")
+    figures = []
+    monkeypatch.setattr(figure_module.Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    shared = {"metric": "ANLS", "low": 40.0, "high": 60.0, "samples": 4, "seconds": 0.1, "higher_is_better": True}
+    points = [
+        Point(
+            f"{stages}-{side}", "docvqa", "own", None, None, None, value=side / 4, visual_tokens=tokens,
+            family=family_of(ConvLlavaVisionConfig(depths=[1] * stages, hidden_sizes=[8] * stages)), **shared,
+        )
+        for stages, side, tokens in ((4, 128, 16), (4, 192, 36), (5, 256, 16), (5, 384, 36))
+    ]  # fmt: skip
+    plot(points, tmp_path / "x.png")
+    lines, models = ([text.get_text() for text in legend.get_texts()] for legend in figures[0].legends)
+    assert lines == ["4 stages", "5 stages"]
+    assert models == ["4-128, own", "4-192, own", "5-256, own", "5-384, own"]
+    assert family_of(CLIPVisionConfig()) == "clip_vision_model"

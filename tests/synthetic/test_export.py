@@ -122,8 +122,8 @@ def test_command_writes_a_data_set(tmp_path: Path) -> None:
 
 
 def test_command_reports_an_unknown_kind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="did you mean 'line'"):
-        CliRunner().invoke(app, ["synth", str(tmp_path / "x"), "--kind", "lines"], catch_exceptions=False)
+    with pytest.raises(ValueError, match="did you mean 'line"):
+        CliRunner().invoke(app, ["synth", str(tmp_path / "x"), "--kind", "linez"], catch_exceptions=False)
     assert list(tmp_path.iterdir()) == []
 
 

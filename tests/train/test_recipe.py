@@ -19,6 +19,9 @@ output_dir: out
 """
 
 
+VIT = "{hidden_size: 32, num_layers: 3, num_heads: 2, patch_size: 16, image_size: 64}"
+
+
 def _write(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
     path = folder / name
     path.write_text(text)
@@ -63,6 +66,18 @@ def test_inheritance_merges_and_overrides_win(tmp_path: Path) -> None:
         ("image: {resolutoin: 5}", "unknown key 'image.resolutoin'; did you mean 'resolution'?"),
         ("model: null", "give model .* or init_from"),
         ("model: {preset: nano, stages: 5}", "unknown key 'model.stages'"),
+        (
+            "model: {preset: nano, encoder: {kernel_sizes: 5}}",
+            "'model.encoder.kernel_sizes'; did you mean 'kernel_size'",
+        ),
+        ("model: {preset: nano, encoder: {hidden_sizes: [8]}}", "model.encoder: hidden_sizes needs depths"),
+        ("model: {preset: nano, vit: {hidden_size: 8}}", "key 'model.vit.num_layers' is missing"),
+        (f"model: {{preset: nano, vit: {VIT}, encoder: {{}}}}", "leave out encoder and append_stages, or vit"),
+        (
+            f"model: {{preset: nano, vit: {VIT.replace('64', '63')}}}",
+            "image_size 63 is not a multiple of patch_size 16",
+        ),
+        ("enlarge_kernels: 13", "enlarge_kernels needs a trained encoder"),
         ("init_from_parts: {vision_tower: x}", "key 'init_from_parts.language_model' is missing"),
         ("after: nowhere.yaml", "no recipe .*nowhere.yaml"),
         ("after: recipe.yaml", "comes after itself"),

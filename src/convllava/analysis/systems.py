@@ -50,6 +50,25 @@ QWEN_QUERIES = 256
 
 
 @dataclass(frozen=True)
+class Design:
+    """The design of a system, as the check columns of the paper's Table 1 compare it.
+
+    Attributes:
+        encoder: Vision encoder, with the number of views where there are several.
+        complexity: Growth of the encoder's cost with the number of pixels: "linear" or "quadratic".
+        aspect_ratios: Shapes that an image may keep: "fixed", "listed" or "any".
+        cropping: Whether an image is cut into views that are encoded one by one.
+        extra_encoder: Whether a second encoder sees the image.
+    """
+
+    encoder: str
+    complexity: str
+    aspect_ratios: str
+    cropping: bool = False
+    extra_encoder: bool = False
+
+
+@dataclass(frozen=True)
 class System:
     """A published model at one resolution.
 
@@ -59,7 +78,7 @@ class System:
         visual_tokens: Number of visual tokens in the language model.
         encoder: Costs of the parts before the language model: encoders, resamplers, projector.
         language: Sizes of the language model.
-        design: Encoder, views, complexity in pixels and allowed shapes, in words.
+        design: The design, as Table 1 compares it.
         paper_tokens: Visual tokens in the paper's tables; None where the paper states none.
     """
 
@@ -68,7 +87,7 @@ class System:
     visual_tokens: int
     encoder: tuple[Cost, ...]
     language: LanguageModelGeometry
-    design: str
+    design: Design
     paper_tokens: int | None = None
 
     @property
@@ -103,7 +122,7 @@ def _times(part: Cost, number: int) -> Cost:
 
 def llava_1_5(resolution: int = 336) -> System:
     """Return LLaVA-1.5: CLIP ViT-L/14 at its own resolution."""
-    return replace(vit_l(resolution), name="LLaVA-1.5", design="ViT-L/14; quadratic; fixed shape")
+    return replace(vit_l(resolution), name="LLaVA-1.5", design=Design("ViT-L/14", "quadratic", "fixed"))
 
 
 def vit_l(resolution: int) -> System:
@@ -111,7 +130,7 @@ def vit_l(resolution: int) -> System:
     language = vicuna_7b()
     patches = CLIP_L_336.patches(resolution, resolution)
     parts = [*vit_cost(CLIP_L_336, resolution, resolution), projector_cost(1024, language.hidden_size, patches)]
-    return System("ViT-L", resolution, patches, tuple(parts), language, "ViT-L/14; quadratic")
+    return System("ViT-L", resolution, patches, tuple(parts), language, Design("ViT-L/14", "quadratic", "fixed"))
 
 
 def llava_next(resolution: int = 672) -> System:
@@ -121,7 +140,7 @@ def llava_next(resolution: int = 672) -> System:
     tokens = views * CLIP_L_336.patches(336, 336)
     parts = [_times(part, views) for part in vit_cost(CLIP_L_336, 336, 336)]
     parts.append(projector_cost(1024, language.hidden_size, tokens))
-    design = f"ViT-L/14 on {views} views; linear; cropping; listed shapes"
+    design = Design(f"ViT-L/14 on {views} views", "linear", "listed", cropping=True)
     return System("LLaVA-NeXT", resolution, tokens, tuple(parts), language, design)
 
 
@@ -132,7 +151,7 @@ def otter_hd(resolution: int = 1024) -> System:
     patch = 3 * FUYU_PATCH**2
     width = language.hidden_size
     part = Cost("patches", linear_parameters(patch, width), tokens * patch * width, tokens * (patch + width))
-    return System("OtterHD", resolution, tokens, (part,), language, "no encoder; quadratic; any shape")
+    return System("OtterHD", resolution, tokens, (part,), language, Design("none", "quadratic", "any"))
 
 
 def mini_gemini_hd(resolution: int = 1536) -> System:
@@ -145,7 +164,8 @@ def mini_gemini_hd(resolution: int = 1536) -> System:
     parts.append(total("ConvNeXt-L", convnext_cost(convnext, resolution, resolution)))
     parts.append(_patch_mining(convnext.hidden_sizes, resolution, tokens))
     parts.append(projector_cost(1024, language.hidden_size, tokens))
-    design = "ViT-L/14 on 5 views and ConvNeXt-L; linear; cropping; listed shapes"
+    encoder = "ViT-L/14 on 5 views, ConvNeXt-L"
+    design = Design(encoder, "linear", "listed", cropping=True, extra_encoder=True)
     return System("MiniGemini-HD", resolution, tokens, tuple(parts), language, design)
 
 
@@ -174,26 +194,26 @@ def qwen_vl(resolution: int = 448) -> System:
     resampler = Cost("resampler", parameters, macs, 4 * patches * width)
     parts = (*vit_cost(QWEN_VIT, resolution, resolution), resampler)
     return System(
-        "Qwen-VL", resolution, QWEN_QUERIES, parts, language, "ViT-bigG and resampler; quadratic; fixed shape"
+        "Qwen-VL", resolution, QWEN_QUERIES, parts, language, Design("ViT-bigG, resampler", "quadratic", "fixed")
     )
 
 
 def convllava(resolution: int) -> System:
     """Return ConvLLaVA with five stages (the green line of Figure 2)."""
-    return _convnext("ConvLLaVA", CONVNEXT_L_FIVE_STAGES, resolution, "five-stage ConvNeXt-L; linear; any shape")
+    return _convnext("ConvLLaVA", CONVNEXT_L_FIVE_STAGES, resolution, "five-stage ConvNeXt-L")
 
 
 def convnext_l(resolution: int) -> System:
     """Return the four-stage ConvNeXt-L with Vicuna-7B (the blue line of Figure 2)."""
-    return _convnext("ConvNeXt-L", CONVNEXT_L_FOUR_STAGES, resolution, "four-stage ConvNeXt-L; linear; any shape")
+    return _convnext("ConvNeXt-L", CONVNEXT_L_FOUR_STAGES, resolution, "four-stage ConvNeXt-L")
 
 
-def _convnext(name: str, stages: dict[str, list[int]], resolution: int, design: str) -> System:
+def _convnext(name: str, stages: dict[str, list[int]], resolution: int, encoder: str) -> System:
     config, language = ConvLlavaVisionConfig(**stages), vicuna_7b()
     tokens = (resolution // config.output_stride) ** 2
     projector = projector_cost(config.hidden_size, language.hidden_size, tokens)
     parts = (*convnext_cost(config, resolution, resolution), projector)
-    return System(name, resolution, tokens, parts, language, design)
+    return System(name, resolution, tokens, parts, language, Design(encoder, "linear", "any"))
 
 
 TABLE_1: tuple[tuple[Callable[[int], System], int, int], ...] = (

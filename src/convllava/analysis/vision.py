@@ -36,7 +36,7 @@ def convnext_cost(config: ConvLlavaVisionConfig, height: int, width: int) -> lis
     stem = Cost("stem", patch * channels + 3 * channels, patch * features, pixels + pixels // 2 + 2 * features)
     parts, kept = [stem], pixels + features  # feature maps of earlier stages stay alive to the end
     for index, depth in enumerate(config.depths):
-        previous, channels = channels, config.hidden_sizes[index]
+        previous, channels, kernel_size = channels, config.hidden_sizes[index], config.kernel_sizes[index]
         parameters = macs = worst = 0
         if index > 0:
             before = previous * rows * columns
@@ -45,8 +45,8 @@ def convnext_cost(config: ConvLlavaVisionConfig, height: int, width: int) -> lis
             macs = rows * columns * previous * _DOWNSAMPLING**2 * channels
             worst = kept + before + channels * rows * columns
         features = channels * rows * columns
-        parameters += depth * _layer_parameters(channels, config.kernel_size)
-        macs += depth * features * (config.kernel_size**2 + 8 * channels)
+        parameters += depth * _layer_parameters(channels, kernel_size)
+        macs += depth * features * (kernel_size**2 + 8 * channels)
         has_own_input = index > 0 or depth > 1  # otherwise it is the feature map of the stem, which is kept
         worst = max(worst, kept + _layer_activations(features) + has_own_input * features)
         kept += features

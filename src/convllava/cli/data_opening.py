@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import check_exists, check_model
+
 if TYPE_CHECKING:
     from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
     from ..train import Recipe
-    from ..train.recipe import DataEntry
+    from ..train.recipe_options import DataEntry
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
@@ -23,12 +25,26 @@ class Opened:
         config: The model's configuration.
         processor: The model's processor.
         max_length: Maximum tokens of a sample.
+        one_image: Whether each sample must have exactly one image.
     """
 
     sources: "list[NamedSource]"
     config: "ConvLlavaConfig"
     processor: "ConvLlavaProcessor"
     max_length: int
+    one_image: bool = False
+
+
+def check_input(what: str, model: str | None) -> None:
+    """Check that the input and the model exist, before torch is imported.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    if not any(sign in what for sign in ("://", "*", "?", "[", "{")):  # a URL or a pattern of shards
+        check_exists(what, "recipe" if what.endswith(RECIPE_ENDINGS) else "data file")
+    if model is not None:
+        check_model(model)
 
 
 def open_for_reading(
@@ -38,6 +54,7 @@ def open_for_reading(
     image_folder: Path | None,
     model: str | None,
     max_length: int | None,
+    format: str | None = None,
 ) -> Opened:
     """Open all sources of a recipe, or one data set by path; unusable records are kept to be listed.
 
@@ -48,14 +65,17 @@ def open_for_reading(
         if overrides:
             raise ValueError(f"{overrides[0]}: KEY=VALUE changes a recipe (.yaml), and {what} is not one")
         config, processor = _model_parts(model or "nano")
-        return Opened([_file(what, image_folder)], config, processor, max_length or 2048)
+        return Opened([_file(what, image_folder, format)], config, processor, max_length or 2048)
     if image_folder is not None:
         raise ValueError("--image-folder applies to a data file; a recipe has its own image_folder")
+    if format is not None:
+        raise ValueError("--format applies to a data file; a recipe has its own 'format' for each data entry")
     from ..train import load_recipe
 
     recipe = load_recipe(what, list(overrides))
     config, processor = _model_parts(model) if model else _recipe_parts(recipe, what)
-    return Opened(_recipe_sources(recipe), config, processor, max_length or recipe.max_length)
+    one_image = not recipe.trains_language_model
+    return Opened(_recipe_sources(recipe), config, processor, max_length or recipe.max_length, one_image)
 
 
 def _model_parts(model: str) -> "tuple[ConvLlavaConfig, ConvLlavaProcessor]":
@@ -75,12 +95,13 @@ def _recipe_parts(recipe: "Recipe", what: str) -> "tuple[ConvLlavaConfig, ConvLl
     return resolved.config, resolved.processor
 
 
-def _file(path: str, image_folder: Path | None) -> "NamedSource":
+def _file(path: str, image_folder: Path | None, format: str | None) -> "NamedSource":
     from ..data.files import open_file
     from ..data.samples import NamedSource
     from ..data.sharded import is_sharded
 
-    return NamedSource(path, open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list"))
+    source = open_file(path, image_folder, streaming=is_sharded(path), on_bad_sample="list", format=format)
+    return NamedSource(path, source)
 
 
 def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
@@ -94,7 +115,7 @@ def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
 
 def _entry_source(entry: "DataEntry") -> "RecordSource":
     from ..data.sharded import is_sharded
-    from ..train.data_loading import open_entry
+    from ..train.data_sources import open_entry
 
     # Shards are read in place: storing them only to look at them would take their size again on the disk.
     streaming = True if entry.path is not None and is_sharded(entry.path) else None

@@ -42,6 +42,10 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def _is_token_range(value: Any) -> bool:
+    return _is_sizes(value) and len(value) == 2 and value[0] <= value[1]
+
+
 def _is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
@@ -79,10 +83,11 @@ RULES: dict[str, _Rule] = {
     **dict.fromkeys(
         "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim vocab_size "
         "max_position_embeddings num_channels image_size patch_size projection_dim resolution mm_hidden_size "
-        "mm_vision_resolution kernel_size sliding_window".split(),
+        "mm_vision_resolution sliding_window".split(),
         _SIZE,
     ),
     **dict.fromkeys(("depths", "hidden_sizes"), (_is_sizes, "a list of integers of at least 1")),
+    "kernel_size": (lambda value: _is_size(value) or _is_sizes(value), "an integer of at least 1, or a list of them"),
     **dict.fromkeys("rms_norm_eps layer_norm_eps rope_theta layer_scale_init_value".split(), _POSITIVE),
     **dict.fromkeys("initializer_range attention_dropout initializer_factor".split(), _RANGE),
     **dict.fromkeys("hidden_act projector_hidden_act".split(), _ACTIVATION),
@@ -90,6 +95,7 @@ RULES: dict[str, _Rule] = {
     **dict.fromkeys("bos_token_id pad_token_id image_token_id image_token_index".split(), _TOKEN),
     "eos_token_id": (_is_tokens, "a token id or a list of them"),
     "mm_vision_select_layer": (_is_int, "an integer"),
+    "trained_visual_tokens": (_is_token_range, "the fewest and the most visual tokens of an image, such as [1, 200]"),
 }
 """The accepted values of each key by its name, which means the same in all layouts; null is the default of any key."""
 

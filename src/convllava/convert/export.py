@@ -87,7 +87,9 @@ def export_with_code(
 
 def _copy_code(folder: Path) -> None:
     names = (path.name for path in sorted(_MODEL_FOLDER.glob("*.py")))
-    _copy_flat([name for name in names if name not in ("__init__.py", "presets.py", "nano_model.py")], folder)
+    _copy_flat(
+        [name for name in names if name not in ("__init__.py", "presets.py", "nano_model.py", "growth.py")], folder
+    )
 
 
 def _copy_flat(names: Sequence[str], folder: Path) -> None:

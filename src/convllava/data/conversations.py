@@ -1,25 +1,23 @@
-"""LLaVA's JSON and JSONL data sets.
+"""Data sets in one file (JSON, JSONL, CSV, TSV) or in a folder of images with texts.
 
-A record has ``id``, ``image`` (a file name, a list of them, or absent for text alone) and ``conversations``; see
-``records`` for the sample that it becomes.
+Their layouts are those of ``formats``; see ``records`` for the sample that a record becomes.
 """
 
 import json
 import os
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 
 from ..images import ImageError
-from ..support import first_line
-from .faults import BadSampleError, Fault, refusal
-from .images import missing_hint, outside, path_in, stored_size
-from .records import ROLES, read_sample, record_id, shortened, stored_images
+from .faults import BadSampleError, Fault, RecordError, refusal
+from .formats import open_records
+from .images import missing, respelled, stored_image, stored_size
+from .records import ROLES, read_sample, record_id, stored_images
 from .samples import Origin, RecordSource, Sample, text_length
 
 __all__ = ["ROLES", "ConversationDataset", "OnBadSample"]
@@ -29,36 +27,44 @@ OnBadSample = Literal["stop", "skip", "list"]
 _LOOKUPS_BEFORE_LISTING = 64
 """Look-ups in a folder before it is listed once: one listing is cheaper than a thousand look-ups."""
 
-_CHUNK = 1 << 22
-"""Characters of a JSON file read at a time."""
-
-_BLANK = re.compile(r"\s*")
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]')
-
 
 class ConversationDataset(RecordSource):
-    """A LLaVA JSON or JSONL file. All records are read and checked when it is opened; no image is.
+    """A data file or a folder of images. All records are read and checked when it is opened; no image is.
 
     Args:
-        path: The ``.json`` or ``.jsonl`` file.
+        path: The ``.json``, ``.jsonl``, ``.csv`` or ``.tsv`` file, or the folder.
         image_folder: Folder of its images; the file's folder by default.
         on_bad_sample: "stop": a record that cannot be used is an error. "skip": it is left out and its fault is
             collected in ``faults``. "list": the same as "skip", and a file without usable records is no error.
+        format: Name of the format of its records (``formats.NAMES``); by default it is recognized.
+
+    Attributes:
+        format: The format of the records.
+        is_verbatim: Whether a record is an item of a JSON list or a line of JSONL.
 
     Raises:
         ValueError: The file cannot be read, or has no record or an unusable one; the message names file and record.
     """
 
     def __init__(
-        self, path: str | Path, image_folder: str | Path | None = None, *, on_bad_sample: OnBadSample = "stop"
+        self,
+        path: str | Path,
+        image_folder: str | Path | None = None,
+        *,
+        on_bad_sample: OnBadSample = "stop",
+        format: str | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.image_folder = Path(image_folder) if image_folder is not None else self.path.parent
+        file = open_records(Path(path), None if image_folder is None else Path(image_folder), format)
+        self.path, self.format, self.is_verbatim = file.path, file.format, file.is_verbatim
+        default = self.path if self.path.is_dir() else self.path.parent
+        self.image_folder = Path(image_folder) if image_folder is not None else default
         self.faults: list[Fault] = []
+        self._file = str(self.path)
+        self._respelled: dict[Path, Path] = {}
         folder = _Folder(self.image_folder)
         self._texts = _Texts()
         good: list[int] = []
-        for number, text, record in read_records(self.path):
+        for number, text, record in file.entries:
             try:
                 self._check(record, number, folder)
             except BadSampleError as error:
@@ -101,13 +107,15 @@ class ConversationDataset(RecordSource):
         return text_length(self[index].messages)
 
     def _check(self, record: Any, number: int, folder: "_Folder") -> None:
-        if isinstance(record, UnreadableRecord):
-            fault = Fault("malformed", str(self.path), number, str(number), f"not valid JSON ({record})")
-            raise BadSampleError(fault) from record
+        if isinstance(record, RecordError):
+            raise BadSampleError(Fault(record.kind, str(self.path), number, str(number), str(record))) from record
         sample = self.sample_of(record, number)
         for image in sample.images:
-            if not isinstance(image, Path) or not folder.has(image):
-                raise sample.bad("missing_image", f"no image {image}; {missing_hint(Path(str(image)))}")
+            if isinstance(image, Path) and not folder.has(image):
+                found = respelled(image, self.image_folder)
+                if found is None:
+                    raise sample.bad("missing_image", missing(image))
+                self._respelled[image] = found
 
     def sample_of(self, record: Any, number: int) -> Sample:
         """Return the sample of a record of this file.
@@ -115,17 +123,15 @@ class ConversationDataset(RecordSource):
         Raises:
             BadSampleError: The record cannot be used.
         """
-        origin = Origin(str(self.path), number)
-        names = stored_images(record)
-        other = next((name for name in names if not isinstance(name, str)), None)
-        if other is not None:
-            message = f"'image' must be a file name or a list of them, got {shortened(other)}"
-            raise BadSampleError(Fault("malformed", *origin, record_id(record, number), message))
-        paths = [path_in(self.image_folder, name) for name in names]
-        if None in paths:
-            message = outside(names[paths.index(None)], self.image_folder)
-            raise BadSampleError(Fault("malformed", *origin, record_id(record, number), message))
-        return read_sample(record, [path for path in paths if path is not None], origin)
+        origin = Origin(self._file, number)
+        try:
+            record = self.format.as_dialogue(record, self.image_folder)
+            images = [stored_image(given, self.image_folder, *origin) for given in stored_images(record)]
+        except RecordError as error:
+            raise BadSampleError(Fault(error.kind, *origin, record_id(record, number), str(error))) from error
+        if self._respelled:
+            images = [self._respelled.get(image, image) if isinstance(image, Path) else image for image in images]
+        return read_sample(record, images, origin)
 
 
 class _Texts:
@@ -155,7 +161,7 @@ class _Folder:
         self._listed: dict[str, frozenset[str]] = {}
 
     def has(self, image: Path) -> bool:
-        parent, name = os.path.split(image)
+        parent, _, name = str(image).rpartition(os.sep)
         self._lookups[parent] += 1
         if parent not in self._listed and self._lookups[parent] > _LOOKUPS_BEFORE_LISTING:
             self._listed[parent] = _files_of(parent)
@@ -167,119 +173,3 @@ def _files_of(folder: str) -> frozenset[str]:
         return frozenset()
     with os.scandir(folder) as entries:
         return frozenset(entry.name for entry in entries if entry.is_file())
-
-
-class UnreadableRecord(Exception):
-    """Takes the place of a record that is not JSON, or JSON that Python does not read (nesting, huge numbers)."""
-
-
-def read_records(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield number, text and content of each record; an ``UnreadableRecord`` in place of content that cannot be read.
-
-    Raises:
-        ValueError: The file is missing, is not UTF-8 or is not a JSON list.
-    """
-    if not path.is_file():
-        raise ValueError(f"no data file {path}")
-    try:
-        yield from _lines(path) if path.suffix == ".jsonl" else _items(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error})") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(line for line in file if line.strip()):
-            try:
-                yield number, line, json.loads(line)
-            except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits, nesting
-                yield number, line, UnreadableRecord(first_line(error))
-
-
-def _items(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield the items of a JSON list one by one: all objects of a large file would not fit into memory."""
-    with path.open(encoding="utf-8-sig") as file:
-        text = _GrowingText(file)
-        try:
-            if text.next_character() != "[":
-                raise ValueError(f"{path}: expected a list of records; one object a line belongs in a .jsonl file")
-            text.skip()
-            number = 0
-            while text.next_character() != "]":
-                record, written = text.decode()
-                yield number, written, record
-                number += 1
-                if text.next_character() == ",":
-                    text.skip()
-                elif text.next_character() != "]":
-                    raise json.JSONDecodeError("Expecting ',' or ']'", text.excerpt(), 0)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not valid JSON behind its first {number} records ({error})") from error
-
-
-class _GrowingText:
-    """A window of a JSON file that grows while a value is decoded."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._text = ""
-        self._position = 0
-        self._decoder = json.JSONDecoder()
-
-    def next_character(self) -> str:
-        """Return the next character that is not white space, without consuming it; empty at the end of the file."""
-        while True:
-            blank = _BLANK.match(self._text, self._position)
-            assert blank is not None  # the pattern matches an empty text too
-            self._position = blank.end()
-            if self._position < len(self._text) or not self._grow(_CHUNK):
-                return self._text[self._position : self._position + 1]
-
-    def skip(self) -> None:
-        """Consume one character."""
-        self._position += 1
-
-    def decode(self) -> tuple[Any, str]:
-        """Consume one value and return it with its text; reads twice as much each time the value is cut off.
-
-        A value that is well formed but cannot be read (too deep, too large a number) becomes an ``UnreadableRecord``.
-        """
-        wanted = _CHUNK
-        while True:
-            try:
-                value, end = self._decoder.raw_decode(self._text, self._position)
-            except json.JSONDecodeError:
-                if not self._grow(wanted):
-                    raise
-                wanted *= 2
-                continue
-            except (ValueError, RecursionError) as error:
-                value, end = UnreadableRecord(first_line(error)), self._end_of_value()
-            written = self._text[self._position : end]
-            self._position = end
-            return value, written
-
-    def _end_of_value(self) -> int:
-        """Return the end of a value from its brackets and strings alone, without recursion."""
-        wanted = _CHUNK
-        while True:
-            depth = 0
-            for token in _STRUCTURE.finditer(self._text, self._position):
-                depth += (token[0] in "[{") - (token[0] in "]}")
-                if depth < 0 or (depth == 0 and token[0] == ","):
-                    return token.start()
-                if depth == 0 and token[0] in "]}":
-                    return token.end()
-            if not self._grow(wanted):
-                raise json.JSONDecodeError("Unterminated value", self.excerpt(), 0)
-            wanted *= 2
-
-    def excerpt(self) -> str:
-        """Return the beginning of the remaining text, for messages."""
-        return self._text[self._position : self._position + 40]
-
-    def _grow(self, characters: int) -> bool:
-        more = self._file.read(characters)
-        self._text = self._text[self._position :] + more
-        self._position = 0
-        return bool(more)

@@ -8,6 +8,7 @@ ERRORS: dict[str, str] = {
     "malformed": "record that cannot be read",
     "role_order": "roles out of order",
     "placeholder_mismatch": "placeholders and images disagree",
+    "image_count": "more or fewer images than the training stage takes",
     "missing_image": "missing image",
     "corrupt_image": "image that cannot be decoded",
     "huge_image": "image too large to be opened safely",
@@ -80,6 +81,14 @@ class BadSampleError(ValueError):
 
     def __reduce__(self) -> tuple[type["BadSampleError"], tuple[Fault]]:
         return type(self), (self.fault,)  # the default would fail to unpickle what a worker process raised
+
+
+class RecordError(ValueError):
+    """A fault's kind and message, before file and record are known."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def place_of(file: str, record: int | None, sample_id: str) -> str:

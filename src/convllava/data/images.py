@@ -3,13 +3,16 @@
 import os
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from PIL import Image
 
-from ..images import DATA_SET_LIMITS, ImageError, image_size, open_image
+from ..fetch import is_url
+from ..images import DATA_SET_LIMITS, ImageError, decode_data_url, image_size, is_data_url, open_image, other_spelling
+from ..support import encodable
+from .faults import RecordError
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,56 @@ FAULT_OF_KIND = {"missing": "missing_image", "too_large": "huge_image"}
 """Kind of fault for a kind of image error; any other is a ``corrupt_image``."""
 
 
+def stored_image(given: Any, folder: Path, file: str, number: int) -> StoredImage:
+    """Return the image that a record names or holds: a file name, a data URL, bytes, or a struct of ``datasets``.
+
+    Args:
+        given: The value in the record.
+        folder: Folder that file names are relative to.
+        file: The data file or shard.
+        number: The number of the record.
+
+    Raises:
+        RecordError: It is none of these, leads out of the folder, or is not on this machine.
+    """
+    if isinstance(given, dict):
+        data, given = given.get("bytes"), given.get("path")
+        if isinstance(data, bytes):
+            return EncodedImage(data, given or f"record {number}", file)
+    if isinstance(given, bytes):
+        return EncodedImage(given, f"record {number}", file)
+    if not isinstance(given, str):
+        raise RecordError("malformed", f"'image' must be a file name or a list of them, got {shortened(given)}")
+    name = given
+    if ":" in given:
+        if is_data_url(given):
+            return EncodedImage(_decoded(given), f"record {number}", file)
+        name = unquote(given.removeprefix("file://")) if given.startswith("file://") else given
+        if is_url(given):
+            message = f"image {shortened(given)} is a URL, and data sets are read from this machine: download the image"
+            raise RecordError("missing_image", message)
+    path = path_in(folder, name)
+    if path is None:
+        raise RecordError("malformed", outside(name, folder))
+    return path
+
+
+def _decoded(url: str) -> bytes:
+    try:
+        return decode_data_url(url)
+    except ImageError as error:
+        raise RecordError("corrupt_image", f"image {error}") from error
+
+
+def shortened(value: Any) -> str:
+    """Return a value as it is written in messages, of bounded length."""
+    try:
+        written = ascii(value) if isinstance(value, str) else encodable(repr(value))
+    except RecursionError:
+        return "a value of very many levels"
+    return written if len(written) <= 200 else f"{written[:150]}...{written[-40:]}"
+
+
 def path_in(folder: Path, name: str) -> Path | None:
     """Return the path of an image that a record names, or None if the name leads out of the folder of the images."""
     path = folder / name
@@ -56,34 +109,26 @@ def outside(name: str, folder: Path) -> str:
     return f"image {name!r} is outside image_folder {folder}: set image_folder to a folder that holds all images"
 
 
-def missing_hint(path: Path) -> str:
-    """Return the reason why there is no file at a path, as far as the names next to it tell, with the way out."""
-    text = str(path)
-    if "\\" in text and os.path.isfile(text.replace("\\", "/")):
-        return "the name has backslashes: write it with /"
-    found = _names_in(str(path.parent)).get(_same_for_people(path.name))
-    if found is None:
-        return "set image_folder to the folder of the images"
-    given = path.name
-    if unicodedata.normalize("NFC", given) == unicodedata.normalize("NFC", found):
-        difference = "another Unicode form (NFC or NFD) of it"
-    elif given.strip() == found.strip():
-        difference = "without or with other blanks"
-    else:
-        difference = "with other letter case" if given.casefold() == found.casefold() else "without % escapes"
-    return f"the folder has {found!r}, {difference}: write the name as the file has it"
+def respelled(path: Path, folder: Path) -> Path | None:
+    """Return the file in a folder that a path means that has backslashes or another Unicode form (NFC, NFD)."""
+    text = str(path).replace("\\", "/")
+    root = os.path.abspath(folder)
+    if os.path.commonpath([root, os.path.abspath(text)]) != root:
+        return None
+    forms = (text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))
+    return next((Path(form) for form in forms if form != str(path) and os.path.isfile(form)), None)
 
 
-@lru_cache(maxsize=8)
-def _names_in(folder: str) -> dict[str, str]:
-    try:
-        return {_same_for_people(name): name for name in os.listdir(folder)}
-    except OSError:
-        return {}
+def missing(path: Path) -> str:
+    """Return the message about an image of a record that is not there, with the way out."""
+    return f"no image {path}; {other_spelling(path) or 'set image_folder to the folder of the images'}"
 
 
-def _same_for_people(name: str) -> str:
-    return unicodedata.normalize("NFC", unquote(name).strip()).casefold()
+def is_absent(stored: Any) -> bool:
+    """Return whether an image is null, empty, or a struct without content, which parquet has in place of null."""
+    if isinstance(stored, dict):
+        return not any(stored.get(key) for key in ("bytes", "path", "url")) and stored.get("bytes") != b""
+    return stored is None or stored == ""
 
 
 def open_stored(image: StoredImage) -> Image.Image:

@@ -8,29 +8,33 @@ from pathlib import Path
 
 from ..image_options import ImageOptions
 from ..inference import Generator, load_pretrained
+from ..support import did_you_mean
 from .answering import AUTO_BATCH_SIZE
 from .benchmark import Benchmark
 from .benchmarks import find_benchmark
 from .judge import Judge, JudgeSettings
 from .outcome import Scoring
-from .paper import SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLE_7
+from .own_data import OwnData
+from .paper import FIGURE_3_BENCHMARKS, SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLES, rows_of
 from .protocol import DecodingOptions, RunOptions
 from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
 from .scoring import Score, choose_profiles
-from .sweep import Point, combinations, model_folder, point_of, setting_name
+from .sweep import Point, combinations, family_of, model_folder, point_of, setting_name
 from .table import default_data_folder
 
 logger = logging.getLogger(__name__)
 
 SUITES: dict[str, list[str]] = {
-    "table5": TABLE_5.benchmarks,
-    "table6": TABLE_6.benchmarks,
-    "table7": TABLE_7.benchmarks,
+    **{table.name: table.benchmarks for table in TABLES.values()},
+    "figure3": list(FIGURE_3_BENCHMARKS),
     "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
     "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
     "pages": ["synthetic-pages", "synthetic-transcripts"],
 }
 """Names for sets of benchmarks."""
+
+ROWS_ARE_OPTIONAL = ("table5", "table6", "paper")
+"""Suites whose benchmarks say enough: every model can have them, not only the runs of the paper."""
 
 ProgressBar = Callable[[str], AbstractContextManager[OnProgress | None]]
 """Function from a benchmark's name to a context manager whose value is called after each answer."""
@@ -83,7 +87,9 @@ class EvalSettings:
         model: The model.
         benchmarks: Names of the benchmarks; empty for those of ``suite``.
         suite: Key of `SUITES`; by default "synthetic" if no benchmarks are named.
+        row: Row of the paper's table that the model belongs to; its results go to the folder ``SUITE/ROW``.
         data: Folder with benchmark files; by default VLMEvalKit's.
+        own: Data of the user's own, in place of benchmarks.
         out: Folder for predictions, protocols and scores.
         limit: Number of samples of each benchmark; by default all.
         image: Options of image preprocessing.
@@ -98,7 +104,9 @@ class EvalSettings:
     model: ModelSettings
     benchmarks: Sequence[str] = ()
     suite: str = ""
+    row: str = ""
     data: Path | None = None
+    own: OwnData | None = None
     out: Path = Path("scores")
     limit: int | None = None
     image: ImageOptions = field(default_factory=ImageOptions)
@@ -134,7 +142,7 @@ def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> Su
         ValueError: A setting is invalid or has no effect, the model cannot have these image options, a benchmark's
             file is missing, or the model cannot be loaded.
     """
-    benchmarks = choose_benchmarks(settings.benchmarks, settings.suite)
+    benchmarks = choose_benchmarks(settings.benchmarks, settings.suite) if settings.own is None else [settings.own]
     scoring, load = choose_profiles(settings.profile, settings.prompts, settings.ocr_tokens)
     judge = settings.judge.open(settings.out)
     folders = _folders(settings)
@@ -182,6 +190,7 @@ class SweepSettings:
         aspect_ratios: Values of ``image_aspect_ratio``; empty for the checkpoint's.
         resolutions: Values of ``resolution``; empty for the checkpoint's.
         budgets: Values of ``max_visual_tokens``; empty for the checkpoint's.
+        families: Whether models with as many encoder stages are joined by a line, in place of the settings of a model.
         data: Folder with benchmark files; by default VLMEvalKit's.
         out: Folder for predictions, protocols and scores.
         limit: Number of samples of each benchmark; by default all.
@@ -192,6 +201,7 @@ class SweepSettings:
     aspect_ratios: Sequence[str] = ()
     resolutions: Sequence[int] = ()
     budgets: Sequence[int] = ()
+    families: bool = False
     data: Path | None = None
     out: Path = Path("sweep")
     limit: int | None = None
@@ -204,12 +214,14 @@ def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> l
         ValueError: A setting is invalid, or a benchmark has no score.
     """
     benchmarks = choose_benchmarks(settings.benchmarks, "")
+    _check_data_is_used(settings.data, benchmarks)
     data = settings.data or default_data_folder()
     check_data(benchmarks, data)
     points = []
     for model_settings in settings.models:
         generator = model_settings.load()
         model = ModelId.of(generator, model_settings.source)
+        family = family_of(generator.model.config.vision_config) if settings.families else ""
         out = settings.out / model_folder(model.name)
         runs = [
             BenchmarkRun(generator, benchmark, out / setting_name(image), RunOptions(image=image), model)
@@ -219,7 +231,7 @@ def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> l
         for run in runs:
             with progress(run.benchmark.name) as on_progress:
                 run.answer(data, settings.limit, Scoring(), on_progress)
-            points.append(point_of(run.score(Scoring()), run.folder, run.options.image))
+            points.append(point_of(run.score(Scoring()), run.folder, run.options.image, family))
     return points
 
 
@@ -258,10 +270,29 @@ def check_used(settings: EvalSettings, benchmarks: Sequence[Benchmark]) -> None:
         ValueError: An option has no effect.
     """
     names = ", ".join(benchmark.name for benchmark in benchmarks)
+    if settings.own is not None:
+        _check_used_by_own_data(settings)
+    else:
+        _check_data_is_used(settings.data, benchmarks)
     if settings.ocr_tokens and not any(benchmark.has_ocr_tokens for benchmark in benchmarks):
         raise ValueError(f"--ocr-tokens has no effect on {names}: only textvqa has them; leave it out")
     if settings.judge.url is not None and not any(benchmark.judge for benchmark in benchmarks):
         raise ValueError(f"--judge-url has no effect on {names}, which have no judge: leave it out")
+
+
+def _check_data_is_used(data: Path | None, benchmarks: Sequence[Benchmark]) -> None:
+    if data is not None and not any(benchmark.needs_data for benchmark in benchmarks):
+        names = ", ".join(benchmark.name for benchmark in benchmarks)
+        raise ValueError(f"--data has no effect on {names}, whose samples are drawn: leave it out, or name a benchmark")
+
+
+def _check_used_by_own_data(settings: EvalSettings) -> None:
+    named = {"--benchmark": settings.benchmarks, "--suite": settings.suite, "--row": settings.row}
+    unused = [name for name, value in named.items() if value]
+    unused += ["--prompts"] if settings.prompts is not None else []
+    unused += ["--profile llava"] if settings.profile == "llava" else []
+    if unused:
+        raise ValueError(f"{', '.join(unused)} has no effect on data of your own, asked as they are: leave it out")
 
 
 def _warn_of_missing_judge(benchmarks: Sequence[Benchmark], judge: Judge | None) -> None:
@@ -276,7 +307,27 @@ def _warn_of_missing_judge(benchmarks: Sequence[Benchmark], judge: Judge | None)
 def _folders(settings: EvalSettings) -> dict[Path, ImageOptions]:
     """Return the image options of each output folder: one, or the three of Table 7."""
     if settings.suite != "table7":
-        return {settings.out: settings.image}
+        return {settings.out / _row_folder(settings.suite, settings.row): settings.image}
+    if settings.row:
+        raise ValueError("--suite table7 runs all of its rows: leave out --row")
     if settings.image.given():
         raise ValueError("--suite table7 sets --image-aspect-ratio and --resolution itself: leave them out")
     return {settings.out / name: ImageOptions(**image) for name, image in SETTINGS_OF_TABLE_7.items()}
+
+
+def _row_folder(suite: str, row: str) -> Path:
+    """Return the folder of a row of the paper, below the output folder.
+
+    Raises:
+        ValueError: The suite has no such row or no rows, or one of its rows has to be chosen.
+    """
+    names = rows_of(suite)
+    if not row:
+        if names and suite not in ROWS_ARE_OPTIONAL:
+            raise ValueError(f"--suite {suite} compares models: say which row MODEL is, --row {', '.join(names)}")
+        return Path()
+    if not names:
+        raise ValueError(f"--row belongs to a --suite that is a table of the paper, not to {suite or '--benchmark'}")
+    if row not in names:
+        raise ValueError(f"{suite} has no row {row!r}: one of {', '.join(names)}{did_you_mean(row, names)}")
+    return Path(suite, row)

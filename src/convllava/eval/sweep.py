@@ -21,6 +21,7 @@ from .scoring import Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from transformers import PreTrainedConfig
 
 
 _MARKERS = "osD^v<>pP*Xhd8"
@@ -37,6 +38,7 @@ class Point:
         high: Upper end of the 95 % interval.
         visual_tokens: Mean number of visual tokens of a sample.
         seconds: Seconds per sample of the last run that answered samples; None if unknown.
+        family: Name of the line that joins separately trained models; empty for a line through a model's settings.
     """
 
     model: str
@@ -53,6 +55,23 @@ class Point:
     visual_tokens: float
     seconds: float | None
     higher_is_better: bool
+    family: str = ""
+
+    @property
+    def line(self) -> str:
+        """Name of the line that the point is on."""
+        return self.family or self.model + (f", {self.image_aspect_ratio}" if self.image_aspect_ratio else "")
+
+    @property
+    def mark(self) -> str:
+        """Name of the point on its line."""
+        return f"{self.model}, {self.setting}" if self.family else self.setting
+
+
+def family_of(config: "PreTrainedConfig") -> str:
+    """Return the family of models with an encoder: its number of stages, or its type."""
+    stages = getattr(config, "num_stages", None)
+    return f"{stages} stages" if stages is not None else str(config.model_type)
 
 
 def combinations(
@@ -75,8 +94,8 @@ def model_folder(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.") or "model"
 
 
-def point_of(score: Score, folder: Path, options: ImageOptions) -> Point:
-    """Return the point of a score and of the prediction and timing files next to it.
+def point_of(score: Score, folder: Path, options: ImageOptions, family: str = "") -> Point:
+    """Return the point of a score and of the prediction and timing files next to it, on the line ``family``.
 
     Raises:
         ValueError: The score has no protocol.
@@ -104,6 +123,7 @@ def point_of(score: Score, folder: Path, options: ImageOptions) -> Point:
         visual_tokens=sum(tokens) / len(tokens),
         seconds=seconds,
         higher_is_better=score.higher_is_better,
+        family=family,
     )
 
 
@@ -137,7 +157,9 @@ def as_markdown(points: Sequence[Point]) -> str:
 
 
 def plot(points: Sequence[Point], path: Path) -> None:
-    """Plot a benchmark's figure against visual tokens and against seconds, a line for each model and aspect ratio.
+    """Plot a benchmark's figure against visual tokens and against seconds.
+
+    There is a line for each model and aspect ratio, or for each family of models.
 
     Each setting has a marker of its own, which the legend below the axes names: labels at the points would overlap.
 
@@ -146,11 +168,10 @@ def plot(points: Sequence[Point], path: Path) -> None:
     """
     figure = require("matplotlib.figure", extra="plots", purpose="plots").Figure(figsize=(9, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    markers = dict(zip(dict.fromkeys(point.setting for point in points), itertools.cycle(_MARKERS)))
+    markers = dict(zip(dict.fromkeys(point.mark for point in points), itertools.cycle(_MARKERS)))
     lines: dict[str, list[Point]] = {}
     for point in points:
-        aspect_ratio = point.image_aspect_ratio
-        lines.setdefault(point.model + (f", {aspect_ratio}" if aspect_ratio else ""), []).append(point)
+        lines.setdefault(point.line, []).append(point)
     for name, line in lines.items():
         _draw_line(left, name, line, [point.visual_tokens for point in line], markers)
         if all(point.seconds is not None for point in line):
@@ -176,7 +197,7 @@ def _draw_line(
     values = [point.value for point in points]
     drawn = axes.errorbar([x for x, _ in pairs], values, yerr=errors, capsize=3, label=name)
     for x, point in pairs:
-        axes.plot(x, point.value, marker=markers[point.setting], color=drawn[0].get_color())
+        axes.plot(x, point.value, marker=markers[point.mark], color=drawn[0].get_color())
 
 
 def _csv(points: Sequence[Point]) -> str:

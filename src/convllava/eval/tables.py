@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .paper import PRINTED_AVERAGES, SETTINGS_OF_TABLE_7, SQUARE, TABLE_5, TABLE_6, TABLE_7, TABLES, PaperTable
+from .paper import (
+    SETTINGS_OF_TABLE_7,
+    TABLE_5,
+    TABLE_6,
+    TABLE_7,
+    TABLES,
+    PaperRow,
+    PaperTable,
+    rows_of,
+    run_of,
+)
 from .predictions import RUN, find_mismatch
 
 PAPER = "paper"
@@ -60,18 +70,23 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 
 
 def make_tables(scores: Sequence[Mapping[str, Any]]) -> list[TextTable]:
-    """Return the paper's tables that have a score, and a table of all other benchmarks."""
-    tables = []
-    of_table_5 = [score for score in scores if not _is_of_table_7(score)]
-    for table, shown in ((TABLE_5, of_table_5), (TABLE_6, scores)):
-        if {score["benchmark"] for score in shown} & set(table.benchmarks):
-            tables.append(_table(table, shown))
-    aspects = [score for score in scores if _setting(score) is not None and score["benchmark"] in TABLE_7.benchmarks]
-    if any(_setting(score) != SQUARE for score in aspects):
-        tables.append(_table_7(aspects))
+    """Return the paper's tables that have a score, and a table of all other benchmarks.
+
+    A score in a folder ``SUITE/ROW``, where ``eval run --suite SUITE --row ROW`` puts it, is below the paper's row. A
+    score in another folder is at the end of Table 5 or 6.
+    """
+    tables = [laid for table in TABLES.values() if (laid := _table(table, scores)) is not None]
     known = {name for table in TABLES.values() for name in table.benchmarks}
     others = [score for score in scores if score["benchmark"] not in known]
     return tables + ([_others(others)] if others else [])
+
+
+def paper_run(score: Mapping[str, Any]) -> str | None:
+    """Return the paper's training run that the folder of a score names, as ``tableN/ROW``, or None."""
+    parts = PurePosixPath(score["folder"]).parts
+    if len(parts) < 2 or parts[-1] not in rows_of(parts[-2]):
+        return None
+    return run_of("/".join(parts[-2:]))
 
 
 def _is_of_table_7(score: Mapping[str, Any]) -> bool:
@@ -89,31 +104,54 @@ def _setting(score: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _table(table: PaperTable, scores: Sequence[Mapping[str, Any]]) -> TextTable:
-    with_average = table is TABLE_6
-    rows = [_paper_row(name, figures, with_average) for name, figures in table.rows.items()]
+def _table(table: PaperTable, scores: Sequence[Mapping[str, Any]]) -> TextTable | None:
+    if table is TABLE_7:
+        return _table_7(scores)
+    shown = [score for score in scores if score["benchmark"] in table.benchmarks and not _is_of_table_7(score)]
+    with_mean = bool(table.mean_heading)
+    rows, measured = [], []
+    for name, row in table.rows.items():
+        found = [score for score in shown if paper_run(score) == run_of(f"{table.name}/{name}")]
+        measured += found
+        rows += [_paper_row(row, with_mean), *_measured_rows(table, found, in_folder=False)]
+    if table in (TABLE_5, TABLE_6):
+        elsewhere = [score for score in shown if paper_run(score) is None]
+        measured += elsewhere
+        rows += _measured_rows(table, elsewhere, in_folder=True)
+    if not measured:
+        return None
+    header = ["", "source", *table.columns, *([table.mean_heading] if with_mean else [])]
+    return TextTable(f"Table {table.number}: {table.title}", header, rows, [*table.notes, *_notes(measured, table)])
+
+
+def _measured_rows(table: PaperTable, scores: Sequence[Mapping[str, Any]], *, in_folder: bool) -> list[list[str]]:
+    """Return a row for each model and folder; ``in_folder`` names the folder too."""
     groups: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for score in scores:
         groups.setdefault((_model(score), score["folder"]), {})[score["benchmark"]] = score
+    rows = []
     for (model, folder), by_benchmark in groups.items():
-        found = [by_benchmark.get(name) for name in table.benchmarks]
-        if any(found):
-            name = model if folder in (".", "") else f"{model} ({folder})"
-            rows.append(_measured_row(name, found, with_average))
-    header = ["", "source", *table.columns, *(["Avg"] if with_average else [])]
-    return TextTable(f"Table {table.number}: {table.title}", header, rows, [*table.notes, *_notes(scores, table)])
+        name = f"{model} ({folder})" if in_folder and folder not in (".", "") else model
+        found = [by_benchmark.get(benchmark) for benchmark in table.benchmarks]
+        rows.append(_measured_row(name, found, bool(table.mean_heading)))
+    return rows
 
 
-def _table_7(scores: Sequence[Mapping[str, Any]]) -> TextTable:
-    rows = [_paper_row(name, figures, False) for name, figures in TABLE_7.rows.items()]
-    for setting, name in zip(SETTINGS_OF_TABLE_7, TABLE_7.rows, strict=True):
-        for model in dict.fromkeys(_model(score) for score in scores):
-            by_benchmark = {s["benchmark"]: s for s in scores if _setting(s) == setting and _model(s) == model}
+def _table_7(scores: Sequence[Mapping[str, Any]]) -> TextTable | None:
+    """Return Table 7 if a score has one of its settings with the image's own aspect ratio."""
+    shown = [score for score in scores if _setting(score) is not None and score["benchmark"] in TABLE_7.benchmarks]
+    square, *_ = SETTINGS_OF_TABLE_7
+    if all(_setting(score) == square for score in shown):
+        return None
+    rows = [_paper_row(row, False) for row in TABLE_7.rows.values()]
+    for setting, row in TABLE_7.rows.items():
+        for model in dict.fromkeys(_model(score) for score in shown):
+            by_benchmark = {s["benchmark"]: s for s in shown if _setting(s) == setting and _model(s) == model}
             if by_benchmark:
                 found = [by_benchmark.get(benchmark) for benchmark in TABLE_7.benchmarks]
-                rows.append(_measured_row(f"{model}, {name}", found, False))
+                rows.append(_measured_row(f"{model}, {row.label}", found, False))
     header = ["", "source", *TABLE_7.columns]
-    return TextTable(f"Table 7: {TABLE_7.title}", header, rows, [*TABLE_7.notes, *_notes(scores, TABLE_7)])
+    return TextTable(f"Table 7: {TABLE_7.title}", header, rows, [*TABLE_7.notes, *_notes(shown, TABLE_7)])
 
 
 def _others(scores: Sequence[Mapping[str, Any]]) -> TextTable:
@@ -126,18 +164,18 @@ def _others(scores: Sequence[Mapping[str, Any]]) -> TextTable:
     return TextTable("Other benchmarks", header, rows, [])
 
 
-def _paper_row(name: str, figures: Sequence[float | None], with_average: bool) -> list[str]:
-    cells = ["" if value is None else f"{value:g}" if value > 100 else f"{value:.1f}" for value in figures]
-    if with_average:
-        mean = sum(value for value in figures if value is not None) / len(figures)
-        printed = PRINTED_AVERAGES[name]
-        cells.append(f"{printed:.1f}" if f"{mean:.1f}" == f"{printed:.1f}" else f"{printed:.1f} [{mean:.1f}]")
-    return [name, PAPER, *cells]
+def _paper_row(row: PaperRow, with_mean: bool) -> list[str]:
+    cells = ["" if value is None else f"{value:g}" if value > 100 else f"{value:.1f}" for value in row.figures]
+    if with_mean and row.printed_mean is not None:
+        mean = sum(value for value in row.figures if value is not None) / len(row.figures)
+        follows = abs(mean - row.printed_mean) < 0.051
+        cells.append(f"{row.printed_mean:.1f}" if follows else f"{row.printed_mean:.1f} [{mean:.1f}]")
+    return [row.label, PAPER, *cells]
 
 
-def _measured_row(name: str, scores: Sequence[Mapping[str, Any] | None], with_average: bool) -> list[str]:
+def _measured_row(name: str, scores: Sequence[Mapping[str, Any] | None], with_mean: bool) -> list[str]:
     cells = ["" if score is None else _cell(score) for score in scores]
-    if with_average:
+    if with_mean:
         values = [score["value"] for score in scores if score is not None]
         cells.append(f"{sum(values) / len(values):.1f}" if len(values) == len(scores) else "")
     return [name, "measured", *cells]

@@ -46,6 +46,8 @@ class Request:
             "repetition", see `loops.LoopDetector`.
         top_logprobs: Number of most likely tokens whose log probabilities come with each token's own; None gives none.
         json_schema: JSON schema that the answer follows, as parsed JSON; needs the extra `json`.
+        box_image: Index of the image that boxes in the answer are about; None takes the one that the question names
+            ("the second image", "image 2"), else the last.
         cache_salt: Image features, keys and values are shared only by requests of equal salt.
         reuse_dialogue_only: Whether keys and values are reused only from the dialogue that this one continues, not
             from any with the same beginning.
@@ -70,6 +72,7 @@ class Request:
     stop_on_repetition: bool = True
     top_logprobs: int | None = None
     json_schema: dict[str, Any] | None = None
+    box_image: int | None = None
     cache_salt: str = ""
     reuse_dialogue_only: bool = False
 
@@ -82,6 +85,8 @@ class Request:
                 check_generation_option(name, value)
         if isinstance(self.stop, str) or not all(self.stop):
             raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r:.200}")
+        if self.box_image is not None and self.box_image < 0:
+            raise ValueError(f"box_image must be the index of an image, at least 0, got {self.box_image}")
 
     @classmethod
     def of_question(
@@ -138,6 +143,14 @@ def question_message(question: str, num_images: int = 0) -> Message:
     return {"role": "user", "content": [*images, {"type": "text", "text": question}]}
 
 
+def text_of(message: Message) -> str:
+    """Return the text of a message, without its images."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return " ".join(str(part.get("text") or "") for part in content)
+
+
 @dataclass(frozen=True)
 class Timings:
     """Times in seconds.
@@ -179,12 +192,13 @@ class Answer:
         token_ids: All generated tokens, including the end token.
         finish_reason: "stop" (end token or stop text), "length" (cut at max_new_tokens) or "repetition" (cut in a
             loop).
-        boxes: Boxes written in the text, in pixels of the first image.
+        boxes: Boxes written in the text, in pixels of the image ``box_image``.
         num_prompt_tokens: Tokens of the prompt, including visual tokens.
         num_image_tokens: Visual tokens of all images.
         image_sizes: (height, width) of each image at the input of the vision encoder.
         grids: (rows, columns) of visual tokens of each image.
         num_cached_tokens: Tokens of the prompt whose keys and values were reused.
+        box_image: Index of the image that the boxes are about, in the order of ``image_sizes``; None without images.
         logprobs: Log probabilities of the tokens without the end token, if they were asked for.
     """
 
@@ -198,6 +212,7 @@ class Answer:
     grids: tuple[tuple[int, int], ...]
     timings: Timings
     num_cached_tokens: int = 0
+    box_image: int | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 

@@ -24,12 +24,15 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         depths: Number of layers in each stage; its length is the number of stages.
         hidden_sizes: Channels of each stage.
         num_channels: Channels of an image.
-        kernel_size: Side of the depthwise kernels, odd (7 in ConvNeXt; paper section 4.4 proposes larger ones).
+        kernel_size: Side of the depthwise kernels, odd (7 in ConvNeXt; paper section 4.4 proposes larger ones): one
+            for all stages, or a list with one for each.
         hidden_act: Activation between the two pointwise products.
         layer_norm_eps: Epsilon of every LayerNorm (1e-6 in ConvNeXt's blocks).
         layer_scale_init_value: Initial value of the layer scales, above 0.
         initializer_range: Standard deviation of initial weights (0.02 in ConvNeXt, whose layers are wide); None
             takes 1 / sqrt(inputs) for each layer, which narrow layers need to start learning.
+        flatten_output: Whether the encoder returns positions as a sequence, (N, h * w, C), as other models expect of a
+            vision encoder: the ``vision_config`` of transformers' ``LlavaForConditionalGeneration`` sets it.
         out_features, out_indices: Stages whose feature maps the backbone interface returns.
 
     Raises:
@@ -42,11 +45,12 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = CONVNEXT_L_DEPTHS
     hidden_sizes: list[int] | tuple[int, ...] = CONVNEXT_L_WIDTHS
     num_channels: int = 3
-    kernel_size: int = 7
+    kernel_size: int | list[int] = 7
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     layer_scale_init_value: float = 1e-6
     initializer_range: float | None = 0.02
+    flatten_output: bool = False
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
@@ -54,16 +58,26 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         self.depths = list(self.depths)
         self.hidden_sizes = list(self.hidden_sizes)
         self._check()
+        if len(set(self.kernel_sizes)) == 1:
+            self.kernel_size = self.kernel_sizes[0]
         self.stage_names = ["stem", *(f"stage{i + 1}" for i in range(self.num_stages))]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
+        if self.flatten_output and self.architectures is None:
+            self.architectures = ["ConvLlavaVisionModel"]  # by which AutoModel.from_config chooses in another model
 
     @property
     def num_stages(self) -> int:
         """Number of stages."""
         return len(self.depths)
+
+    @property
+    def kernel_sizes(self) -> list[int]:
+        """Side of the depthwise kernels of each stage."""
+        sizes = self.kernel_size
+        return [sizes] * self.num_stages if isinstance(sizes, int) else list(sizes)
 
     @property
     def hidden_size(self) -> int:
@@ -86,7 +100,12 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
         _check_positive("depths", self.depths)
         _check_positive("hidden_sizes", self.hidden_sizes)
         _check_positive("num_channels", [self.num_channels])
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+        if len(self.kernel_sizes) != self.num_stages:
+            raise ValueError(
+                f"kernel_size has {len(self.kernel_sizes)} entries ({self.kernel_size}) but the encoder has "
+                f"{self.num_stages} stages; give one number for all or one for each"
+            )
+        if any(size < 1 or size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_size must be odd and at least 1, got {self.kernel_size}")
         if self.layer_scale_init_value <= 0:
             raise ValueError(f"layer_scale_init_value must be above 0, got {self.layer_scale_init_value}")
@@ -106,6 +125,8 @@ class ConvLlavaConfig(PreTrainedConfig):
         resolution: Pixels: the square's side (pad) or the short side (native); None (native only) keeps the
             image's own size, rounded to multiples of the output stride.
         prompt_format: Name of the prompt format the checkpoint was trained with.
+        trained_visual_tokens: Fewest and most visual tokens of one image in training, the sizes that
+            ``--resolution auto`` stays within; None takes those of the padded square (pad), or is unknown (native).
         projector_hidden_act: Activation inside the two-layer projector (``mlp2x_gelu``: gelu).
 
     Raises:
@@ -121,6 +142,7 @@ class ConvLlavaConfig(PreTrainedConfig):
     image_aspect_ratio: str = "pad"
     resolution: int | None = 768
     prompt_format: str = "llava_v1"
+    trained_visual_tokens: list[int] | tuple[int, ...] | None = None
     projector_hidden_act: str = "gelu"
     tie_word_embeddings: bool = False
 
@@ -141,6 +163,16 @@ class ConvLlavaConfig(PreTrainedConfig):
             return vision_config.output_stride
         return vision_config.patch_size
 
+    @property
+    def visual_token_range(self) -> tuple[int, int] | None:
+        """Fewest and most visual tokens of one image in training; None if they are unknown."""
+        if self.trained_visual_tokens is not None:
+            fewest, most = self.trained_visual_tokens
+            return fewest, most
+        if self.image_aspect_ratio == "pad" and self.resolution is not None:
+            return ((self.resolution // self.output_stride) ** 2,) * 2
+        return None
+
     def _check(self) -> None:
         _check_choice("image_aspect_ratio", self.image_aspect_ratio, IMAGE_ASPECT_RATIOS)
         _check_choice("prompt_format", self.prompt_format, PROMPT_FORMAT_NAMES)
@@ -156,6 +188,9 @@ class ConvLlavaConfig(PreTrainedConfig):
             raise ValueError(
                 f"resolution {self.resolution} is less than the {self.output_stride} pixels of one visual token"
             )
+        if self.trained_visual_tokens is not None:
+            self.trained_visual_tokens = list(self.trained_visual_tokens)
+            _check_range("trained_visual_tokens", self.trained_visual_tokens)
 
 
 def _as_config(config: dict[str, Any] | PreTrainedConfig | None, *, default: str) -> PreTrainedConfig:
@@ -171,6 +206,11 @@ def _as_config(config: dict[str, Any] | PreTrainedConfig | None, *, default: str
 def _check_positive(name: str, values: Sequence[int]) -> None:
     if any(value < 1 for value in values):
         raise ValueError(f"{name} must be at least 1 everywhere, got {values}")
+
+
+def _check_range(name: str, values: Sequence[int]) -> None:
+    if len(values) != 2 or not 1 <= values[0] <= values[1]:
+        raise ValueError(f"{name} must be the smallest and the largest number, such as [1, 200], got {values}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -130,24 +130,12 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
         """
         if image_sizes is None:
             image_sizes = torch.tensor([list(pixel_values.shape[-2:])] * len(pixel_values), dtype=torch.int64)
-        features = self._encode(pixel_values, image_sizes)  # (sum of n_i, C)
+        features = encode_images(self.vision_tower, pixel_values, image_sizes)  # (sum of n_i, C)
         projected = self.multi_modal_projector(features)
         tokens_per_image = (image_sizes // self.config.output_stride).prod(dim=-1).tolist()
         return BaseModelOutputWithPooling(
             last_hidden_state=features, pooler_output=list(projected.split(tokens_per_image))
         )
-
-    def _encode(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:  # -> (sum of n_i, C)
-        if isinstance(self.config.vision_config, ConvLlavaVisionConfig):
-            return self.vision_tower(pixel_values, image_sizes).last_hidden_state
-        side = self.config.vision_config.image_size
-        if not bool((image_sizes == side).all()):
-            raise ValueError(
-                f"this model's CLIP encoder takes images of {side}x{side} pixels only, got "
-                f"{[tuple(size) for size in image_sizes.tolist()]}; use image_aspect_ratio='pad' at {side}"
-            )
-        outputs = self.vision_tower(pixel_values.to(self.dtype), output_hidden_states=True)
-        return outputs.hidden_states[CLIP_FEATURE_LAYER][:, 1:].flatten(0, 1)  # without the class token
 
     def get_placeholder_mask(self, input_ids: Tensor | None, inputs_embeds: Tensor, num_features: int) -> Tensor:
         """Find the positions of the visual tokens.
@@ -240,10 +228,9 @@ class ConvLlavaModel(ConvLlavaPreTrainedModel):
 
     def _zero_from_blank_image(self) -> Tensor:  # -> ()
         """Encode the smallest blank image and multiply by zero: a rank without images must join the collectives."""
-        config = self.config
-        is_convnext = isinstance(config.vision_config, ConvLlavaVisionConfig)
-        side = config.output_stride if is_convnext else config.vision_config.image_size
-        blank = torch.zeros(1, config.vision_config.num_channels, side, side, device=self.device)
+        config = self.config.vision_config
+        side = smallest_side(config)
+        blank = torch.zeros(1, config.num_channels, side, side, device=self.device)
         return self.get_image_features(blank).pooler_output[0].sum() * 0.0
 
 
@@ -342,6 +329,35 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+
+def encode_images(vision_tower: nn.Module, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+    """Return the features of images before the projector, (sum of n_i, C), each image row-major.
+
+    Args:
+        vision_tower: The encoder; of CLIP's ViT, the features are those that LLaVA uses.
+        pixel_values: (N, 3, Hmax, Wmax), zero-padded right and bottom.
+        image_sizes: int64 (N, 2), true (H, W).
+
+    Raises:
+        ValueError: An image is smaller than one visual token, or not of the size that a CLIP encoder needs.
+    """
+    config = vision_tower.config
+    if isinstance(config, ConvLlavaVisionConfig):
+        return vision_tower(pixel_values, image_sizes).last_hidden_state.flatten(0, -2)
+    side = smallest_side(config)
+    if not bool((image_sizes == side).all()):
+        raise ValueError(
+            f"this model's CLIP encoder takes images of {side}x{side} pixels only, got "
+            f"{[tuple(size) for size in image_sizes.tolist()]}; use image_aspect_ratio='pad' at {side}"
+        )
+    outputs = vision_tower(pixel_values.to(vision_tower.dtype), output_hidden_states=True)
+    return outputs.hidden_states[CLIP_FEATURE_LAYER][:, 1:].flatten(0, 1)  # without the class token
+
+
+def smallest_side(config: PreTrainedConfig) -> int:
+    """Return the side in pixels of the smallest square that an encoder takes; CLIP's ViT takes no other."""
+    return config.output_stride if isinstance(config, ConvLlavaVisionConfig) else config.image_size
 
 
 def _build_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:

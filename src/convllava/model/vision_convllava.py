@@ -11,11 +11,10 @@ last map is one visual token. Features keep their channels last, (N, h, w, C), f
 convolution reads the same memory through a permuted view, which PyTorch recognizes as its channels-last format, so
 that no layout is ever changed by a copy.
 
-Reading order: layer, stage, stem, encoder, backbone form, appended stages.
+Reading order: layer, stage, stem, encoder, backbone form.
 """
 
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -44,9 +43,9 @@ class ConvLlavaVisionLayer(GradientCheckpointingLayer):
     fused_convolve_and_norm: Callable[["ConvLlavaVisionLayer", Tensor], Tensor] | None = None
     """Replacement for convolution and norm, (N, h, w, C) -> same, that the backend "triton" sets; None is eager."""
 
-    def __init__(self, config: ConvLlavaVisionConfig, width: int) -> None:
+    def __init__(self, config: ConvLlavaVisionConfig, index: int) -> None:
         super().__init__()
-        kernel_size = config.kernel_size
+        width, kernel_size = config.hidden_sizes[index], config.kernel_sizes[index]
         self.dwconv = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
         self.layernorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.pwconv1 = nn.Linear(width, 4 * width)
@@ -77,7 +76,7 @@ class ConvLlavaVisionStage(nn.Module):
             previous = config.hidden_sizes[index - 1]
             self.downsampling_layer.append(nn.LayerNorm(previous, eps=config.layer_norm_eps))
             self.downsampling_layer.append(nn.Conv2d(previous, width, kernel_size=2, stride=2))
-        self.layers = nn.ModuleList(ConvLlavaVisionLayer(config, width) for _ in range(config.depths[index]))
+        self.layers = nn.ModuleList(ConvLlavaVisionLayer(config, index) for _ in range(config.depths[index]))
 
     def forward(self, features: Tensor) -> Tensor:  # (N, h, w, C) -> (N, h // 2, w // 2, C')
         """Return the features after the stage."""
@@ -220,6 +219,11 @@ class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel)
         self.post_init()
 
     @property
+    def patch_size(self) -> int:
+        """Pixels per side of one visual token, under the name that transformers' LLaVA asks an encoder for."""
+        return self.config.output_stride
+
+    @property
     def backend(self) -> EncoderBackend | None:
         """The backend in use; None is the eager one."""
         return self._backend
@@ -265,7 +269,7 @@ class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel)
         self,
         pixel_values: Tensor,
         image_sizes: Tensor | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithNoAttention:
         """Encode images, each as if it were alone.
@@ -278,17 +282,40 @@ class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel)
 
         Returns:
             ``last_hidden_state``: without ``image_sizes`` the last stage's map (N, C, h, w); with it the visual
-            tokens of all images one after another, each image row-major: (sum of h_i * w_i, C).
+            tokens of all images one after another, each image row-major: (sum of h_i * w_i, C). With
+            ``config.flatten_output``, see `_flat_output`.
 
         Raises:
             ValueError: An image is smaller than one position of the last map.
         """
+        if self.config.flatten_output:
+            return self._flat_output(pixel_values, image_sizes, output_hidden_states)
         if image_sizes is not None:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._packed_features(pixel_values, image_sizes))
         if not output_hidden_states:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._last_map(pixel_values).permute(0, 3, 1, 2))
         maps = [features.permute(0, 3, 1, 2) for features in self.feature_maps(pixel_values)]  # (N, C, h, w)
         return BaseModelOutputWithNoAttention(last_hidden_state=maps[-1], hidden_states=tuple(maps))
+
+    def _flat_output(
+        self, pixel_values: Tensor, image_sizes: Tensor | None, output_hidden_states: bool | int | None
+    ) -> BaseModelOutputWithNoAttention:
+        """Encode images as transformers' LLaVA expects it.
+
+        Returns:
+            ``last_hidden_state``: (N, h * w, C), or with ``image_sizes`` (1, sum of h_i * w_i, C).
+            ``hidden_states``, if asked for: the same for the stem and every stage; of the last stage alone with
+            ``image_sizes``, or where LLaVA asks for layer -1.
+        """
+        if image_sizes is not None:
+            tokens = self._packed_features(pixel_values, image_sizes).unsqueeze(0)  # (1, sum of h_i * w_i, C)
+        elif output_hidden_states and (output_hidden_states is True or output_hidden_states != -1):
+            every = tuple(features.flatten(1, 2) for features in self.feature_maps(pixel_values))  # each (N, h * w, C)
+            return BaseModelOutputWithNoAttention(last_hidden_state=every[-1], hidden_states=every)
+        else:
+            tokens = self._last_map(pixel_values).flatten(1, 2)  # (N, h * w, C)
+        hidden_states = (tokens,) if output_hidden_states else None
+        return BaseModelOutputWithNoAttention(last_hidden_state=tokens, hidden_states=hidden_states)
 
     def _last_map(self, pixel_values: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, h, w, C)
         """Return the last stage's features from the backend, or eagerly where it does not serve."""
@@ -333,52 +360,6 @@ class ConvLlavaVisionBackbone(BackboneMixin, ConvLlavaVisionPreTrainedModel):
         by_name = dict(zip(self.config.stage_names, maps, strict=True))
         chosen = tuple(by_name[name].permute(0, 3, 1, 2) for name in self.config.out_features)
         return BackboneOutput(feature_maps=chosen)
-
-
-def append_stages(
-    tower: ConvLlavaVisionConfig | ConvLlavaVisionModel, depths: Sequence[int], widths: Sequence[int]
-) -> Any:
-    """Append freshly initialized stages to a trained encoder (the paper's fifth stage: ``[6], [3072]``).
-
-    Args:
-        tower: An encoder, or only its config.
-        depths: Layers of each new stage.
-        widths: Channels of each new stage.
-
-    Returns:
-        A new config, or a new encoder whose first stages have the weights of the given one.
-
-    Raises:
-        ValueError: The two lists differ in length or contain a value below 1.
-    """
-    config = tower.config if isinstance(tower, ConvLlavaVisionModel) else tower
-    grown_config = _append_to_config(config, depths, widths)
-    if not isinstance(tower, ConvLlavaVisionModel):
-        return grown_config
-    grown = ConvLlavaVisionModel(grown_config).to(tower.dtype)
-    missing, unexpected = grown.load_state_dict(tower.state_dict(), strict=False)
-    lost = [*unexpected, *(name for name in missing if _stage_index(name) < config.num_stages)]
-    if lost:
-        raise ValueError(f"the trained stages lack or have other tensors than their configuration says: {lost[:5]}")
-    return grown.to(tower.device)
-
-
-def _append_to_config(
-    config: ConvLlavaVisionConfig, depths: Sequence[int], widths: Sequence[int]
-) -> ConvLlavaVisionConfig:
-    if len(depths) != len(widths):
-        raise ValueError(f"{len(depths)} depths but {len(widths)} widths; give one of each per new stage")
-    values = deepcopy(config.to_diff_dict())
-    for derived in ("model_type", "out_features", "out_indices", "stage_names", "transformers_version"):
-        values.pop(derived, None)
-    values["depths"] = [*config.depths, *depths]
-    values["hidden_sizes"] = [*config.hidden_sizes, *widths]
-    return ConvLlavaVisionConfig(**values)
-
-
-def _stage_index(parameter_name: str) -> int:
-    prefix = "encoder.stages."
-    return int(parameter_name[len(prefix) :].split(".")[0]) if parameter_name.startswith(prefix) else -1
 
 
 def _group_by_shape(image_sizes: Tensor) -> dict[tuple[int, int], list[int]]:

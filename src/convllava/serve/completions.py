@@ -3,34 +3,30 @@
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..inference import Answer, Event, Finished, TextDelta, TokenLogprob
+from ..inference import Answer, Event, Finished, TextDelta
 from ..inference.vocabulary import Vocabulary
 from .conversion import image_cost
 from .errors import CLIENT_LEFT, ERROR_NOTE, ApiError
+from .logprobs import logprobs_of
 from .schema import (
     AnswerMessage,
     AnswerTimings,
     ChatCompletion,
     ChatCompletionChunk,
+    ChatRequest,
     Choice,
     ChunkChoice,
-    ContentLogprob,
     Delta,
     Extension,
-    Logprobs,
     PromptTokensDetails,
-    TopLogprob,
     Usage,
 )
-
-LOWEST_LOGPROB = -9999.0
-"""Log probability of tokens that the model excludes, since JSON has no infinity; the same as OpenAI's."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -38,7 +34,8 @@ DONE = b"data: [DONE]\n\n"
 class CompletionWriter:
     """Formats one answer; all its pieces have the same id."""
 
-    def __init__(self, model: str, stride: int, vocabulary: Vocabulary) -> None:
+    def __init__(self, asked: ChatRequest, model: str, stride: int, vocabulary: Vocabulary) -> None:
+        self._includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._stride, self._vocabulary = stride, vocabulary
 
@@ -46,12 +43,27 @@ class CompletionWriter:
         """Return the complete answer."""
         choice = Choice(
             message=AnswerMessage(content=answer.text),
-            logprobs=None if answer.logprobs is None else self._logprobs(answer.logprobs),
+            logprobs=None if answer.logprobs is None else logprobs_of(answer.logprobs, self._vocabulary),
             finish_reason=finish_reason(answer),
         )
         return ChatCompletion(
             **self._head, choices=[choice], usage=usage(answer), convllava=extension(answer, self._stride)
         )
+
+    async def stream(self, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+        """Yield the events of an answer; an error becomes the last event."""
+        yield self.first()
+        try:
+            async for arrived in events:
+                if isinstance(arrived, Finished):
+                    yield self.last(arrived.answer)
+                    if self._includes_usage:
+                        yield self.usage(arrived.answer)
+                elif isinstance(arrived, TextDelta):
+                    yield self.piece(arrived)
+        except ApiError as error:
+            yield event(error.body)
+        yield DONE
 
     def first(self) -> bytes:
         """Return the first event, with the role."""
@@ -59,7 +71,7 @@ class CompletionWriter:
 
     def piece(self, delta: TextDelta) -> bytes:
         """Return the event of a piece of text."""
-        logprobs = self._logprobs(delta.logprobs) if delta.logprobs else None
+        logprobs = logprobs_of(delta.logprobs, self._vocabulary) if delta.logprobs else None
         return self._event([ChunkChoice(delta=Delta(content=delta.text), logprobs=logprobs)])
 
     def last(self, answer: Answer) -> bytes:
@@ -70,21 +82,6 @@ class CompletionWriter:
     def usage(self, answer: Answer) -> bytes:
         """Return the event with the numbers of tokens."""
         return self._event([], usage=usage(answer))
-
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Logprobs:
-        content = [
-            ContentLogprob(
-                **self._token(each.token_id, each.logprob),
-                top_logprobs=[TopLogprob(**self._token(*token)) for token in each.top],
-            )
-            for each in logprobs
-        ]
-        return Logprobs(content=content)
-
-    def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        data = self._vocabulary.token_bytes(token_id)
-        text = data.decode("utf-8", "backslashreplace")  # part of a character: its bytes are below
-        return {"token": text, "logprob": max(logprob, LOWEST_LOGPROB), "bytes": list(data)}
 
     def _event(self, choices: list[ChunkChoice], **more: Any) -> bytes:
         chunk = ChatCompletionChunk(**self._head, choices=choices, **more)
@@ -105,23 +102,7 @@ def _dumped(choices: list[ChunkChoice]) -> list[dict[str, Any]]:
 
 def event(data: dict[str, Any]) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
-
-
-async def stream(events: AsyncIterator[Event], writer: CompletionWriter, include_usage: bool) -> AsyncIterator[bytes]:
-    """Yield the events of an answer; an error becomes the last event."""
-    yield writer.first()
-    try:
-        async for arrived in events:
-            if isinstance(arrived, Finished):
-                yield writer.last(arrived.answer)
-                if include_usage:
-                    yield writer.usage(arrived.answer)
-            elif isinstance(arrived, TextDelta):
-                yield writer.piece(arrived)
-    except ApiError as error:
-        yield event(error.body)
-    yield DONE
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n\n"
 
 
 class EventStream(StreamingResponse):
@@ -178,6 +159,7 @@ def extension(answer: Answer, stride: int) -> Extension:
         images=[image_cost(size, stride) for size in answer.image_sizes],
         finish_reason=answer.finish_reason,
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
+        box_image=answer.box_image,
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),
             queue_seconds=round(timings.queue_seconds, 4),

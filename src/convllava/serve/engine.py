@@ -135,7 +135,8 @@ class Engine:
         """Warm the model up with one question and read the vocabulary for JSON schemas, then start the thread."""
         self._loop = asyncio.get_running_loop()
         blank = Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE), "white")
-        self.generator.generate([Request.of_question("?", [blank], max_new_tokens=8)])
+        options = self.settings.image_options
+        self.generator.generate([Request.of_question("?", [blank], image_options=options, max_new_tokens=8)])
         with suppress(MissingPackageError):
             self.generator.grammars.prepare()
         self._thread.start()

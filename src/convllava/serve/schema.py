@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..image_options import ImageAspectRatio, ImageOptions
+from .logprobs import Logprobs
 
 MOST_STOPS = 4
 MOST_STOP_CHARACTERS = 1024
@@ -15,7 +16,7 @@ MOST_METADATA = 16
 """Maximum number of metadata entries, as OpenAI's."""
 
 
-def _bounded_metadata(value: Any) -> Any:
+def bounded_metadata(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MOST_METADATA:  # pydantic would check each entry first
         raise ValueError(f"{len(value)} entries, at most {MOST_METADATA} are allowed")
     return value
@@ -220,6 +221,11 @@ class ChatRequest(ImageOptionFields):
     top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
         None, description="Number of most likely tokens to return with each; needs `logprobs`."
     )
+    box_image: Annotated[Integer, Field(ge=0, le=MOST_PARTS)] | None = Field(
+        None,
+        description="Index of the image that boxes in the answer are about; by default the one that the question names "
+        "('the second image'), else the last.",
+    )
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
     )
@@ -231,7 +237,7 @@ class ChatRequest(ImageOptionFields):
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
-    metadata: Annotated[dict[str, str], BeforeValidator(_bounded_metadata)] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(bounded_metadata)] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -312,29 +318,9 @@ class Extension(BaseModel):
     finish_reason: Literal["stop", "length", "repetition"] = Field(
         description="As in the choice, but `repetition` where an answer was cut because it repeated itself."
     )
-    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
+    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the image `box_image`, upright.")
+    box_image: int | None = Field(description="Index of the image that the boxes are about; null without images.")
     timings: AnswerTimings
-
-
-class TopLogprob(BaseModel):
-    """A token and its log probability."""
-
-    token: str
-    logprob: float = Field(description="Natural logarithm; at least -9999.")
-    bytes: list[int]
-
-
-class ContentLogprob(TopLogprob):
-    """A token of the answer, and the most likely ones in its place."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class Logprobs(BaseModel):
-    """Log probabilities as the model has them, before any option of sampling."""
-
-    content: list[ContentLogprob]
-    refusal: None = None
 
 
 class AnswerMessage(BaseModel):
@@ -400,10 +386,15 @@ class ModelInfo(BaseModel):
     output_stride: int
     image_aspect_ratio: str
     resolution: int | None
-    max_visual_tokens: int | None
-    context: int
+    max_visual_tokens: int | None = Field(description="Of each image, unless the request sets it.")
+    max_visual_tokens_low_detail: int = Field(description="Of an image with `detail: low`.")
+    max_visual_tokens_together: int = Field(description="Of all images of a request.")
+    context: int = Field(description="Tokens that prompt and answer may have together.")
     max_images: int
+    max_image_pixels: int
     remote_images: bool
+    input_modalities: list[str] = ["text", "image"]
+    output_modalities: list[str] = ["text"]
 
 
 class ModelCard(BaseModel):
@@ -413,6 +404,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "convllava"
+    max_model_len: int = Field(description="The context, as vLLM names it.")
     convllava: ModelInfo
 
 

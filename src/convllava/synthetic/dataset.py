@@ -8,6 +8,9 @@ from .documents import DocumentKind
 from .example import Example, Kind
 from .lines import LineKind
 from .options import Size, check_name
+from .price_tags import PriceTagKind
+from .printed import BlocksKind, LinesKind, PagesKind, PrintedKind
+from .scenery import BoxesKind, ScenesKind
 from .scenes import GroundingKind, SceneKind
 from .seeding import SPLITS, stable_hash, stream
 
@@ -16,6 +19,13 @@ KINDS: dict[str, type[Any]] = {
     "document": DocumentKind,
     "scene": SceneKind,
     "grounding": GroundingKind,
+    "price_tag": PriceTagKind,
+    "lines": LinesKind,
+    "blocks": BlocksKind,
+    "documents": PrintedKind,
+    "pages": PagesKind,
+    "scenes": ScenesKind,
+    "boxes": BoxesKind,
 }
 """Every kind by name; see ``Kind`` for the interface."""
 

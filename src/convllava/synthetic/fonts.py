@@ -119,6 +119,11 @@ _TRAIN = (
     "spline-sans-mono-regular",
     "victor-mono-regular",
     "xanh-mono-regular",
+    "dejavu-sans-regular",
+    "dejavu-sans-bold",
+    "dejavu-sans-condensed-regular",
+    "dejavu-sans-mono-regular",
+    "dejavu-serif-regular",
 )
 
 _HELDOUT = (

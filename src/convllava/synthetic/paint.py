@@ -33,7 +33,7 @@ def paint(rng: random.Random, scene: Scene, noise: float) -> tuple[Image.Image, 
 def _paint_object(image: Image.Image, item: SceneObject, color: Color) -> SceneObject:
     side = round(item.side)
     mask = Image.new("L", (side * _SCALE, side * _SCALE))
-    _OUTLINES[item.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(item.degrees))
+    OUTLINES[item.shape](ImageDraw.Draw(mask), side * _SCALE, math.radians(item.degrees))
     mask = mask.reduce(_SCALE)
     x, y = round(item.box[0]), round(item.box[1])
     image.paste(color, (x, y), mask)
@@ -69,7 +69,7 @@ def _jitter(rng: random.Random, color: Color, strength: float) -> Color:
     return red, green, blue
 
 
-def _polygon(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
+def polygon(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
     """Return a function that paints a polygon given on the square from -1 to 1, y downwards."""
 
     def draw(canvas: ImageDraw.ImageDraw, side: int, angle: float) -> None:
@@ -133,12 +133,12 @@ def _bowl_points() -> list[Point]:
 
 def _mirrored(*points: Point) -> Callable[[ImageDraw.ImageDraw, int, float], None]:
     """Return a function that paints a symmetric polygon given by its right half from top to bottom."""
-    return _polygon(*points, *((-x, y) for x, y in reversed(points)))
+    return polygon(*points, *((-x, y) for x, y in reversed(points)))
 
 
 _ARM = 0.34
 
-_OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
+OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "circle": _circle,
     "ring": _ring,
     "moon": _moon,
@@ -148,22 +148,22 @@ _OUTLINES: dict[str, Callable[[ImageDraw.ImageDraw, int, float], None]] = {
     "crown": _mirrored((0, -0.9), (0.45, 0), (1, -0.75), (0.8, 0.8)),
     "bottle": _mirrored((0.2, -1), (0.2, -0.45), (0.5, -0.1), (0.5, 1)),
     "bow": _mirrored((0, -0.15), (1, -0.75), (1, 0.75), (0, 0.15)),
-    "flag": _polygon((-0.8, -1), (0.9, -0.5), (-0.5, 0), (-0.5, 1), (-0.8, 1)),
-    "fish": _polygon(
+    "flag": polygon((-0.8, -1), (0.9, -0.5), (-0.5, 0), (-0.5, 1), (-0.8, 1)),
+    "fish": polygon(
         *((-1, 0), (-0.6, -0.4), (-0.1, -0.5), (0.4, -0.15), (1, -0.6)),
         *((0.8, 0), (1, 0.6), (0.4, 0.15), (-0.1, 0.5), (-0.6, 0.4)),
     ),
-    "drop": _polygon(*_drop_points()),
-    "leaf": _polygon(*_leaf_points()),
-    "flower": _polygon(*_flower_points()),
-    "bowl": _polygon(*_bowl_points()),
-    "bolt": _polygon((0.4, -1), (-0.8, 0.3), (-0.1, 0.3), (-0.4, 1), (0.8, -0.3), (0.1, -0.3)),
-    "square": _polygon((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-    "triangle": _polygon((0, -0.95), (1, 0.85), (-1, 0.85)),
-    "diamond": _polygon((0, -1), (0.75, 0), (0, 1), (-0.75, 0)),
-    "star": _polygon(*_star_points()),
-    "heart": _polygon(*_heart_points()),
-    "cross": _polygon(
+    "drop": polygon(*_drop_points()),
+    "leaf": polygon(*_leaf_points()),
+    "flower": polygon(*_flower_points()),
+    "bowl": polygon(*_bowl_points()),
+    "bolt": polygon((0.4, -1), (-0.8, 0.3), (-0.1, 0.3), (-0.4, 1), (0.8, -0.3), (0.1, -0.3)),
+    "square": polygon((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "triangle": polygon((0, -0.95), (1, 0.85), (-1, 0.85)),
+    "diamond": polygon((0, -1), (0.75, 0), (0, 1), (-0.75, 0)),
+    "star": polygon(*_star_points()),
+    "heart": polygon(*_heart_points()),
+    "cross": polygon(
         *((-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM)),
         *((_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)),
     ),

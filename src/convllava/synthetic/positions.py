@@ -4,6 +4,7 @@ Each position is trained to spell the part of the image that it covers.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from .options import Size
@@ -48,6 +49,12 @@ def spell_positions(lines: Iterable[Sequence[Mark]], size: Size, stride: int) ->
             begun.add(position)
             texts[position] += mark.text
     return POSITION_END.join(texts.values())
+
+
+def steps_needed(spelled: str) -> int:
+    """Return the CTC predictions that the longest text of a position needs: one a character, one between equal ones."""
+    texts = spelled.split(POSITION_END)
+    return max(len(text) + sum(a == b for a, b in pairwise(text)) for text in texts)
 
 
 def check_stride(stride: int, sizes: Iterable[Size]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..constants import IGNORE_INDEX
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
+from ..model.modeling_convllava import encode_images, smallest_side
 from ..synthetic import POSITION_END
 
 PIXELS_PER_STEP = 128
@@ -39,8 +40,8 @@ class EncoderWithCtcHead(nn.Module):
         self.output_stride = config.output_stride
         self.blank, self.end = config.text_config.pad_token_id, config.text_config.eos_token_id
         self.position_end = position_end
-        self.steps_per_position = config.output_stride**2 // PIXELS_PER_STEP
-        width = config.vision_config.hidden_sizes[-1]
+        self.steps_per_position = max(1, config.output_stride**2 // PIXELS_PER_STEP)
+        width = config.vision_config.hidden_size
         self.steps = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, self.steps_per_position * _STEP_WIDTH), nn.GELU()
         )
@@ -117,7 +118,7 @@ class EncoderWithCtcHead(nn.Module):
 
     def _zero_from_blank_image(self) -> Tensor:  # -> ()
         """Read the smallest blank image and multiply by zero: a process without images must join the collectives."""
-        device, side = self.characters.weight.device, self.output_stride
+        device, side = self.characters.weight.device, smallest_side(self.vision_tower.config)
         sizes = torch.tensor([[side, side]], device=device)
         blank = torch.zeros(1, self.vision_tower.config.num_channels, side, side, device=device)
         return self.read(self.strips(blank, sizes, [1]))[0].sum() * 0.0
@@ -157,7 +158,7 @@ class EncoderWithCtcHead(nn.Module):
         Raises:
             ValueError: An image has several texts, but not one for each position.
         """
-        tokens = self.vision_tower(pixel_values, image_sizes).last_hidden_state  # (sum of h * w, C)
+        tokens = encode_images(self.vision_tower, pixel_values, image_sizes)  # (sum of h * w, C)
         grids = [(height, width) for height, width in (image_sizes // self.output_stride).tolist()]
         maps = tokens.split([height * width for height, width in grids])
         strips: list[Tensor] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, set_seed
+from transformers import CLIPVisionConfig, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..convert import Checkpoint, JoinSettings, end_token_fault, open_checkpoint, open_parts
@@ -21,23 +21,25 @@ from ..model import (
     ConvLlavaVisionModel,
     append_stages,
     build_nano_processor,
+    enlarge_kernels,
     nano,
-    preset,
 )
 from ..support import check_loading_report, quiet_transformers
+from .architecture import AppendStages, Architecture
+from .architecture_config import (
+    architecture_config,
+    check_agreement,
+    config_with_kernels,
+    config_with_stages,
+    with_architecture,
+)
 from .ctc_head import EncoderWithCtcHead
 from .lora import add_adapters
-from .recipe import AppendStages, Architecture, Parts, Recipe
-from .stages import check_is_convnext, set_trainable
+from .recipe import Recipe
+from .recipe_options import Parts
+from .stages import set_trainable
 
 logger = logging.getLogger(__name__)
-
-_ENCODER_KEYS = {
-    "convllava_vision": ("depths", "hidden_sizes", "kernel_size"),
-    "clip_vision_model": ("hidden_size", "num_hidden_layers", "patch_size", "image_size"),
-}
-_LANGUAGE_MODEL_KEYS = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-"""Compared settings; the vocabulary may differ, since tokenizers grow and some are padded to round numbers."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class ResolvedModel:
             model, _ = load_pretrained(str(recipe.init_from), **options)
         if recipe.append_stages is not None and self.checkpoint is not None:
             model = _append_stages(model, recipe.append_stages)
+        if recipe.enlarge_kernels is not None:
+            model = _enlarge_kernels(model, recipe.enlarge_kernels)
         _set_config_options(model.config, recipe)
         if recipe.lora is None:  # adapters choose their parameters themselves, and quantized weights cannot be asked
             set_trainable(model, recipe)
@@ -112,16 +116,17 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
     Args:
         recipe: The recipe.
         fetch: Whether to download a starting checkpoint. Otherwise ``model`` stands in for one that is not on this
-            machine, and there is no processor.
+            machine, and there is no processor, unless the model can be trained from scratch.
 
     Raises:
         ValueError: A preset, checkpoint or part is unknown, or the checkpoint contradicts the recipe.
     """
     checkpoint = None
+    processor: ConvLlavaProcessor | None
     if recipe.init_from is None and recipe.init_from_parts is None:
-        config, processor = _from_scratch(recipe)
+        config, processor = _from_scratch(recipe.model)
     elif recipe.model is not None and not fetch and not is_local(recipe):
-        config, processor = architecture_config(recipe.model), None
+        config, processor = _outline_of_missing(recipe.model)
     else:
         checkpoint = _open_start(recipe)
         config, processor = checkpoint.config, checkpoint.processor
@@ -129,7 +134,10 @@ def resolve_model(recipe: Recipe, *, fetch: bool = True) -> ResolvedModel:
             check_agreement(config, recipe.model, recipe.init_from or "init_from_parts")
     if recipe.append_stages is not None:
         config = config_with_stages(config, recipe.append_stages)
+    if recipe.enlarge_kernels is not None:
+        config = config_with_kernels(config, recipe.enlarge_kernels, "enlarge_kernels")
     _set_config_options(config, recipe)
+    _check_images(config, recipe)
     if processor is not None:
         _set_processor_options(processor, config, recipe)
         if checkpoint is not None and (fault := end_token_fault(processor, checkpoint.generation_config)):
@@ -214,20 +222,25 @@ def _loading_options(recipe: Recipe, quantized: bool) -> dict[str, Any]:
     return {"dtype": dtype, "device": device, "quantize": recipe.lora.quantize}
 
 
-def _from_scratch(recipe: Recipe) -> tuple[ConvLlavaConfig, ConvLlavaProcessor]:
-    if recipe.model is None or recipe.model.preset != "nano":
-        name = None if recipe.model is None else recipe.model.preset
+def _from_scratch(architecture: Architecture | None) -> tuple[ConvLlavaConfig, ConvLlavaProcessor]:
+    if architecture is None or architecture.preset != "nano":
+        name = None if architecture is None else architecture.preset
         raise ValueError(
             f"model {name!r} cannot be trained from scratch here: only 'nano' comes with a tokenizer; start from a "
             "checkpoint with init_from"
         )
-    processor = build_nano_processor()
-    config = nano(vocab_size=len(processor.tokenizer))
-    if (appended := recipe.model.append_stages) is not None:
-        config = config_with_stages(config, appended)
+    tokenizer_only = build_nano_processor()
+    config = with_architecture(nano(vocab_size=len(tokenizer_only.tokenizer)), architecture)
+    processor = build_nano_processor(config.output_stride, config.image_aspect_ratio, config.resolution)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config.text_config, name, getattr(processor.tokenizer, name))
     return config, processor
+
+
+def _outline_of_missing(architecture: Architecture) -> tuple[ConvLlavaConfig, ConvLlavaProcessor | None]:
+    if architecture.preset == "nano":
+        return _from_scratch(architecture)
+    return architecture_config(architecture), None
 
 
 def _append_stages(
@@ -237,11 +250,35 @@ def _append_stages(
     tower: ConvLlavaVisionModel = append_stages(model.model.vision_tower, appended.depths, appended.hidden_sizes)
     values: dict[str, Any] = model.config.to_dict()
     values["vision_config"] = tower.config.to_dict()
+    values["trained_visual_tokens"] = None  # they had another size
     grown = ConvLlavaForConditionalGeneration(ConvLlavaConfig.from_dict(values))
     grown.model.vision_tower.load_state_dict(tower.state_dict())
     grown.model.language_model.load_state_dict(model.model.language_model.state_dict())
     grown.lm_head.load_state_dict(model.lm_head.state_dict())
     return grown
+
+
+def _enlarge_kernels(
+    model: ConvLlavaForConditionalGeneration, kernel_size: int | list[int]
+) -> ConvLlavaForConditionalGeneration:
+    """Enlarge the encoder's kernels in place; the features stay the same."""
+    tower = enlarge_kernels(model.model.vision_tower, kernel_size)
+    model.model.vision_tower = tower
+    model.config.vision_config = tower.config
+    return model
+
+
+def _check_images(config: ConvLlavaConfig, recipe: Recipe) -> None:
+    """Check that images have the one shape that a ViT with learned positions can encode."""
+    if not isinstance(config.vision_config, CLIPVisionConfig):
+        return
+    side = config.vision_config.image_size
+    found = (config.image_aspect_ratio, config.resolution, recipe.image.max_visual_tokens)
+    if found != ("pad", side, None):
+        raise ValueError(
+            f"image: this ViT encodes squares of {side} pixels only, got aspect_ratio {found[0]}, resolution "
+            f"{found[1]}, max_visual_tokens {found[2]}; leave image out or change the ViT's image_size"
+        )
 
 
 def _set_config_options(config: ConvLlavaConfig, recipe: Recipe) -> None:
@@ -261,56 +298,3 @@ def _set_processor_options(processor: ConvLlavaProcessor, config: ConvLlavaConfi
     processor.image_processor.output_stride = config.output_stride
     for name, value in recipe.image.options.given().items():
         setattr(processor.image_processor, name, value)
-
-
-def architecture_config(architecture: Architecture) -> ConvLlavaConfig:
-    """Return the configuration of an architecture.
-
-    Raises:
-        ValueError: The preset is unknown, or stages are appended to an encoder that has none.
-    """
-    config = preset(architecture.preset)
-    appended = architecture.append_stages
-    return config if appended is None else config_with_stages(config, appended)
-
-
-def config_with_stages(config: ConvLlavaConfig, appended: AppendStages) -> ConvLlavaConfig:
-    """Return the configuration with further stages appended to the encoder.
-
-    Raises:
-        ValueError: The encoder is not a ConvNeXt.
-    """
-    check_is_convnext(config.vision_config, "append_stages")
-    values: dict[str, Any] = config.to_dict()
-    values["vision_config"] = append_stages(config.vision_config, appended.depths, appended.hidden_sizes).to_dict()
-    return ConvLlavaConfig.from_dict(values)
-
-
-def check_agreement(found: ConvLlavaConfig, architecture: Architecture, source: str) -> None:
-    """Check that a checkpoint has the architecture that the recipe states.
-
-    Args:
-        found: Configuration of the checkpoint.
-        architecture: Architecture in the recipe.
-        source: Name of the checkpoint in the error.
-
-    Raises:
-        ValueError: They differ; names the first difference and both values.
-    """
-    expected = architecture_config(architecture)
-    vision, text = (found.vision_config, expected.vision_config), (found.text_config, expected.text_config)
-    _compare("vision encoder", *vision, ("model_type",), source)
-    _compare("vision encoder", *vision, _ENCODER_KEYS[expected.vision_config.model_type], source)
-    _compare("language model", *text, _LANGUAGE_MODEL_KEYS, source)
-
-
-def _compare(
-    part: str, found: PreTrainedConfig, expected: PreTrainedConfig, names: tuple[str, ...], source: str
-) -> None:
-    for name in names:
-        here, there = getattr(found, name), getattr(expected, name)
-        if here != there:
-            raise ValueError(
-                f"{source}: {name} of its {part} is {here}, but the recipe's model has {there}; start from another "
-                "checkpoint or correct model"
-            )

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..support import did_you_mean
+from ..support import did_you_mean, write_text
 from .recipe import Recipe
 
 
@@ -27,11 +27,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ValueError: The file is missing, a key is unknown or a value is invalid.
     """
-    values = _read(Path(path), seen=())
+    values = read_recipe_file(Path(path))
     for override in overrides:
-        _apply(values, override)
+        apply_override(values, override)
     _follow(values, seen=(Path(path).resolve(),))
-    return _validated(values, path)
+    return validated_recipe(values, path)
 
 
 def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
@@ -41,7 +41,7 @@ def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
         ValueError: See :func:`load_recipe`.
     """
     chain = [load_recipe(path, overrides)]
-    while (previous := _read(Path(path), seen=()).get("after")) is not None:
+    while (previous := read_recipe_file(Path(path)).get("after")) is not None:
         path = previous
         chain.insert(0, load_recipe(path))
     return chain
@@ -49,17 +49,25 @@ def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe with all its values, defaults included."""
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
-def _validated(values: dict[str, Any], path: str | Path) -> Recipe:
+def validated_recipe(values: dict[str, Any], path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of these values with ``key=value`` overrides; ``path`` names it in messages.
+
+    Raises:
+        ValueError: A key is unknown or missing, or a value is invalid.
+    """
+    for override in overrides:
+        apply_override(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"recipe {path}: " + "; ".join(map(_explain, error.errors()))) from error
+        raise ValueError(f"recipe {path}: " + "; ".join(map(explain, error.errors()))) from error
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
+    """Return one of pydantic's errors as a sentence: the key, what is wrong, the value."""
     place = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown key {place!r}" + did_you_mean(error["loc"][-1], _known_keys(error["loc"]))
@@ -86,8 +94,12 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Read a recipe and those that it extends; ``after`` becomes a path relative to the working directory."""
+def read_recipe_file(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file and those that it extends; ``after`` becomes a path relative to the working directory.
+
+    Raises:
+        ValueError: A file is missing, is not a YAML mapping or extends itself.
+    """
     if path.resolve() in seen:
         raise ValueError(f"recipe {path} extends itself, by way of {', '.join(map(str, seen))}")
     content = parse_file(path)
@@ -96,8 +108,8 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     bases = content.pop("extends", None) or []
     values: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        values = _merge(values, _read(path.parent / base, (*seen, path.resolve())))
-    return _merge(values, content)
+        values = merge(values, read_recipe_file(path.parent / base, (*seen, path.resolve())))
+    return merge(values, content)
 
 
 def parse_file(path: Path) -> dict[str, Any]:
@@ -124,24 +136,30 @@ def _follow(values: dict[str, Any], seen: tuple[Path, ...]) -> None:
         return
     if Path(after).resolve() in seen:
         raise ValueError(f"recipe {after} comes after itself, by way of {', '.join(map(str, seen))}")
-    previous_values = _read(Path(after), seen=())
+    previous_values = read_recipe_file(Path(after))
     _follow(previous_values, seen=(*seen, Path(after).resolve()))
-    previous = _validated(previous_values, after)
+    previous = validated_recipe(previous_values, after)
     values.pop("init_from_parts", None)  # inherited from the first recipe of the chain
     values.setdefault("init_from", str(previous.output_dir))
     if previous.architecture is not None:
         values["model"] = previous.architecture.model_dump()
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of ``base`` with those of ``top`` in their place; mappings are merged key by key."""
     merged = dict(base)
     for key, value in top.items():
         both_mappings = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_mappings else value
+        merged[key] = merge(merged[key], value) if both_mappings else value
     return merged
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Change one value in place, by ``key=value`` or ``key.key=value``.
+
+    Raises:
+        ValueError: The text is neither, or passes through something that is not a mapping.
+    """
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ValueError(f"override {override!r} is not key=value")

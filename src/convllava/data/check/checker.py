@@ -32,7 +32,7 @@ def check(
     report = Report(inspector.limits.max_length)
     seen = _Seen()
     for named in sources:
-        found = SourceReport(named.name, named.drawn)
+        found = SourceReport(named.name, named.drawn, named.format)
         report.sources.append(found)
         seen.start_source()
         for done, inspection in enumerate(_inspected(named.source.records(), inspector, jobs), start=1):

@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from ..conversations import ConversationDataset, read_records
+from ..conversations import ConversationDataset
 from ..faults import BadSampleError, Fault
 from ..files import FileDataset
+from ..json_records import read_records
 from ..records import role_of
 from ..samples import Sample
 from ..sharded.files import PARQUET, is_remote
@@ -56,6 +57,11 @@ def write_clean_copy(dataset: FileDataset, faults: Collection[Fault], target: Pa
     dropped = _dropped(faults)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         draft = Path(scratch) / target.name
+        if isinstance(dataset, ConversationDataset) and not dataset.is_verbatim:
+            raise ValueError(
+                f"a cleaned copy is made of JSON lists, JSONL and shards, not of {dataset.path} "
+                f"({dataset.format.title}): 'convllava data convert' writes it in another format"
+            )
         if isinstance(dataset, ConversationDataset):
             cleaned = _clean_records(dataset, dropped.get(str(dataset.path), set()), faults, draft, inspect)
         else:
@@ -85,7 +91,12 @@ def _clean_records(
     for number, text, record in read_records(path):
         if number not in dropped:
             kept.append(text.strip())
-        elif number in misplaced and (cut := repaired_record(record)) and _is_good(dataset, cut, number, inspect):
+        elif (
+            number in misplaced
+            and dataset.format.read is None  # only dialogues have turns to cut
+            and (cut := repaired_record(record))
+            and _is_good(dataset, cut, number, inspect)
+        ):
             kept.append(json.dumps(cut, ensure_ascii=False))
             repaired += 1
     draft.write_text("\n".join(kept) + "\n" if path.suffix == ".jsonl" else "[\n" + ",\n".join(kept) + "\n]\n", "utf-8")

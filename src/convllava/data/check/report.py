@@ -19,6 +19,7 @@ class SourceReport:
     Attributes:
         name: The source's name or path.
         drawn: Samples that the run takes from it; None outside a recipe.
+        format: Title of the format of its records; empty for sources without one.
         records: Number of inspected records.
         usable: Number of records without errors.
         distinct_images: Number of images that differ from each other.
@@ -29,6 +30,7 @@ class SourceReport:
 
     name: str
     drawn: int | None = None
+    format: str = ""
     records: int = 0
     usable: int = 0
     images: int = 0
@@ -71,6 +73,7 @@ class SourceReport:
         share = self.supervised_in_run / supervised_in_all if supervised_in_all else 0.0
         return {
             "name": self.name,
+            "format": self.format,
             "records": self.records,
             "usable": self.usable,
             "errors": self.errors,

@@ -8,12 +8,13 @@ import numpy as np
 
 from ..conversations import OnBadSample
 from ..faults import BadSampleError, Fault, refusal
+from ..formats import format_named
 from ..samples import Origin, RecordSource, Sample, measure
 from .files import PARQUET, list_shards
-from .parquet import ParquetSamples, stored_parquet, streamed_parquet
+from .parquet import ParquetSamples, recognize_columns, stored_parquet, streamed_parquet
 from .records import Record, RecordReader, StoredRecords
 from .shuffled import ShuffledShards
-from .tar import stored_tars, streamed_tars, tar_sample
+from .tar import TarSamples, stored_tars, streamed_tars
 
 
 class ShardedDataset(RecordSource):
@@ -28,6 +29,11 @@ class ShardedDataset(RecordSource):
             "skip": faults are collected in ``faults``, and reading such a record raises ``BadSampleError``; the order
             of the others does not change.
         count: Samples in an epoch, for streams of unknown length.
+        format: Name of the format of the records; by default that of each record of a tar, and that of the columns of
+            the first parquet file.
+
+    Attributes:
+        format: The format of the records; None for tars whose records have their own.
 
     Raises:
         ValueError: There is no shard, or stored records cannot be used.
@@ -41,19 +47,22 @@ class ShardedDataset(RecordSource):
         streaming: bool = False,
         on_bad_sample: OnBadSample = "stop",
         count: int | None = None,
+        format: str | None = None,
     ) -> None:
         self.path = path
         self.files = list_shards(path)
         self.faults: list[Fault] = []
         self._count = count
+        self.format = None if format is None else format_named(format)
         if not self.files[0].endswith(PARQUET):
             if image_folder is not None:
                 raise ValueError(f"{path}: 'image_folder' is not for tars, which hold their images")
-            self._make_sample: Callable[[Record, Origin], Sample] = tar_sample
+            self._make_sample: Callable[[Record, Origin], Sample] = TarSamples(self.format)
             self.reader: RecordReader = streamed_tars(self.files) if streaming else stored_tars(self.files)
         else:
             folder = Path(image_folder) if image_folder is not None else Path(self.files[0]).parent
-            self._make_sample = ParquetSamples(folder)
+            self.format = self.format or recognize_columns(self.files[0])
+            self._make_sample = ParquetSamples(folder, self.format)
             self.reader = streamed_parquet(self.files) if streaming else stored_parquet(self.files)
         if isinstance(self.reader, StoredRecords):
             self._check(self.reader, on_bad_sample)

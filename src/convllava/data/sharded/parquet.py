@@ -1,18 +1,19 @@
 """Parquet shards.
 
-A record has ``conversations`` or ``messages`` (see ``data.records``) and its images under ``image`` or ``images``:
-images as ``datasets`` stores them ({bytes, path}), bytes, or file names next to the shard.
+A record has the keys of one of ``data.formats``, and its images as ``datasets`` stores them ({bytes, path}), as bytes,
+or as file names next to the shard.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..faults import BadSampleError, Fault
-from ..images import EncodedImage, StoredImage, missing_hint, outside, path_in
+from ..faults import BadSampleError, Fault, RecordError
+from ..formats import RecordFormat, recognize
+from ..images import StoredImage, missing, respelled, stored_image
 from ..records import read_sample, record_id, stored_images
 from ..samples import Origin, Sample
-from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
+from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets, records_of
 
 _STREAMED_RECORDS = 64
 """Records that a stream decodes at a time."""
@@ -23,10 +24,12 @@ class ParquetSamples:
 
     Args:
         image_folder: Folder of images that records name instead of holding them.
+        format: Format of the records.
     """
 
-    def __init__(self, image_folder: Path) -> None:
+    def __init__(self, image_folder: Path, format: RecordFormat) -> None:
         self.image_folder = image_folder
+        self.format = format
 
     def __call__(self, record: Record, origin: Origin) -> Sample:
         """Return the sample of a record.
@@ -34,30 +37,32 @@ class ParquetSamples:
         Raises:
             BadSampleError: The record cannot be used.
         """
-        stored = [one for one in stored_images(record) if not _is_absent(one)]
-        images = [_image(item, origin, self.image_folder) for item in stored]
-        for item, image in zip(stored, images, strict=True):
-            if image is None:
-                name = item.get("path") if isinstance(item, dict) else item
-                if isinstance(name, str):
-                    message = outside(name, self.image_folder)
-                else:
-                    message = f"an image of type {type(item).__name__}"
-                raise BadSampleError(Fault("malformed", *origin, record_id(record, origin.record), message))
-            if isinstance(image, Path) and not image.is_file():
-                message = f"no image {image}; {missing_hint(image)}"
-                raise BadSampleError(Fault("missing_image", *origin, record_id(record, origin.record), message))
-        return read_sample(record, [image for image in images if image is not None], origin)
+        if UNREADABLE in record:
+            raise BadSampleError(Fault("malformed", *origin, str(origin.record), record[UNREADABLE]))
+        try:
+            content = self.format.as_dialogue(record, self.image_folder)
+            images = [self._image(given, origin) for given in stored_images(content)]
+        except RecordError as error:
+            raise BadSampleError(Fault(error.kind, *origin, record_id(record, origin.record), str(error))) from error
+        return read_sample(content, images, origin)
+
+    def _image(self, given: Any, origin: Origin) -> StoredImage:
+        image = stored_image(given, self.image_folder, *origin)
+        if not isinstance(image, Path) or image.is_file():
+            return image
+        found = respelled(image, self.image_folder)
+        if found is None:
+            raise RecordError("missing_image", missing(image))
+        return found
 
 
 def stored_parquet(files: list[str]) -> StoredRecords:
     """Store parquet shards in the cache of ``datasets`` and return their records.
 
     Raises:
-        ValueError: A file cannot be read or lacks the columns.
+        ValueError: A file cannot be read.
     """
     lengths = [_length(file) for file in files]
-    _check_columns(files[0])
     datasets = import_datasets()
     with explained(datasets, files):
         dataset = datasets.load_dataset("parquet", data_files={"train": files}, split="train")
@@ -68,9 +73,8 @@ def streamed_parquet(files: list[str]) -> StreamedRecords:
     """Return the records of parquet shards that are read in place.
 
     Raises:
-        ValueError: The first file cannot be read or lacks the columns.
+        ValueError: ``datasets`` is not installed.
     """
-    _check_columns(files[0])
     import_datasets()
     return StreamedRecords(_ParquetStream(files), ParquetLengths(files))
 
@@ -96,17 +100,42 @@ class _ParquetStream:
                 "parquet", data_files={"train": [self.files[shard]]}, split="train", streaming=True
             )
             for table in stream.skip(start).with_format("arrow").iter(batch_size=_STREAMED_RECORDS):
-                yield from table.to_pylist()
+                yield from records_of(table)
 
 
 def _length(file: str) -> int:
     return int(_footer(file).num_rows)
 
 
-def _check_columns(file: str) -> None:
-    names = _footer(file).schema.to_arrow_schema().names
-    if not {"conversations", "messages"} & set(names):
-        raise ValueError(f"{file} has the columns {', '.join(names)}; it needs 'conversations' or 'messages'")
+def recognize_columns(file: str) -> RecordFormat:
+    """Return the format of a parquet file, recognized by the names and types of its columns.
+
+    Raises:
+        ValueError: The file cannot be read, or no known format has such columns.
+    """
+    schema = _footer(file).schema.to_arrow_schema()
+    found = recognize([{field.name: _example_of(field.type) for field in schema}])
+    if found is None:
+        raise ValueError(
+            f"{file} has the columns {', '.join(schema.names)}; it needs 'conversations' or 'messages', or a question, "
+            "an answer and an image"
+        )
+    return found
+
+
+def _example_of(arrow_type: Any) -> Any:
+    """Return a value of an Arrow type."""
+    from pyarrow import types
+
+    if types.is_list(arrow_type) or types.is_large_list(arrow_type):
+        return [_example_of(arrow_type.value_type)]
+    if types.is_struct(arrow_type):
+        fields = (arrow_type.field(index) for index in range(arrow_type.num_fields))
+        example = {field.name: _example_of(field.type) for field in fields}
+        if {"type", "text"} <= set(example):  # parts, some of which are images
+            example["type"] = "image_url" if "image_url" in example else "image"
+        return example
+    return 1 if types.is_integer(arrow_type) or types.is_floating(arrow_type) else "x"
 
 
 def _footer(file: str) -> Any:
@@ -119,18 +148,3 @@ def _footer(file: str) -> Any:
             return read_metadata(stream)
     except ArrowException as error:
         raise ValueError(f"{file} is not a parquet file that can be read ({error})") from error
-
-
-def _is_absent(stored: Any) -> bool:
-    """Return whether an image is a struct without content, which parquet has in place of null."""
-    return isinstance(stored, dict) and stored.get("bytes") is None and not stored.get("path")
-
-
-def _image(stored: Any, origin: Origin, image_folder: Path) -> StoredImage | None:
-    name = f"record {origin.record}"
-    if isinstance(stored, bytes):
-        return EncodedImage(stored, name, origin.file)
-    if isinstance(stored, dict) and stored.get("bytes") is not None:
-        return EncodedImage(stored["bytes"], stored.get("path") or name, origin.file)
-    path = stored.get("path") if isinstance(stored, dict) else stored
-    return path_in(image_folder, path) if isinstance(path, str) else None

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from ...constants import IMAGE_TOKEN
-from ...support import first_line
-from ..faults import BadSampleError, Fault
+from ...support import encodable, first_line
+from ..faults import BadSampleError, Fault, RecordError
+from ..formats import IMAGE_KEYS, RecordFormat, recognize
 from ..images import EncodedImage
 from ..records import read_sample
 from ..samples import Origin, Sample
 from .files import is_remote
-from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
+from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets
 
 _TEXT_ENDINGS = ("json", "txt")
 
@@ -43,12 +44,12 @@ def stored_tars(files: list[str]) -> StoredRecords:
     """
     datasets = import_datasets()
     text, data = datasets.Value("string"), datasets.Value("binary")
-    features = datasets.Features({"key": text, "json": text, "txt": text, "images": [{"path": text, "bytes": data}]})
-    numbered = features | {"shard": datasets.Value("int32")}
+    texts = dict.fromkeys(("key", "json", "txt", UNREADABLE), text)
+    images = {"images": [{"path": text, "bytes": data}]}
     with explained(datasets, files):
         dataset = datasets.Dataset.from_generator(
             _numbered_records,
-            features=datasets.Features(numbered),
+            features=datasets.Features({**texts, **images, "shard": datasets.Value("int32")}),
             gen_kwargs={"shards": [(number, file, _stamp(file)) for number, file in enumerate(files)]},
         )
     counts = np.bincount(np.asarray(dataset.with_format("numpy")["shard"][:]), minlength=len(files))
@@ -108,8 +109,8 @@ def _read_records(shard: str) -> Iterator[Record]:
             if record is not None and record["key"] != key:
                 yield record
                 record = None
-            record = record or {"key": key, "json": None, "txt": None, "images": []}
-            _add_file(record, member.name, archive.extractfile(member))
+            record = record or {"key": key, "json": None, "txt": None, UNREADABLE: None, "images": []}
+            _add_file(record, encodable(member.name), archive.extractfile(member))
         if record is not None:
             yield record
 
@@ -125,9 +126,10 @@ def _explained(shard: str) -> Iterator[None]:
 def sample_key(member: tarfile.TarInfo) -> str | None:
     """Return the key of the sample that a file belongs to: its path up to the first point of the file name.
 
-    None for folders, hidden files and files without an ending, which belong to no sample.
+    None for folders, hidden files and files without an ending, which belong to no sample. Bytes of a name that are not
+    UTF-8 are escaped.
     """
-    folder, slash, name = member.name.rpartition("/")
+    folder, slash, name = encodable(member.name).rpartition("/")
     stem, point, _ = name.partition(".")
     return folder + slash + stem if member.isfile() and stem and point else None
 
@@ -136,7 +138,10 @@ def _add_file(record: Record, name: str, content: Any) -> None:
     """Add one file to the record of its key; files that are neither text nor images are left out."""
     ending = name.rpartition("/")[2].partition(".")[2].lower()
     if ending in _TEXT_ENDINGS:
-        record[ending] = content.read().decode("utf-8", errors="replace")
+        try:
+            record[ending] = content.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            record[UNREADABLE] = f"{name} is not UTF-8 text ({error}): save it as UTF-8"
     elif "." + ending.rsplit(".", 1)[-1] in _image_endings():
         record["images"].append({"path": name, "bytes": content.read()})
 
@@ -159,21 +164,46 @@ def _count_keys(shard: str) -> int:
     return keys
 
 
-def tar_sample(record: Record, origin: Origin) -> Sample:
-    """Return the sample of a record.
+class TarSamples:
+    """Converts the records of tars to samples; a class, so that worker processes can pickle it.
 
-    Raises:
-        BadSampleError: The record cannot be used.
+    Args:
+        format: Format of the records; None to recognize it for each that is not a record of dialogue.
     """
-    content = {**_content(record, origin)}
-    if content.get("id") is None:
-        content["id"] = record["key"]
-    images = sorted(record["images"], key=lambda image: _natural(image["path"]))
-    return read_sample(content, [EncodedImage(image["bytes"], image["path"], origin.file) for image in images], origin)
+
+    def __init__(self, format: RecordFormat | None = None) -> None:
+        self.format = format
+
+    def __call__(self, record: Record, origin: Origin) -> Sample:
+        """Return the sample of a record.
+
+        Raises:
+            BadSampleError: The record cannot be used.
+        """
+        images = sorted(record["images"], key=lambda image: _natural(image["path"]))
+        held = [EncodedImage(image["bytes"], image["path"], origin.file) for image in images]
+        content = {**_content(record, origin)}
+        try:
+            content = self._dialogue(content, [image.name for image in held])
+        except RecordError as error:
+            raise BadSampleError(Fault(error.kind, *origin, record["key"], str(error))) from error
+        if content.get("id") is None:
+            content["id"] = record["key"]
+        return read_sample(content, held, origin)
+
+    def _dialogue(self, content: dict[str, Any], names: list[str]) -> dict[str, Any]:
+        """Return the record of dialogue of a JSON file; the images of the tar take the place of those it names."""
+        if self.format is None and (content.get("conversations") or content.get("messages")):
+            return content
+        shown = {**{key: value for key, value in content.items() if key not in IMAGE_KEYS}, "images": names}
+        format = self.format or recognize([shown])
+        return content if format is None or format.read is None else format.as_dialogue(shown, Path())
 
 
 def _content(record: Record, origin: Origin) -> dict[str, Any]:
     """Return the LLaVA record of a sample, made from its caption where it has no JSON file."""
+    if record[UNREADABLE] is not None:
+        raise BadSampleError(Fault("malformed", *origin, record["key"], record[UNREADABLE]))
     if record["json"] is None and record["txt"] is not None:
         turns = [("human", IMAGE_TOKEN * len(record["images"])), ("gpt", record["txt"])]
         return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}

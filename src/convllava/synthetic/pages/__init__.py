@@ -1,0 +1,1 @@
+"""Composed pages: glyphs, layout, content and questions of printed documents."""

@@ -1,0 +1,1 @@
+"""Scenes of colored shapes of any size: arrangement, painting and questions."""

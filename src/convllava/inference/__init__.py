@@ -71,6 +71,7 @@ _MODULES = {
     "prompt": ("Prompt", "prepare", "prompt_of"),
     "request": (
         *("Answer", "ContextOverflowError", "Event", "Failed", "Finished", "Request", "TextDelta", "Timings"),
+        "TokenLogprob",
         "question_message",
     ),
 }

@@ -173,7 +173,7 @@ def _limited(seconds: float) -> Iterator[None]:
 def _json_text(data: bytes) -> str:
     """Return the text of a JSON string, without its quotes; one that is no JSON is no data URL either."""
     if b"\\" not in data:
-        return data.decode("ascii", "replace")
+        return data.decode("ascii", "backslashreplace")
     with suppress(ValueError):
         return str(json.loads(b'"' + data + b'"'))
     return ""

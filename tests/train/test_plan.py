@@ -1,5 +1,6 @@
 """The dry run: counts against formulas written out here, FLOPs against torch's counter, missing data."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from tiny import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
+from training_runs import write_recipe
 
 from convllava.cli.main import main
 from convllava.data import catalog
@@ -313,6 +315,9 @@ def _recipe_of_records(tmp_path: Path, records: int, **values: object) -> Recipe
     return Recipe.model_validate({**base, **more, **values})
 
 
+ABSENT = ("wandb", "deepspeed")
+"""Packages that are taken as not installed."""
+
 LORA = {"language_model": {"rank": 2, "alpha": 4}, "vision_tower": {"rank": 2, "alpha": 4}}
 
 
@@ -330,13 +335,30 @@ def test_rates_of_adapters_are_planned_as_they_are_trained(tmp_path: Path) -> No
         ({"global_batch_size": 16}, "the data has 10 samples, fewer than global_batch_size 16"),
         ({"lr_scheduler": "cosin"}, "lr_scheduler cosin cannot be used here"),
         ({"learning_rates": {"vision": 1e-4}}, "matches no trainable parameter: vision"),
+        ({"trackers": ["wandb"]}, "trackers asks for wandb, which is not installed"),
+        ({"engine": "deepspeed", "deepspeed_config": "zero.json"}, "deepspeed, which is not installed"),
+        ({"training_stage": "encoder"}, r"data.json, record \d .*needs one image in each sample, this one has 0"),
+        ({"sample_answers": {"every": 9, "prompts": [{"question": "?", "image": "no.png"}]}}, r"no\.png does not"),
     ],
 )
-def test_the_plan_refuses_what_the_run_refuses(tmp_path: Path, values: dict[str, object], message: str) -> None:
+def test_the_plan_refuses_what_the_run_refuses(
+    tmp_path: Path, values: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name in ABSENT else find(name, *rest))
     recipe = _recipe_of_records(tmp_path, 10, **values)
     for run in (plan, train):
         with pytest.raises(ValueError, match=message):
             run(recipe)
+
+
+def test_the_plan_refuses_a_feature_cache_that_is_too_small(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, tiny_checkpoint, training_stage="instruct", train_from_stage=None)
+    recipe = load_recipe(path, [f"feature_cache={{folder: {tmp_path / 'a' / 'cache'}, limit_gb: 1.0e-9}}"])
+    for run in (plan, train):
+        with pytest.raises(ValueError, match=r"feature_cache would take about .* more than its limit_gb"):
+            run(recipe)
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_plan_finds_the_usable_samples_behind_many_faulty_ones(tmp_path: Path) -> None:

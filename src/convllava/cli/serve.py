@@ -2,14 +2,13 @@
 
 import logging
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..support import require
+from ..support import EscapedFormatter, require
 from . import options as opt
 
 if TYPE_CHECKING:
@@ -71,7 +70,8 @@ class ServedModelArguments(opt.DeviceArguments):
 
 @opt.expand_settings
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")] = "nano",
+    argument: opt.ModelArgument = None,
+    model: opt.ModelOrNone = None,
     *,
     access: AccessArguments,
     limits: LimitArguments,
@@ -81,13 +81,17 @@ def serve(
     """Serve a model: the OpenAI chat completions API at /v1, a chat page at /."""
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         require(package, extra="serve", purpose="servers")
+    model = opt.one_model(argument, model, default="nano")
+    opt.check_model(model)
 
     from .. import serve as serving
     from ..analysis import allows_auto
     from ..inference import Generator, load_pretrained, stage_warning
 
     settings = replace(server_settings(model, access, limits), image_options=images.options)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapedFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     listener = serving.bind(access.host, access.port)
     loaded, processor = load_pretrained(
@@ -112,7 +116,7 @@ def serve(
     url = serving.address_of(listener)
     if access.host not in LOCAL_NAMES and settings.api_key is None:
         opt.remark(f"warning: {url} answers without a key: pass --api-key-env NAME to require one")
-    print(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it", flush=True)
+    opt.say(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it")
     serving.run(app, listener, settings)
 
 

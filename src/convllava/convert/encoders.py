@@ -95,7 +95,7 @@ def stated_license(source: Path) -> str | None:
     """
     folder = source if source.is_dir() else source.parent
     card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = card.read_text(encoding="utf-8", errors="backslashreplace") if card.is_file() else ""
     if text.startswith("---\n") and "\n---" in text[4:]:
         try:
             values = yaml.safe_load(text[4 : text.index("\n---", 4)])
@@ -110,7 +110,7 @@ def stated_license(source: Path) -> str | None:
         return f"{timm['license']} (config.json)"
     for name in ("LICENSE.md", "LICENSE.txt", "LICENSE"):
         if (folder / name).is_file():
-            lines = (folder / name).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = (folder / name).read_text(encoding="utf-8", errors="backslashreplace").splitlines()
             first = next((line.strip("# *\t") for line in lines if line.strip("# *\t")), None)
             return None if first is None else f"{first} ({name})"
     return None

@@ -95,7 +95,7 @@ def _dumped(choices: list[ChunkChoice]) -> list[dict[str, Any]]:
 
 def event(data: dict[str, Any]) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n\n"
 
 
 class EventStream(StreamingResponse):
@@ -142,6 +142,7 @@ def extension(answer: Answer, stride: int) -> Extension:
     return Extension(
         images=[image_cost(size, stride) for size in answer.image_sizes],
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
+        box_image=answer.box_image,
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),
             queue_seconds=round(timings.queue_seconds, 4),

@@ -153,7 +153,7 @@ class ResponseWriter:
     def _event(self, name: str, **fields: Any) -> bytes:
         data = {"type": name, "sequence_number": self._number, **fields}
         self._number += 1
-        text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
+        text = json.dumps(data, ensure_ascii=False).encode("utf-8", "backslashreplace")
         return b"event: " + name.encode() + b"\ndata: " + text + b"\n\n"
 
 

@@ -57,6 +57,8 @@ class SyntheticBenchmark(Benchmark):
         count = min(limit, NUM_HELD_OUT)
         return SyntheticDataset(self.kind, count=count, seed=HELD_OUT_SEED, split="heldout", **self.options)
 
+    needs_data = False
+
     def has_data(self, data: Path) -> bool:
         return True
 

@@ -31,7 +31,7 @@ def clip(side: int) -> Any:
 
 def by_clip(processor: Any, path: Path) -> Tensor:
     """Open, pad and process an image as LLaVA's own code does."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=("JPEG", "PNG")) as image:
         square = pad_to_square(image.convert("RGB"), (122, 116, 104))
     return processor(square, return_tensors="pt")["pixel_values"]
 

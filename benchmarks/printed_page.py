@@ -90,7 +90,7 @@ def photograph(page: Image.Image) -> Image.Image:
     pixels = (blurred * light)[:, :, None] * warm + noise
     stream = BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=75)
-    return Image.open(stream).convert("RGB")
+    return Image.open(stream, formats=("JPEG",)).convert("RGB")
 
 
 def ink_of(image: Image.Image) -> np.ndarray:

@@ -1,19 +1,25 @@
 """Attacks on `convllava serve` from this machine, while honest clients stream: what the others notice.
 
-    python benchmarks/serve_attacks.py                    # all attacks, 12 seconds each
+    python benchmarks/serve_attacks.py                    # all attacks, 12 seconds each: seven minutes
+    python benchmarks/serve_attacks.py --short            # 5 seconds each: under four minutes
     python benchmarks/serve_attacks.py --only scan pixels --seconds 30
 
-Eight clients stream answers without images while each attack runs; the same eight were measured undisturbed just
-before, so that the ratio holds on a busy machine too. Printed are the 99th percentile of the gap between two pieces of
-an answer and its ratio to the undisturbed one, the slowest answer of `/health/live`, the memory of the server and its
-workers above idle, and at the end the seconds from SIGTERM to the end of the process with a drain of 5 s, while the
-last attack is still running. Nothing but the started server is contacted.
+Eight clients stream answers without images while each attack runs; the same eight are measured undisturbed before and
+after it, so that the ratio means something on a busy machine too. The load average at the start is printed: bounds are
+meant for an idle machine. The attackers are a process of low priority, since those of a server use other machines'
+processors.
+
+Printed are the 99th percentile of the gap between two pieces of an answer, next to the attack and undisturbed, and
+their ratio; the same of the time of `/health/live`; the memory of the server and its workers above idle; the memory
+that is left above idle ten seconds after all attacks; and the seconds from SIGTERM to the end of the process with a
+drain of 5 s, while the last attack is still running. Nothing but the started server is contacted.
 """
 
 import argparse
 import base64
 import io
 import json
+import multiprocessing
 import os
 import signal
 import statistics
@@ -23,6 +29,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -31,6 +38,11 @@ import numpy as np
 from PIL import Image
 
 STREAMS = 8
+ATTACKERS = 2
+PATIENCE = 5.0
+"""Seconds after which an attacker leaves."""
+
+SETTLE_SECONDS = 10.0
 LIMITS = {"ratio": 3.0, "health_ms": 100.0, "memory_mib": 1536.0, "sigterm_s": 10.0}
 
 
@@ -121,8 +133,10 @@ class Server:
 
     def memory_mib(self) -> float:
         """Return the resident memory of the server and its workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        pids = [str(self.process.pid), *(children.read_text().split() if children.exists() else [])]
+        pids = [str(self.process.pid)]
+        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):  # a process belongs to a thread
+            with suppress(OSError):
+                pids += children.read_text().split()
         pages = 0
         for pid in pids:
             try:
@@ -191,11 +205,12 @@ def look(server: Server, end: float, watch: Watch) -> None:
         time.sleep(0.05)
 
 
-def attack(server: Server, body: bytes, end: float, patience: float) -> None:
+def attack(port: int, body: bytes, end: float) -> None:
     """Send a request again and again; leave after some seconds of waiting, as an attacker would."""
     while time.perf_counter() < end:
         try:
-            connection = server.send(body, seconds=patience)
+            connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
             connection.getresponse().read()
             connection.close()
         except (OSError, HTTPException):
@@ -203,17 +218,33 @@ def attack(server: Server, body: bytes, end: float, patience: float) -> None:
         time.sleep(0.1)
 
 
-def observed(server: Server, seconds: float, body: bytes | None, attackers: int = 2) -> Watch:
+def attackers(port: int, body: bytes, end: float) -> None:
+    """Attack from a process of low priority."""
+    os.nice(19)
+    threads = [threading.Thread(target=attack, args=(port, body, end), daemon=True) for _ in range(ATTACKERS)]
+    for thread in threads:
+        thread.start()
+    time.sleep(max(0.0, end - time.perf_counter()))
+
+
+def started_attack(server: Server, body: bytes, end: float) -> "multiprocessing.process.BaseProcess":
+    process = multiprocessing.get_context("fork").Process(target=attackers, args=(server.port, body, end), daemon=True)
+    process.start()
+    return process
+
+
+def observed(server: Server, seconds: float, body: bytes | None) -> Watch:
     """Return what honest clients saw for some seconds, next to attackers or undisturbed."""
     watch, end = Watch(), time.perf_counter() + seconds
+    attacker = None if body is None else started_attack(server, body, end)  # before there are threads
     threads = [threading.Thread(target=stream, args=(server, end, watch)) for _ in range(STREAMS)]
     threads.append(threading.Thread(target=look, args=(server, end, watch)))
-    if body is not None:
-        threads += [threading.Thread(target=attack, args=(server, body, end, 5.0)) for _ in range(attackers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if attacker is not None:
+        attacker.join()
     return watch
 
 
@@ -224,8 +255,8 @@ def percentile(values: list[float], share: float) -> float:
 def seconds_to_end(server: Server, body: bytes) -> float:
     """Return the seconds from SIGTERM to the end of the process, while it is attacked."""
     watch, end = Watch(), time.perf_counter() + 8
-    for target, arguments in ((stream, (server, end, watch)), (attack, (server, body, end, 5.0))):
-        threading.Thread(target=target, args=arguments, daemon=True).start()
+    attacker = started_attack(server, body, end)
+    threading.Thread(target=stream, args=(server, end, watch), daemon=True).start()
     time.sleep(2)
     started = time.perf_counter()
     server.process.send_signal(signal.SIGTERM)
@@ -233,27 +264,35 @@ def seconds_to_end(server: Server, body: bytes) -> float:
         server.process.wait(60)
     except subprocess.TimeoutExpired:
         server.process.kill()
-    return time.perf_counter() - started
+    ended = time.perf_counter() - started
+    attacker.kill()
+    return ended
 
 
 def measure(server: Server, names: list[str], seconds: float) -> dict[str, dict[str, float]]:
-    """Run the attacks one after the other and return the figures of each."""
+    """Run the attacks one after the other, each between two undisturbed times, and return the figures of each."""
     figures = {}
     observed(server, 3, None)  # warm
     idle = statistics.median(server.memory_mib() for _ in range(5))
+    before = observed(server, seconds / 2, None)
     for name in names:
         body = ATTACKS[name]()
-        calm = observed(server, seconds / 2, None)
         storm = observed(server, seconds, body)
+        after = observed(server, seconds / 2, None)
+        gap, calm = percentile(storm.gaps, 0.99), percentile(before.gaps + after.gaps, 0.99)
         figures[name] = {
-            "gap_ms": 1000 * percentile(storm.gaps, 0.99),
-            "ratio": percentile(storm.gaps, 0.99) / percentile(calm.gaps, 0.99),
+            "gap_ms": 1000 * gap,
+            "calm_gap_ms": 1000 * calm,
+            "ratio": gap / calm,
             "health_ms": 1000 * percentile(storm.health, 0.99),
-            "calm_health_ms": 1000 * percentile(calm.health, 0.99),
+            "calm_health_ms": 1000 * percentile(before.health + after.health, 0.99),
             "memory_mib": max(storm.memory, default=0.0) - idle,
             "failed": len(storm.failed),
         }
+        before = after
         print(f"{name:32}" + "  ".join(f"{key} {value:.1f}" for key, value in figures[name].items()), flush=True)
+    time.sleep(SETTLE_SECONDS)
+    print(f"{SETTLE_SECONDS:g} s after the attacks: {server.memory_mib() - idle:+.0f} MiB from idle", flush=True)
     return figures
 
 
@@ -266,13 +305,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--seconds", type=float, default=12.0, help="Seconds of each attack.")
+    parser.add_argument("--short", action="store_true", help="Take 5 seconds for each attack.")
     parser.add_argument("--only", nargs="+", default=[""], help="Attacks whose name has one of these words.")
     parser.add_argument("--json", action="store_true", help="Print the figures as JSON in the last line.")
     options = parser.parse_args()
     names = [name for name in ATTACKS if any(word in name for word in options.only)]
+    print(f"load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} processors before the start", flush=True)
     server = start(options.model)
     try:
-        figures = measure(server, names, options.seconds)
+        figures = measure(server, names, 5.0 if options.short else options.seconds)
         ended = seconds_to_end(server, ATTACKS[names[-1]]())
     finally:
         server.process.kill()

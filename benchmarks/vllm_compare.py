@@ -19,11 +19,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from convllava.images import image_size
 
 EXAMPLES = Path(__file__).parents[1] / "src" / "convllava" / "serve" / "static" / "examples"
 MODEL = "compared"
@@ -138,7 +137,7 @@ def compare(ours: str, theirs: str) -> int:
     for name, (images, question) in requests().items():
         expected, got = ask(ours, body(images, question)), ask(theirs, body(images, question))
         different += expected != got
-        sizes = ", ".join("x".join(map(str, Image.open(BytesIO((EXAMPLES / p).read_bytes())).size)) for p in images)
+        sizes = ", ".join("x".join(map(str, reversed(image_size(EXAMPLES / name)))) for name in images)
         print(f"{'equal    ' if expected == got else 'DIFFERENT'} {name} ({sizes}): {expected!r}", flush=True)
         if expected != got:
             print(f"          vLLM: {got!r}", flush=True)

@@ -276,6 +276,18 @@ assert x == 2
 """
 
 
+def test_tests_that_promises_name_exist(repository: Path) -> None:
+    """The tables of promises say which test holds each line, by its name or its file."""
+    code = "".join(path.read_text(encoding="utf-8") for path in (repository / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"def (test_\w+)", code))
+    for page in sorted((repository / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        named = re.findall(r"(?<=[`:])(test_\w+)(?=`)", text)
+        assert set(named) <= defined, f"{page.name}: {sorted(set(named) - defined)}"
+        files = re.findall(r"`(tests/[\w/]+\.py)", text)
+        assert [file for file in files if not (repository / file).is_file()] == [], page.name
+
+
 def test_blocks_are_run_in_order(session: Session) -> None:
     blocks = blocks_of(PAGE)
     assert [block.language for block in blocks] == ["console", "console", "yaml", "bash", "python", "python"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from convllava.synthetic import names, words
@@ -130,3 +131,19 @@ def test_runs_are_drawn_in_the_order_of_their_numbers(curves: Any) -> None:
     globbed = [Path("runs") / name for name in ("0_a", "10_b", "2_c")]
     assert [run.name for run in curves.in_order(globbed)] == ["0_a", "2_c", "10_b"]
     assert curves.in_order([*globbed, Path("runs/other")]) == [*globbed, Path("runs/other")]
+
+
+def test_tiles_are_those_of_llava_next(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A square takes 2 x 2 tiles, a wide image three in a row; each pixel of an image that fits is in one tile."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    anyres = load(repository, "anyres")
+    assert anyres.grid_of(1536, 1536, 768) == (1536, 1536)
+    assert anyres.grid_of(400, 1300, 336) == (336, 1008)
+    image = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(0))
+    views = anyres.tiles_of(image, 64)
+    assert views.shape == (5, 3, 64, 64)
+    for number, (top, left) in enumerate(((0, 0), (0, 64), (64, 0), (64, 64))):
+        torch.testing.assert_close(views[1 + number], image[:, top : top + 64, left : left + 64])
+    wide = anyres.tiles_of(torch.ones(3, 100, 300), 64)
+    assert wide.shape == (4, 3, 64, 64)
+    assert 0.9 < float(wide[1:].mean()) <= 1.0

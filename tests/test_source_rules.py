@@ -1,4 +1,4 @@
-"""Rules on the size of functions and on private names of other libraries."""
+"""Rules on the size of functions, on private names of other libraries, on opening images, and on what is printed."""
 
 import ast
 import re
@@ -122,3 +122,71 @@ def test_nothing_is_checked_by_assert(path: str) -> None:
     """``python -O`` removes asserts, and a user sees a bare AssertionError."""
     lines = [node.lineno for node in ast.walk(TREES[path]) if isinstance(node, ast.Assert)]
     assert not lines, f"{path}: assert in lines {lines}; raise an error that says what to do"
+
+
+REPOSITORY = SOURCE.parents[1]
+PROGRAMS = [
+    path
+    for folder in ("src", "benchmarks", "examples", "recipes")
+    for path in sorted((REPOSITORY / folder).rglob("*.py"))
+]
+
+
+def opened_in_any_format(tree: ast.AST) -> Iterator[str]:
+    """Calls of Pillow's ``Image.open`` without a list of formats."""
+    for node in ast.walk(tree):
+        is_call = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+        if is_call and "formats" not in {keyword.arg for keyword in node.keywords}:
+            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_images_are_opened_in_known_formats() -> None:
+    """Pillow opens every format that it knows otherwise, and runs Ghostscript on what calls itself an EPS."""
+    found = {path: list(opened_in_any_format(ast.parse(path.read_text(encoding="utf-8")))) for path in PROGRAMS}
+    wrong = {str(path): calls for path, calls in found.items() if calls}
+    assert not wrong, f"{wrong}: use convllava.images.open_image or undecoded, or give formats="
+
+
+def test_an_image_opened_in_any_format_is_found() -> None:
+    assert list(opened_in_any_format(ast.parse("with Image.open(path) as image: pass")))
+    assert not list(opened_in_any_format(ast.parse("PIL.Image.open(path, formats=('PNG',))")))
+
+
+PRINTERS = ("cli/options.py", "cli/main.py")
+"""Files that print; they escape control characters, and all others call them."""
+
+
+def calls_in(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def test_what_is_printed_is_escaped() -> None:
+    """Names of files and texts of data may hold sequences that drive a terminal, or markup."""
+    found = [
+        f"{path}, line {call.lineno}"
+        for path, tree in TREES.items()
+        for call in calls_in(tree)
+        if path not in PRINTERS and ast.unparse(call.func) in ("print", "Console", "sys.stdout.write")
+    ]
+    assert not found, f"{found}: print by cli.options.say, show, remark or console"
+
+
+def loses_bytes(call: ast.Call) -> bool:
+    """Return whether a call decodes or encodes what it cannot as something else, or not at all."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "errors"]
+    if isinstance(call.func, ast.Attribute) and call.func.attr in ("decode", "encode"):
+        given += call.args[1:2]
+    return any(isinstance(one, ast.Constant) and one.value in ("replace", "ignore") for one in given)
+
+
+def test_no_bytes_are_lost() -> None:
+    """A file that is not UTF-8 is an error that names it; what cannot be written is escaped."""
+    found = [
+        f"{path}, line {call.lineno}" for path, tree in TREES.items() for call in calls_in(tree) if loses_bytes(call)
+    ]
+    assert not found, f"{found}: name the file and the record, or use support.encodable"
+
+
+@pytest.mark.parametrize("source", ["data.decode('utf-8', errors='replace')", "text.encode('ascii', 'ignore')"])
+def test_lost_bytes_are_found(source: str) -> None:
+    assert any(map(loses_bytes, calls_in(ast.parse(source))))

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -206,9 +207,6 @@ _SPELLINGS: dict[str, Callable[[str], str]] = {
     "the file's name has another Unicode form (NFD)": lambda path: unicodedata.normalize("NFD", path),
     "the path has percent escapes": unquote,
     "the path has blanks at its ends": str.strip,
-    "the path's letters have another case": lambda path: (
-        os.path.splitext(path)[0] + os.path.splitext(path)[1].swapcase()
-    ),
 }
 
 
@@ -219,9 +217,26 @@ def other_spelling(path: str | Path) -> str | None:
         other = spell(text)
         if other != text and os.path.exists(other):
             return f"{reason}; {other!a} exists"
+    folder, name = os.path.split(text)
+    if (found := _names_in(folder or ".").get(_folded(name))) is not None:
+        case = "letters of another case" if found.casefold() == name.casefold() else "another spelling"
+        return f"the file's name has {case}; {os.path.join(folder, found)!a} exists"
     if "\\" in text and os.sep == "/":
         return "the path has backslashes; write it with /"
     return None
+
+
+@lru_cache(maxsize=8)
+def _names_in(folder: str) -> dict[str, str]:
+    """Return the names of the files in a folder by what is alike in them for people; kept for the next image."""
+    try:
+        return {_folded(name): name for name in os.listdir(folder)}
+    except (OSError, ValueError):  # also a path with a null character
+        return {}
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name).strip()).casefold()
 
 
 def _bytes_of_text(text: str, name: str, limits: ImageLimits) -> bytes | None:

@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import logging
 import os
 import shutil
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -197,6 +199,41 @@ def check_loading_report(report: Mapping[str, Collection[Any]], source: object) 
         raise ValueError(f"the weights of {source} do not fit the model; {'; '.join(faults)}. Save the model again")
 
 
+_SHOWN = frozenset("\n\t\u200c\u200d")
+"""Characters that are shown although Python counts them as not printable: line ends, and the joiners of emoji and of
+Persian and Indic letters."""
+
+
+def is_shown(character: str) -> bool:
+    """Return whether a character is shown as it is, not one that drives a terminal or turns the order of a line."""
+    return character.isprintable() or character in _SHOWN or unicodedata.category(character) == "Zs"
+
+
 def escaped(text: str) -> str:
     """Return a text with its control characters, which could drive a terminal, written as escapes such as ``\\x1b``."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if is_shown(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+class EscapedFormatter(logging.Formatter):
+    """Formats log records with their control characters escaped: names of files and messages may hold any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return escaped(super().format(record))
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the units that fit it."""
+    if seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 72 else f"{hours / 24:.1f} days"

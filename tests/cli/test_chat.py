@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ def image(tmp_path: Path) -> str:
 
 @pytest.fixture
 def chat(tiny_checkpoint: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def run(typed: str, *options: str) -> int:
-        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    def run(typed: str | io.TextIOWrapper, *options: str) -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed) if isinstance(typed, str) else typed)
         return main(["chat", image, "--model", str(tiny_checkpoint), "--device", "cpu", *options])
 
     return run
@@ -55,6 +57,33 @@ def test_history_is_kept(chat: Any, image: str, tiny_checkpoint: Path, capsys: p
 def test_end_of_input_ends_it(chat: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert chat("") == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_question_that_is_no_text_does_not_end_it(
+    chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes of another encoding, from a pipe or a terminal; an image's name may have them."""
+    name = tmp_path / "caf\udce9.png"
+    Image.new("RGB", (64, 64)).save(name)
+    typed = b"What \xff?\n" + os.fsencode(f"/image {name}\n") + b"And?\n"
+    assert chat(io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"), "--max-new-tokens", "2") == 0
+    out, err = capsys.readouterr()
+    assert err == "error: What \\udcff? is not utf-8 text: type the question again\n"
+    assert out.splitlines()[0].startswith("image 2, 64x64 pixels") and len(out.splitlines()) == 2
+
+
+def test_a_checkpoint_without_instruction_tuning_is_told(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    (copy / "recipe.yaml").write_text("training_stage: pretrain\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["chat", image, "--model", str(copy), "--device", "cpu"]) == 0
+    assert "warning: this checkpoint results from training stage 'pretrain'" in capsys.readouterr().err
 
 
 def test_a_prompt_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

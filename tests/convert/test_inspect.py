@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from convert.conftest import CONSOLIDATED, SPLIT, stored_tensors
+from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from convllava.cli.main import main
 from convllava.convert import inspect_checkpoint
@@ -108,3 +109,44 @@ def test_an_adapter_and_an_unknown_model_are_named(
     (split / "config.json").write_text('{"model_type": "qwen2_vl"}')
     assert main(["inspect", str(split)]) == 2
     assert "holds a model of type 'qwen2_vl'" in capsys.readouterr().err
+
+
+def dinov3(folder: Path) -> None:
+    config = DINOv3ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], layer_scale_init_value=0.5)
+    DINOv3ConvNextModel(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "license_line"),
+    [
+        ("README.md", "---\nlicense: other\nlicense_name: dinov3-license\n---\n# card", "dinov3-license (README.md)"),
+        ("README.md", "---\nlicense: [broken\n---", "not stated in the files"),
+        (
+            "LICENSE.md",
+            "# FAIR Noncommercial Research License\n\ntext",
+            "FAIR Noncommercial Research License (LICENSE.md)",
+        ),
+        ("notes.md", "nothing", "not stated in the files"),
+    ],
+)
+def test_an_encoder_from_elsewhere(
+    tmp_path: Path, name: str, content: str, license_line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Naming, final norm and license; a directory of transformers and a weight file."""
+    dinov3(tmp_path)
+    (tmp_path / name).write_text(content)
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        assert main(["inspect", str(source)]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "tensor names of transformers' DINOv3" in shown
+        assert "in the files, not used: the features are those before it" in shown
+        assert f"license {license_line}" in shown
+
+
+def test_the_license_of_timm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dinov3(tmp_path)
+    config = {"architecture": "convnext_tiny", "pretrained_cfg": {"license": "dinov3-license", "mean": [0, 0, 0]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["license"], report["has_final_norm"]) == ("dinov3-license (config.json)", True)

@@ -98,6 +98,16 @@ def test_structs_of_nulls_in_parquet_are_no_images(folder: Path, streaming: bool
         ({"conversations": [*ASKED[:1], {**ASKED[1], "tool_calls": [{"id": "1"}]}]}, "key 'tool_calls'.*turn 1"),
         ({"system": ["x"]}, "'system' must be a text"),
         ({"system": "x", "conversations": [{"from": "system", "value": "y"}, *ASKED]}, "'system' must be given once"),
+        (
+            {"conversations": [ASKED[0], {**ASKED[1], "reasoning_content": "hm"}]},
+            "'reasoning_content'.*turn 1.*remove",
+        ),
+        (
+            {"conversations": [ASKED[0], {**ASKED[1], "weight": 0.5}]},
+            r"'weight' must be 0 .* or 1, got 0\.5",
+        ),
+        ({"conversations": [ASKED[0], {**ASKED[1], "loss": False}]}, "key 'loss' is not read.*turn 1.*'weight': 0"),
+        ({"conversations": [ASKED[0], {**ASKED[1], "weight": 0}]}, "every answer that is not empty has weight 0"),
         ({"conversations": SHOWN}, r"1 <image> placeholders but 0 images.*written as a part: \{\"type\": \"text\""),
         ({"conversations": None, "messages": PARTS}, "Images are read from the record's 'image'"),
     ],
@@ -123,6 +133,74 @@ def test_system_is_the_system_message(folder: Path) -> None:
     [sample] = _records(folder, {"system": "In French.", "conversations": ASKED})
     assert sample.messages[0] == {"role": "system", "content": [{"type": "text", "text": "In French."}]}
     assert len(sample.messages) == 3
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_answer_of_weight_0_is_context(folder: Path, streaming: bool) -> None:
+    """As in OpenAI's and ShareGPT's files; null and 1 are the usual weight, also as a column of Arrow."""
+    turns = [{**turn, "weight": weight} for turn, weight in zip(ASKED * 2, (None, 0, 0, 1), strict=True)]
+    turns[2]["loss"] = False  # of a question
+    for sample in (_records(folder, {"conversations": turns})[0], _parquet(folder, streaming, conversations=turns)):
+        assert [message.get("weight") for message in sample.messages] == [None, 0, None, None]
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+def test_bytes_that_are_not_utf8_are_a_fault_of_their_record(folder: Path, name: str) -> None:
+    good = json.dumps({"id": "good", "conversations": ASKED, "note": "ż"}, ensure_ascii=False)
+    bad = json.dumps({"id": "bad", "conversations": ASKED, "note": "caf\udce9"}, ensure_ascii=False)  # Latin-1
+    lines = f"{good}\n{bad}\n{good}".encode(errors="surrogateescape")
+    (folder / name).write_bytes(lines if name.endswith("l") else b"[" + lines.replace(b"\n", b",") + b"]")
+    first, fault, last = ConversationDataset(folder / name, on_bad_sample="list").records()
+    assert first.sample_id == last.sample_id == "good"
+    assert fault.record == 1 and f"{name}, record 1" in str(fault)
+    assert "not UTF-8 text: byte 0xe9 after" in fault.message and "caf" in fault.message
+    with pytest.raises(ValueError, match=r"record 1 .*not UTF-8 text"):
+        ConversationDataset(folder / name)
+    (folder / name).write_text("[1]" if name.endswith("n") else "1", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"not UTF-8 text"):
+        ConversationDataset(folder / name)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("ending", ["json", "txt"])
+def test_bytes_that_are_not_utf8_are_a_fault_of_their_record_in_a_tar(
+    folder: Path, ending: str, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+    good = json.dumps({"conversations": SHOWN}).encode() if ending == "json" else b"caption"
+    files: dict[str, bytes] = {}
+    for number, text in enumerate((b"\xef\xbb\xbf" + good, good.replace(b"a", b"\xe9"), good)):
+        files |= {f"{number}.png": (folder / "a.png").read_bytes(), f"{number}.{ending}": text}
+    files |= {"b\udcff.png": files["0.png"], f"b\udcff.{ending}": good}
+    with tarfile.open(folder / "x.tar", "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    opened = ShardedDataset(folder / "x.tar", streaming=streaming, on_bad_sample="list")
+    first, fault, last, named = opened.records()
+    assert not any(isinstance(entry, Fault) for entry in (first, last, named)), (first, last, named)
+    assert first.messages == last.messages  # the mark at the start of the file is not text
+    assert named.sample_id == "b\\udcff"
+    assert isinstance(fault, Fault) and fault.record == 1 and fault.sample_id == "1"
+    assert re.search(rf"x\.tar, record 1 \(id 1\): 1\.{ending} is not UTF-8 text .*0xe9", str(fault))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_text_of_parquet_that_is_not_utf8_is_a_fault_of_its_record(
+    folder: Path, streaming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parquet's writers check no text."""
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+    notes = pyarrow.array([b"a", b"caf\xe9", b"c"]).cast(pyarrow.binary()).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"note": notes, "conversations": [ASKED] * 3}), folder / "x.parquet")
+    opened = ShardedDataset(folder / "x.parquet", streaming=streaming, on_bad_sample="list")
+    first, fault, last = opened.records()
+    assert not isinstance(first, Fault) and not isinstance(last, Fault)
+    assert isinstance(fault, Fault) and re.search(r"x\.parquet, record 1 .*not UTF-8 text .*0xe9", str(fault))
 
 
 NESTED = {
@@ -177,9 +255,9 @@ def test_names_stay_inside_the_folder_of_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stored", "written", "hint"),
     [
-        ("a b.png", "a%20b.png", "without % escapes"),
-        ("A.png", "a.PNG", "with other letter case"),
-        ("a.png", "a.png ", "without or with other blanks"),
+        ("a b.png", "a%20b.png", "the path has percent escapes"),
+        ("A.png", "a.PNG", "letters of another case"),
+        ("a.png", "a.png ", "blanks at its ends"),
         ("other.png", "x.png", "set image_folder to the folder of the images"),
     ],
 )

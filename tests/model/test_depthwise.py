@@ -66,6 +66,25 @@ def test_half_precision_without_gradients_is_float32_rounded_once(monkeypatch: p
         assert torch.equal(found, deepcopy(convolution).float()(features.float()).to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("kernel_size", [13, 15])
+def test_large_kernels_run_in_float32_when_they_are_compiled(kernel_size: int, autocast: bool) -> None:
+    graphs: list[str] = []
+
+    def backend(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(module.code)
+        return module
+
+    dtype = torch.float32 if autocast else torch.bfloat16
+    convolution = nn.Conv2d(4, 4, kernel_size, padding=kernel_size // 2, groups=4).to(dtype)
+    pixels = torch.randn(1, 4, 9, 9, dtype=dtype)
+    compiled = torch.compile(depthwise.depthwise_convolve, backend=backend, fullgraph=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = compiled(convolution, pixels)
+    assert output.dtype == torch.bfloat16
+    assert (".float()" in graphs[0]) == (kernel_size > depthwise.MAX_HALF_KERNEL), graphs
+
+
 @pytest.mark.parametrize("kernel_size", [13, 15, 17, 31])
 def test_large_kernels_run_in_float32_where_half_precision_is_native(
     kernel_size: int, monkeypatch: pytest.MonkeyPatch

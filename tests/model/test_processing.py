@@ -136,6 +136,19 @@ class TestEncode:
         )
         assert processor.tokenizer.decode(row["input_ids"][row["labels_mask"]]) == "cat</s>"
 
+    @pytest.mark.parametrize("marked", [True, False])
+    def test_answers_of_weight_0_are_not_learned(self, nano: ConvLlavaProcessor, marked: bool) -> None:
+        processor = nano
+        if not marked:
+            tokenizer = build_character_tokenizer()
+            tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+            processor = ConvLlavaProcessor(ConvLlavaImageProcessor(), tokenizer, prompt_format="tokenizer")
+        messages = [user("a?"), {**assistant("first"), "weight": 0}, user("b?"), {**assistant("second"), "weight": 1}]
+        row, plain = processor.encode(messages), processor.encode([{**one, "weight": 1} for one in messages])
+        assert row["input_ids"].tolist() == plain["input_ids"].tolist()
+        assert processor.tokenizer.decode(row["input_ids"][row["labels_mask"]]) == "second</s>"
+        assert processor.tokenizer.decode(plain["input_ids"][plain["labels_mask"]]) == "first</s>second</s>"
+
     def test_a_short_row_is_cheap(self, nano: ConvLlavaProcessor) -> None:
         """Training on lines calls this some hundred times a second beside the model."""
         messages = [user("Read."), assistant("A line of about sixty characters, as the nano model reads.")]

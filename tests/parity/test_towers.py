@@ -1,6 +1,7 @@
 """Encoders of timm and transformers give the same feature maps after loading here."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
     ConvNextModel,
+    DINOv3ConvNextConfig,
+    DINOv3ConvNextModel,
 )
 
 from convllava.convert import load_vision_tower
 from convllava.convert.encoder_tensors import convnext_config
+from convllava.convert.encoders import open_vision_tower
 from convllava.model import ConvLlavaVisionModel, append_stages
 
 DEPTHS, WIDTHS = (1, 2, 1, 2), (8, 12, 16, 24)
@@ -169,6 +173,77 @@ def test_transformers_classifier(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = inner.encoder(inner.embeddings(images())).last_hidden_state
     assert close(features(load_vision_tower(tmp_path), images()), expected)
+
+
+def dinov3() -> DINOv3ConvNextModel:
+    config = DINOv3ConvNextConfig(
+        depths=list(DEPTHS), hidden_sizes=list(WIDTHS), layer_scale_init_value=0.5, layer_norm_eps=1e-5
+    )
+    torch.manual_seed(0)
+    model = DINOv3ConvNextModel(config).eval()
+    for name, weight in model.named_parameters():
+        if name.endswith(("gamma", "norm.bias", "norm.weight")):  # as after training: no norm is an identity
+            weight.data.uniform_(0.5, 1.5)
+    return model
+
+
+def meta_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return DINOv3's tensors under the names that Meta's own code has for DINOv3 and EUPE."""
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("model.").replace("depthwise_conv", "dwconv").replace("pointwise_conv", "pwconv")
+        name = re.sub(r"stages\.(\d+)\.downsample_layers\.", r"downsample_layers.\1.", name)
+        name = re.sub(r"stages\.(\d+)\.layers\.(\d+)\.", r"stages.\1.\2.", name).replace("layer_norm", "norm")
+        renamed[name] = tensor
+    return renamed
+
+
+def timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with Meta's names under timm's, as timm's own conversion does it."""
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.replace("downsample_layers.0.", "stem.").replace("dwconv", "conv_dw").replace("pwconv", "mlp.fc")
+        name = re.sub(r"stages\.(\d+)\.(\d+)", r"stages.\1.blocks.\2", name)
+        name = re.sub(r"downsample_layers\.(\d+)\.(\d+)", r"stages.\1.downsample.\2", name)
+        renamed["head.norm." + name.removeprefix("norm.") if name.startswith("norm.") else name] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("naming", ["transformers", "transformers with a prefix", "Meta", "EUPE", "timm"])
+@torch.no_grad()
+def test_dinov3_and_eupe(tmp_path: Path, naming: str) -> None:
+    """The last feature map, before the final norm, of transformers' DINOv3; EUPE has the same layers."""
+    original = dinov3()
+    state = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    expected = original.model(images()).last_hidden_state
+    normalized = original(images()).last_hidden_state[:, 1:]  # behind the final norm, without the pooled token
+    if naming == "transformers":
+        original.save_pretrained(tmp_path)
+    else:
+        stored = state if naming.startswith("transformers") else meta_state(state)
+        if naming == "EUPE":
+            stored |= {"norms.3.weight": torch.ones(24), "projectors.clip.0.weight": torch.ones(2, 2)}
+        save_file(timm_names(stored) if naming == "timm" else stored, tmp_path / "model.safetensors")
+    source = tmp_path if naming == "transformers" else tmp_path / "model.safetensors"
+    stored_encoder = open_vision_tower(source)
+    assert stored_encoder.has_final_norm
+    tower = load_vision_tower(source, layer_norm_eps=None if naming == "transformers" else 1e-5)
+    assert (tower.config.depths, tower.config.hidden_sizes) == (list(DEPTHS), list(WIDTHS))
+    assert tower.config.layer_norm_eps == 1e-5
+    assert close(features(tower, images()), expected)
+    final = F.layer_norm(expected.flatten(2).mT, (24,), original.layer_norm.weight, original.layer_norm.bias, 1e-5)
+    torch.testing.assert_close(final, normalized)  # the norm is all that lies between the two
+
+
+def test_timm_variants_that_are_other_networks_are_refused(tmp_path: Path) -> None:
+    state = timm_state()
+    rms = {name: tensor for name, tensor in state.items() if not re.search(r"(norm|stem\.1|downsample\.0)\.bias", name)}
+    with pytest.raises(ValueError, match=r"timm's variant _rms of ConvNeXt: its norms have no bias"):
+        load_vision_tower(bad(tmp_path, rms))
+    with pytest.raises(ValueError, match=r"timm's variant _ols of ConvNeXt: its stem is two overlapping convolutions"):
+        load_vision_tower(
+            bad(tmp_path, state | {"stem.1.weight": torch.ones(8, 4, 3, 3), "stem.2.weight": torch.ones(8)})
+        )
 
 
 def test_the_tower_of_a_whole_model(shared_dir: Path, tiny_checkpoint: Path) -> None:

@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 from serve.conftest import MODEL, Running, Serve, data_url, encoded, image_part, noise
 
+from convllava.image_options import ImageOptions
+from convllava.serve import Settings
+
 Alone = Callable[..., str]
 
 
@@ -337,7 +340,7 @@ def test_forms_of_data_urls(server: Running, url: Callable[[str], str]) -> None:
 
 
 def test_paths_of_other_apis_are_answered_with_a_hint(server: Running) -> None:
-    assert "/v1/chat/completions" in server.post("/v1/responses", {}).error["message"]
+    assert "/v1/chat/completions" in server.post("/v1/completions", {}).error["message"]
     assert "use /v1/chat/completions" in server.post("/chat/completions", {}).error["message"]
 
 
@@ -345,7 +348,51 @@ def test_models(server: Running) -> None:
     (card,) = server.get("/v1/models").json["data"]
     assert card["id"] == MODEL and card["object"] == "model"
     assert card["convllava"]["context"] == 512 and card["convllava"]["image_aspect_ratio"] == "native"
+    limits = card["convllava"]
+    assert card["max_model_len"] == 512 and limits["max_visual_tokens"] is None
+    assert limits["max_visual_tokens_low_detail"] == 64
+    assert limits["max_visual_tokens_together"] == 511 and limits["input_modalities"] == ["text", "image"]
+    assert server.get(f"/v1/models/{MODEL}").json == card
     assert server.get("/v1/models/other").status == 404
+
+
+def test_image_options_of_the_server(serve: Serve) -> None:
+    with serve(image_options=ImageOptions(max_visual_tokens=4)) as server:
+        grids = [
+            server.chat("?", [noise(256, 192)], **options).json["convllava"]["images"][0]["grid"]
+            for options in ({}, {"max_visual_tokens": 12}, {"image_aspect_ratio": "pad", "resolution": 64})
+        ]
+        assert grids == [[2, 2], [3, 4], [1, 1]]
+        assert server.post("/v1/estimate", {"sizes": [[256, 192]]}).json["visual_tokens"] == 4
+        assert server.get("/v1/models").json["data"][0]["convllava"]["max_visual_tokens"] == 4
+
+
+def test_pages_of_other_origins(serve: Serve) -> None:
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    with serve(cors_origins=("https://a.example",), api_key="key") as server:
+        allowed = server.request("OPTIONS", "/v1/chat/completions", Origin="https://a.example", **ask)
+        assert allowed.status == 200 and allowed.headers["access-control-allow-origin"] == "https://a.example"
+        assert "authorization" in allowed.headers["access-control-allow-headers"]
+        refused = server.request("OPTIONS", "/v1/chat/completions", Origin="https://b.example", **ask)
+        assert refused.status == 400 and "access-control-allow-origin" not in refused.headers
+        reply = server.get("/v1/models", Origin="https://a.example", Authorization="Bearer key")
+        assert reply.headers["access-control-allow-origin"] == "https://a.example"
+    with pytest.raises(ValueError, match=r"'a.example' is not the origin of a page: give http\(s\)://HOST"):
+        Settings(model_name="x", cors_origins=("a.example",))
+
+
+def test_a_server_behind_a_path(serve: Serve) -> None:
+    with serve(root_path="/vision/one") as server:
+        for prefix in ("", "/vision/one"):  # with and without a proxy that removes it
+            assert server.get(f"{prefix}/health").status == 200
+            assert server.get(f"{prefix}/v1/models/{MODEL}").status == 200
+            assert b"api.js" in server.get(f"{prefix}/static/app.js").body
+            assert b'"static/app.js"' in server.get(f"{prefix}/").body
+        assert server.get("/vision/one").headers["location"].endswith("/vision/one/")
+        assert server.get("/openapi.json").json["servers"] == [{"url": "/vision/one"}]
+        assert 'route="/v1/models/{name:path}"' in server.get("/metrics").body.decode()
+    with pytest.raises(ValueError, match="root_path 'vision' must be like /vision"):
+        Settings(model_name="x", root_path="vision")
 
 
 def test_unknown_paths_and_methods(server: Running) -> None:

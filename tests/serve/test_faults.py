@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import torch
-from serve.conftest import Running, Serve, image_part, noise
+from PIL import Image
+from serve.conftest import Running, Serve, data_url, encoded, image_part, noise
 
 from convllava.serve import Settings, bind, limits
 
@@ -353,3 +355,37 @@ def test_memory_stays_flat_in_a_short_storm(server: Running) -> None:
         before = resident()
         assert set(pool.map(ask, range(80))) == {200}
     assert resident() - before < 32 << 20
+
+
+@pytest.mark.slow
+def test_memory_of_an_idle_server_after_large_images(tiny_checkpoint: Path) -> None:
+    """Of 3.0 GB that four such images once left behind, at most a tenth is left."""
+    process, url = start(tiny_checkpoint, "--device", "cpu")
+    try:
+        if not Path(f"/proc/{process.pid}/statm").exists():
+            pytest.skip("the resident size is read from /proc")
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        content: Any = [image_part(noise(64, 64)), {"type": "text", "text": "?"}]
+        ask: Any = partial(client.chat.completions.create, model=tiny_checkpoint.name, max_tokens=2)
+        ask(messages=[{"role": "user", "content": content}])
+        idle = resident_of_all(process.pid)
+        large = Image.linear_gradient("L").resize((6000, 6000)).convert("RGB")
+        content[0] = image_part(data_url(encoded(large, "JPEG"), "jpeg"))
+        body: Any = {"messages": [{"role": "user", "content": content}], "extra_body": {"max_visual_tokens": 64}}
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(lambda _: ask(**body).choices, range(4)))
+        deadline = time.monotonic() + 15
+        while (left := resident_of_all(process.pid) - idle) > 300 << 20:
+            assert time.monotonic() < deadline, f"{left >> 20} MiB are left"
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def resident_of_all(pid: int) -> int:
+    """Return the resident size of a process and its children in bytes."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")  # a process is the child of a thread
+    children = [child for thread in threads for child in thread.read_text().split()]
+    pages = [int(Path(f"/proc/{own}/statm").read_text().split()[1]) for own in (str(pid), *children)]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,5 +1,6 @@
 """The dry run: counts against formulas written out here, FLOPs against torch's counter, missing data."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 from tiny import tiny_model
 from torch.utils.flop_counter import FlopCounterMode
+from training_runs import write_recipe
 
 from convllava.cli.main import main
 from convllava.data import catalog
@@ -83,6 +85,17 @@ def test_the_last_training_stage_next_to_the_reported_time(paper: Path) -> None:
     assert 0.1 < share_of_full_rate(plans, chain[-1].reported_costs[0]) < 0.8
     # 40,688 of the 665,298 records have no image
     assert plans[2].visual_tokens == pytest.approx(144 * (665_298 - 40_688) / 665_298)
+
+
+@pytest.mark.parametrize("stage", ["1_projector_init", "2_pretrain", "3_instruct"])
+def test_the_small_recipe_fits_one_gpu_of_24_gb(repository: Path, stage: str) -> None:
+    """DINOv3's ConvNeXt-B, a fifth stage and Qwen3-0.6B, with 4 GB left for what the estimate does not count."""
+    planned = plan(load_recipe(repository / "recipes" / "small" / f"{stage}.yaml"), 1, 20e9)
+    assert planned.replicated.total < 20e9
+    assert sum(count.total for count in planned.modules) == pytest.approx(0.8e9, rel=0.01)
+    assert planned.visual_tokens == pytest.approx(256, rel=0.07)  # the last stage has records without images
+    qwen3 = sum(count.total for count in planned.modules if count.module == "language_model")
+    assert qwen3 == 596_049_920  # 0.6 B, as its card says
 
 
 def test_memory_tells_what_fits(paper: Path) -> None:
@@ -302,6 +315,9 @@ def _recipe_of_records(tmp_path: Path, records: int, **values: object) -> Recipe
     return Recipe.model_validate({**base, **more, **values})
 
 
+ABSENT = ("wandb", "deepspeed")
+"""Packages that are taken as not installed."""
+
 LORA = {"language_model": {"rank": 2, "alpha": 4}, "vision_tower": {"rank": 2, "alpha": 4}}
 
 
@@ -319,13 +335,30 @@ def test_rates_of_adapters_are_planned_as_they_are_trained(tmp_path: Path) -> No
         ({"global_batch_size": 16}, "the data has 10 samples, fewer than global_batch_size 16"),
         ({"lr_scheduler": "cosin"}, "lr_scheduler cosin cannot be used here"),
         ({"learning_rates": {"vision": 1e-4}}, "matches no trainable parameter: vision"),
+        ({"trackers": ["wandb"]}, "trackers asks for wandb, which is not installed"),
+        ({"engine": "deepspeed", "deepspeed_config": "zero.json"}, "deepspeed, which is not installed"),
+        ({"training_stage": "encoder"}, r"data.json, record \d .*needs one image in each sample, this one has 0"),
+        ({"sample_answers": {"every": 9, "prompts": [{"question": "?", "image": "no.png"}]}}, r"no\.png does not"),
     ],
 )
-def test_the_plan_refuses_what_the_run_refuses(tmp_path: Path, values: dict[str, object], message: str) -> None:
+def test_the_plan_refuses_what_the_run_refuses(
+    tmp_path: Path, values: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name in ABSENT else find(name, *rest))
     recipe = _recipe_of_records(tmp_path, 10, **values)
     for run in (plan, train):
         with pytest.raises(ValueError, match=message):
             run(recipe)
+
+
+def test_the_plan_refuses_a_feature_cache_that_is_too_small(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, tiny_checkpoint, training_stage="instruct", train_from_stage=None)
+    recipe = load_recipe(path, [f"feature_cache={{folder: {tmp_path / 'a' / 'cache'}, limit_gb: 1.0e-9}}"])
+    for run in (plan, train):
+        with pytest.raises(ValueError, match=r"feature_cache would take about .* more than its limit_gb"):
+            run(recipe)
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_plan_finds_the_usable_samples_behind_many_faulty_ones(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def test_a_bad_sample_in_a_worker_is_one_line(recipe: Path, tmp_path: Path) -> N
 def test_a_checkpoint_of_another_engine_is_rejected(recipe: Path, tmp_path: Path) -> None:
     overrides = [f"output_dir={tmp_path / 'run'}"]
     train(load_recipe(recipe, [*overrides, "stop_after_steps=3"]))
-    (tmp_path / "run" / "checkpoint-3" / "optimizer.pt").unlink()
+    for name in ("optimizer.pt", "checksums.json"):
+        (tmp_path / "run" / "checkpoint-3" / name).unlink()
     with pytest.raises(ValueError, match=r"checkpoint-3 has no optimizer.pt: it was saved by another engine than ddp"):
         train(load_recipe(recipe, overrides), resume=True)
 

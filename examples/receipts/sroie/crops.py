@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, ImageStat
 
+from convllava.images import DATA_SET_LIMITS, undecoded
+
 from .receipt import PixelBox, Row, TextLine, enclosing_box
 
 _MARGIN = 0.12
@@ -18,7 +20,7 @@ _LONGEST_BAND = 4
 
 def open_page(path: Path) -> Image.Image:
     """Open an image in gray or RGB without rotating it: boxes are in its stored pixels."""
-    with Image.open(path) as image:
+    with undecoded(path, limits=DATA_SET_LIMITS) as image:
         image.load()
         return image if image.mode in ("L", "RGB") else image.convert("RGB")
 

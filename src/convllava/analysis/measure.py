@@ -256,7 +256,7 @@ def prepare_image(data: bytes, shown: tuple[int, int]) -> Tensor:
     Returns:
         Tensor of shape (1, 3, height, width).
     """
-    with Image.open(BytesIO(data)) as opened:
+    with Image.open(BytesIO(data), formats=("JPEG",)) as opened:
         image = opened.convert("RGB").resize((shown[1], shown[0]), Image.Resampling.BICUBIC)
     processor = ConvLlavaImageProcessor(output_stride=1, image_aspect_ratio="native", resolution=None)
     return processor.prepare([image])[0]

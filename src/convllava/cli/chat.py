@@ -4,22 +4,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..constants import Message
 from ..image_options import ImageOptions
-from ..support import escaped, write_json
+from ..support import is_encodable, write_json
 from . import options as opt
-from .sizing import choose_options, shrunk_remark
+from .sizing import choose_options, size_remark
 
 if TYPE_CHECKING:
     from ..inference import Generator, Request
 
 QUIT = "/quit"
-
-Message = dict[str, Any]
 
 HISTORY_LENGTH = 1000
 """Number of earlier lines that the arrow keys bring back."""
@@ -38,19 +38,23 @@ def chat(
     max_new_tokens: opt.MaxNewTokens = None,
     loading: opt.LoadArguments,
     page: opt.Page = None,
+    pdf_password: opt.PdfPassword = None,
 ) -> None:
     """Talk about images, one question a line; /help lists the commands, /quit or Ctrl+D ends the chat."""
     if "-" in images:
         raise ValueError("chat reads questions from standard input: give images as files or URLs instead of -")
 
     from .. import inference
+
+    opt.check_model(model)
+    opened = inference.open_images(images, page, password=pdf_password)
+    loaded = loading.load(model, resolution=sizing.pixels)
+
     from ..analysis import context_of
 
-    opened = inference.open_images(images, page)
-    loaded = loading.load(model, resolution=sizing.pixels)
     for_dialogue = context_of(loaded[0].config) // 2
     options, choice = choose_options(sizing, loaded, opened, "?", reserved=for_dialogue, model_name=model)
-    opt.remark(shrunk_remark(choice))
+    opt.remark(size_remark(choice))
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
     dialogue = Dialogue(images, opened, options, max_new_tokens)
     with input_history():
@@ -71,12 +75,17 @@ def talk(generator: "Generator", dialogue: "Dialogue") -> None:
                 dialogue.answered(messages, event.answer.text)
             elif isinstance(event, TextDelta):
                 opt.show(event.text)
-        print(flush=True)
+        opt.say("")
 
 
 def questions() -> Iterator[str]:
-    """Yield the lines that are typed or piped in, without empty ones, until /quit or the end of the input."""
+    """Yield the lines that are typed or piped in, without empty ones, until /quit or the end of the input.
+
+    A question with bytes that are not UTF-8 is reported and left out; names of files in commands may have them.
+    """
     prompt = "> " if sys.stdin.isatty() else ""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
             line = input(prompt).strip()
@@ -84,7 +93,9 @@ def questions() -> Iterator[str]:
             return
         if line == QUIT:
             return
-        if line:
+        if not line.startswith("/") and not is_encodable(line):
+            opt.remark(f"error: {line} is not {sys.stdin.encoding} text: type the question again")
+        elif line:
             yield line
 
 
@@ -172,7 +183,7 @@ def run_command(line: str, dialogue: Dialogue) -> None:
     try:
         if name not in COMMANDS:
             raise ValueError(f"unknown command {name}: one of {', '.join([*COMMANDS, '/quit'])}")
-        print(escaped(COMMANDS[name](dialogue, argument.strip())), flush=True)
+        opt.say(COMMANDS[name](dialogue, argument.strip()))
     except (ValueError, OSError) as error:
         opt.remark(f"error: {' '.join(str(error).split())}")
 

@@ -31,6 +31,11 @@ def convert(
     quantize: opt.Quantize = None,
 ) -> None:
     """Rewrite a checkpoint in another layout; values stay the same unless --dtype or --quantize is given."""
+    opt.check_model(source)
+    opt.check_new(destination)
+    opt.check_place(dtype, quantize=quantize)
+    opt.check_adapter(adapter)
+
     from ..convert import convert as rewrite
     from ..convert import is_llava_lora
     from ..inference import save_merged
@@ -49,7 +54,7 @@ def convert(
             resolution=resolution,
         )
         changes = [f"{adapter} merged"] * (adapter is not None) + [str(quantize)] * (quantize is not None)
-        print(f"{destination}: {', '.join(['convllava', *changes])}")
+        opt.say(f"{destination}: {', '.join(['convllava', *changes])}")
         return
     written = rewrite(
         locate(source),
@@ -62,4 +67,4 @@ def convert(
         llava_lora=adapter,
     )
     size = written.num_bytes / 2**20
-    print(f"{written.folder}: {written.layout}, {written.num_tensors} tensors, {size:.1f} MiB")
+    opt.say(f"{written.folder}: {written.layout}, {written.num_tensors} tensors, {size:.1f} MiB")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import options as opt
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
     from ..analysis import Calibration, Cost, ModelCost, SizeChoice
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from ..analysis.systems import Claim, System
     from ..model import ConvLlavaConfig
 
-_WORDS = frozenset(["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", ""])
+_WORDS = frozenset(
+    ["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", "complexity", "shapes", ""]
+)
 """Headers of columns with words, which are aligned to the left and may wrap."""
+
+_RANKS = {"vision encoder": 9, "where": 8, "activations": 7, "MACs": 6, "mean": 5, "paper": 4, "parameters": 3, "": 2}
+"""Columns that are left out of a narrow terminal, the highest first."""
 
 _WIDTH_OF_FILES = 140
 """Characters per line in a file or pipe."""
@@ -29,18 +35,16 @@ class Printer:
     """
 
     def __init__(self, as_json: bool) -> None:
-        from rich.console import Console
-
         self._as_json = as_json
         self._data: dict[str, Any] = {}
-        self._console = Console(highlight=False, quiet=as_json)
+        self._console = opt.console(quiet=as_json)
         if not self._console.is_terminal:
             self._console.width = max(self._console.width, _WIDTH_OF_FILES)
 
     def finish(self) -> None:
         """Print the JSON object, if JSON was asked for."""
         if self._as_json:
-            print(json.dumps(self._data))
+            opt.say(json.dumps(self._data))
 
     def progress(self, text: str) -> None:
         """Print a line of progress on standard error."""
@@ -228,16 +232,8 @@ class Printer:
         self._console.print("counting rules: " + "; ".join(COUNTING_RULES))
 
     def _table(self, title: str, head: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in head:
-            words = column in _WORDS
-            table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-        for row in cells:
-            table.add_row(*map(Text, row))
-        self._console.print(table)
+        columns = [Column(name, words=name in _WORDS, rank=_RANKS.get(name, 0)) for name in head]
+        print_table(self._console, title, columns, cells)
 
 
 def _parts(counted: "ModelCost") -> "list[Cost]":

@@ -1,4 +1,4 @@
-"""``convllava data``: make, check and measure data."""
+"""``convllava data``: make, check, measure and convert data."""
 
 import json
 import re
@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from . import options as opt
 from .data_check import check
+from .data_convert import convert
 from .data_stats import stats
 from .progress import progress_bar
 
@@ -18,11 +20,12 @@ _PREVIEW_SAMPLES = 24
 
 @app.callback()
 def data() -> None:
-    """Make, check and measure data."""
+    """Make, check, measure and convert data."""
 
 
 app.command()(check)
 app.command()(stats)
+app.command()(convert)
 
 
 @app.command()
@@ -54,7 +57,7 @@ def synth(
     with progress_bar(f"drawing {kind}") as progress:
         written = write_dataset(dataset, out, progress)
     report = {"directory": str(written), "kind": kind, "count": count, "seed": seed, "split": split}
-    print(json.dumps(report) if as_json else f"{count} samples ({kind}, {split}, seed {seed}) in {written}")
+    opt.say(json.dumps(report) if as_json else f"{count} samples ({kind}, {split}, seed {seed}) in {written}")
 
 
 def parse_size(text: str) -> list[int]:

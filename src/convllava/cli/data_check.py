@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .data_opening import Opened, open_for_reading
+from . import options as opt
+from .data_opening import Opened, check_input, open_for_reading
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Decode every image, read every dialogue and count every token; exit code 1 if there are errors."""
+    check_input(what, model)
+
     from ..data.check import Inspector, Limits
     from ..data.check import check as run
     from .data_report import print_report
@@ -62,14 +65,14 @@ def check(
         what, overrides or [], image_folder=image_folder, model=model, max_length=max_length, format=format
     )
     _check_targets(what, opened, report, clean)
-    inspector = Inspector(opened.processor, Limits(opened.max_length, large_pixels), preview)
+    inspector = Inspector(opened.processor, Limits(opened.max_length, large_pixels, opened.one_image), preview)
     with progress_bar("checking") as progress:
         found = run(opened.sources, inspector, jobs=_processes(jobs), progress=progress)
     cleaned = None if clean is None else _write_clean(opened, found, clean, inspector)
     if report is not None:
         report.write_text(json.dumps(found.as_json(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if as_json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        opt.say(json.dumps(found.as_json()))
     else:
         print_report(found, cleaned, image_folder)
     if found.errors:

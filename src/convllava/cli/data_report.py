@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..support import escaped
-from .options import printable
+from .options import console, printable
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,31 +21,28 @@ STYLES = {"shown": "dim", "supervised": "bold green", "image": "cyan"}
 
 def print_report(report: "Report", cleaned: "CleanCopy | None", image_folder: Path | None) -> None:
     """Print previews, the sums over each source, the findings and the ways out."""
-    console = report_console()
+    shown = report_console()
     for source in report.sources:
         for place, spans in source.previews:
-            console.print(place, style="bold", highlight=False)
-            console.print(colored(spans, marked=not console.is_terminal), "", highlight=False, sep="\n")
+            shown.print(place, style="bold")
+            shown.print(colored(spans, marked=not shown.is_terminal), "", sep="\n")
     if any(source.previews for source in report.sources):
-        console.print(_legend(marked=not console.is_terminal), "", highlight=False, sep="\n")
+        shown.print(_legend(marked=not shown.is_terminal), "", sep="\n")
     for source in report.sources:
         if source.format:
-            about = f"{escaped(source.name)}: {source.format}, {_plural(source.records, 'record')}"
-            console.print(about, highlight=False, markup=False, soft_wrap=True)
-    console.print(_sources_table(report))
+            shown.print(f"{source.name}: {source.format}, {_plural(source.records, 'record')}", soft_wrap=True)
+    _print_sources(shown, report)
     if report.faults:
-        console.print(_findings_table(report))
-    console.print(_verdict(report), highlight=False)
+        _print_findings(shown, report)
+    shown.print(_verdict(report))
     if cleaned is not None:
-        console.print(_about_copy(cleaned, image_folder), highlight=False, soft_wrap=True)
+        shown.print(_about_copy(cleaned, image_folder), soft_wrap=True)
 
 
 def report_console() -> "Console":
     """Return a console whose tables are not squeezed into 80 columns when the output is a file or a pipe."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPED_WIDTH)
+    made = console()
+    return made if made.is_terminal else console(width=PIPED_WIDTH)
 
 
 def colored(spans: "Iterable[Span]", *, marked: bool) -> "Text":
@@ -70,54 +67,57 @@ def _legend(*, marked: bool) -> "Text":
     return Text.assemble("(", (learned, STYLES["supervised"]), ", ", ("only shown", STYLES["shown"]), ")")
 
 
-def _sources_table(report: "Report") -> Any:
-    from rich.table import Table
-
+def _print_sources(console: "Console", report: "Report") -> None:
     supervised = sum(source.supervised_in_run for source in report.sources)
     in_run = any(source.drawn is not None for source in report.sources)
-    table = Table(title="Sources", title_justify="left")
-    table.add_column("source", overflow="fold")
-    drawn = ["drawn"] if in_run else []
-    for name in ("records", "usable", *drawn, "images", "text\ntokens", "visual\ntokens", "supervised\ntokens"):
-        table.add_column(name, justify="right")
-    table.add_column("share of\nsupervised" + "\nin the run" * in_run, justify="right")
-    table.add_column("longest\nsample", justify="right")
+    columns = [
+        Column("source", words=True),
+        Column("records"),
+        Column("usable"),
+        *([Column("drawn", rank=2)] if in_run else []),
+        Column("images", rank=3),
+        Column("text tokens", rank=4),
+        Column("visual tokens", rank=1),
+        Column("supervised tokens"),
+        Column("share of supervised" + " in the run" * in_run, rank=6),
+        Column("longest sample", rank=5),
+    ]
+    rows = []
     for source in report.sources:
         share = source.supervised_in_run / supervised if supervised else 0.0
         numbers = [source.records, source.usable, *([source.drawn or 0] if in_run else []), source.images]
         numbers += [source.text_tokens, source.visual_tokens, source.supervised_tokens]
-        table.add_row(source.name, *(f"{number:,}" for number in numbers), f"{share:.1%}", f"{source.longest:,}")
-    return table
+        rows.append([source.name, *(f"{number:,}" for number in numbers), f"{share:.1%}", f"{source.longest:,}"])
+    print_table(console, "Sources", columns, rows)
 
 
-def _findings_table(report: "Report") -> Any:
-    from rich.table import Table
+def _print_findings(console: "Console", report: "Report") -> None:
     from rich.text import Text
 
     from ..data.faults import ERRORS, WARNINGS
 
-    table = Table(title="Findings", title_justify="left")
-    table.add_column("")
-    table.add_column("finding")
-    table.add_column("count", justify="right")
-    table.add_column("first", overflow="fold")
+    columns = [Column("", words=True), Column("finding", words=True), Column("count"), Column("first", words=True)]
     counts = report.counts
+    rows: list[list[str | Text]] = []
     for kinds, severity, style in ((ERRORS, "error", "red"), (WARNINGS, "warning", "yellow")):
         for kind in (kind for kind in kinds if counts[kind]):
             first = next(fault for fault in report.faults if fault.kind == kind)
-            found = Text(escaped(" ".join(str(first).split())))
-            table.add_row(Text(severity, style), kinds[kind], f"{counts[kind]:,}", found)
-    return table
+            found = " ".join(str(first).split())
+            rows.append([Text(severity, style), kinds[kind], f"{counts[kind]:,}", found])
+    print_table(console, "Findings", columns, rows)
 
 
-def _verdict(report: "Report") -> str:
+def _verdict(report: "Report") -> "Text":
+    from rich.text import Text
+
     records = sum(source.records for source in report.sources)
     found = f"{_plural(report.errors, 'error')} and {_plural(report.warnings, 'warning')} in {records:,} records."
     if not report.errors:
-        return f"[green]{found}[/green]"
-    return (
-        f"[red]{found}[/red] Training stops at the errors unless its recipe says 'on_bad_sample: skip'; --clean writes "
-        "a copy without them, --report lists them all."
+        return Text(found, "green")
+    return Text.assemble(
+        (found, "red"),
+        " Training stops at the errors unless its recipe says 'on_bad_sample: skip'; --clean writes a copy without "
+        "them, --report lists them all.",
     )
 
 

@@ -69,13 +69,9 @@ def demo(
 
     The images are the same at every run and were not chosen by the answers; right and wrong answers are marked.
     """
-    from rich.console import Console
-
-    from ..inference import load_pretrained
-
-    loaded = load_pretrained(model, dtype=dtype, device=device)
+    loaded = opt.LoadArguments(dtype, device).load(model)
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    console = opt.console()
     right = sum(show_case(console, loaded, out, index, seed) for index in range(len(CASES)))
     console.print(
         f"{right} of {len(CASES)} right. The images are the first samples of held-out series {seed}, not chosen by the "

@@ -25,6 +25,10 @@ def code(
     resolution: opt.Resolution = None,
 ) -> None:
     """Write a checkpoint that carries its own model code: transformers alone loads it (trust_remote_code)."""
+    opt.check_model(source)
+    opt.check_new(destination)
+    opt.check_place(dtype)
+
     from ..convert import export_with_code
     from ..inference.checkpoint_files import hub_id, locate
 
@@ -36,7 +40,8 @@ def code(
         resolution=resolution,
         hub_id=hub_id(source),
     )
-    print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB, and the model's code")
+    size = written.num_bytes / 2**20
+    opt.say(f"{written.folder}: {written.num_tensors} tensors, {size:.1f} MiB, and the model's code")
 
 
 @app.command()
@@ -45,12 +50,15 @@ def backbone(
     destination: Destination,
 ) -> None:
     """Write the vision encoder alone, for AutoBackbone."""
+    opt.check_model(source, encoder_alone=True)
+    opt.check_new(destination)
+
     from ..convert import export_backbone
     from ..inference.checkpoint_files import locate
 
     path = Path(source) if Path(source).exists() else locate(source)
     config = export_backbone(path, destination)
-    print(f"{destination}: {config.num_stages} stages, depths {config.depths}, widths {config.hidden_sizes}")
+    opt.say(f"{destination}: {config.num_stages} stages, depths {config.depths}, widths {config.hidden_sizes}")
 
 
 @app.command()
@@ -61,19 +69,22 @@ def onnx(
     resolution: opt.Resolution = None,
 ) -> None:
     """Write the vision encoder as ONNX for any batch, height and width; checked with onnxruntime at three shapes."""
+    opt.check_model(source)
+
     from ..convert import export_onnx, is_encoder, load_vision_tower
     from ..inference import load_pretrained
     from ..inference.checkpoint_files import locate
 
-    if is_encoder(locate(source)):
+    path = Path(source) if Path(source).is_file() else locate(source)
+    if is_encoder(path):
         if projector:
             raise ValueError(f"{source} is a vision encoder alone, without a projector: add --no-projector")
-        checks = export_onnx(load_vision_tower(locate(source)).float(), None, destination)
+        checks = export_onnx(load_vision_tower(path).float(), None, destination)
     else:
         model, _ = load_pretrained(source, dtype="float32", device="cpu", resolution=resolution)
         base = model.model
         checks = export_onnx(base.vision_tower, base.multi_modal_projector if projector else None, destination)
-    print(f"{destination}: {destination.stat().st_size / 2**20:.1f} MiB")
+    opt.say(f"{destination}: {destination.stat().st_size / 2**20:.1f} MiB")
     for check in checks:
         number, height, width = check.shape
-        print(f"{number} x {height}x{width}: agrees to {check.difference:.1e}")
+        opt.say(f"{number} x {height}x{width}: agrees to {check.difference:.1e}")

@@ -1,6 +1,7 @@
 """``convllava inspect``: a description of a checkpoint."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,15 +10,17 @@ from . import options as opt
 
 
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint directory, a hub id or nano.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint or encoder, a hub id or nano.")],
     resolution: opt.Resolution = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Describe a checkpoint, and list everything suspicious about its tensors."""
+    opt.check_model(checkpoint)
+
     from ..convert import inspect_checkpoint, inspect_encoder, is_encoder
     from ..inference.checkpoint_files import hub_id, locate
 
-    folder = locate(checkpoint)
+    folder = Path(checkpoint) if Path(checkpoint).is_file() else locate(checkpoint)
     if not is_encoder(folder):
         report = inspect_checkpoint(folder, resolution=resolution, hub_id=hub_id(checkpoint))
     elif resolution is None:
@@ -25,14 +28,13 @@ def inspect(
     else:
         raise ValueError(f"{checkpoint} is a vision encoder alone, which has no resolution: leave out --resolution")
     if as_json:
-        print(json.dumps(report))
+        opt.say(json.dumps(report))
         return
     show(report)
 
 
 def show(report: dict[str, Any]) -> None:
     """Print the report as a table."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -41,9 +43,9 @@ def show(report: dict[str, Any]) -> None:
         table.add_row(Text(name, style="bold"), Text(opt.printable(value)))
     for finding in report["findings"]:
         table.add_row(Text("finding", style="bold yellow"), Text(opt.printable(finding)))
-    Console().print(table)
+    opt.console().print(table)
     if not report["findings"]:
-        print("nothing suspicious found")
+        opt.say("nothing suspicious found")
 
 
 def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -51,7 +53,15 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     encoder = ("vision encoder", describe_vision(report["vision_encoder"]))
     stored = ("stored", f"{report['tensors']} tensors, {gibibytes(report['bytes'])}, {pairs(report['dtypes'])}")
     if "language_model" not in report:
-        return [("checkpoint", report["path"]), ("layout", report["layout"]), encoder, stored]
+        norm = "in the files, not used: the features are those before it" if report["has_final_norm"] else "none"
+        return [
+            ("checkpoint", report["path"]),
+            ("layout", report["layout"]),
+            encoder,
+            ("final norm", norm),
+            ("license", report["license"] or "not stated in the files: look it up before you use the weights"),
+            stored,
+        ]
     language, tokenizer = report["language_model"], report["tokenizer"]
     return [
         ("checkpoint", report["path"]),
@@ -86,11 +96,14 @@ def describe_vision(vision: dict[str, Any]) -> str:
 
 
 def describe_images(report: dict[str, Any]) -> str:
-    """Return the aspect ratio policy and the resolution."""
+    """Return the aspect ratio policy, the resolution and the sizes in training."""
+    trained = report["trained_visual_tokens"]
+    sizes = "" if trained is None else f", trained on {' to '.join(map(str, sorted(set(trained))))} visual tokens"
     if report["resolution"] is not None:
-        return f"{report['image_aspect_ratio']}, resolution {report['resolution']} (from {report['resolution_from']})"
-    is_square = report["image_aspect_ratio"] == "pad"
-    return f"{report['image_aspect_ratio']}, {'resolution not set' if is_square else 'at their own size'}"
+        side = f"resolution {report['resolution']} (from {report['resolution_from']})"
+    else:
+        side = "resolution not set" if report["image_aspect_ratio"] == "pad" else "at their own size"
+    return f"{report['image_aspect_ratio']}, {side}{sizes}"
 
 
 def millions(number: int) -> str:

@@ -46,6 +46,11 @@ def join(
     max_shard_size: MaxShardSize = "5GB",
 ) -> None:
     """Join an encoder and a language model by a new projector: the init_from of a training recipe."""
+    opt.check_model(vision_tower, encoder_alone=True)
+    opt.check_model(language_model)
+    opt.check_new(destination)
+    opt.check_place(dtype)
+
     from ..convert import JoinSettings
     from ..convert import join as write
     from ..inference.checkpoint_files import locate
@@ -58,8 +63,8 @@ def join(
         dtype=dtype,
         max_shard_size=max_shard_size,
     )
-    print(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
-    print(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
+    opt.say(f"{written.folder}: {written.num_tensors} tensors, {written.num_bytes / 2**20:.1f} MiB; untrained")
+    opt.say(f"image mean and std: {parts.notes['normalized_by']}; prompt format: {parts.config.prompt_format}")
     opt.warn(parts.notes["end_token_fault"])
     opt.remark(
         "the language model has no row for <image>: its embeddings and head grew by one" * parts.notes["new_row"]

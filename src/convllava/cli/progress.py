@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from . import options as opt
+
 
 class Advance(Protocol):
     """Updates a progress bar: items done, items in total if known, and a note."""
@@ -14,10 +16,9 @@ class Advance(Protocol):
 @contextmanager
 def progress_bar(description: str) -> Iterator[Advance]:
     """Show a progress bar with the remaining time on standard error, if that is a terminal."""
-    from rich.console import Console
     from rich.progress import Progress, TextColumn
 
-    console = Console(stderr=True)
+    console = opt.console(stderr=True)
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None, note="")

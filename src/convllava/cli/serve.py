@@ -2,19 +2,16 @@
 
 import logging
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..image_options import ImageOptions
-from ..support import require
+from ..support import EscapedFormatter, require
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ..model import ConvLlavaProcessor
     from ..serve import Settings
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -36,6 +33,13 @@ class AccessArguments:
     remote_images: Annotated[
         bool, typer.Option("--remote-images", help="Fetch images by http(s) URL, from public addresses only.")
     ] = False
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Origin of web pages that may use the API; * for any; repeatable."),
+    ] = None
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Path under which a proxy publishes the server, such as /vision.")
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class ServedModelArguments(opt.DeviceArguments):
 
 @opt.expand_settings
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")] = "nano",
+    argument: opt.ModelArgument = None,
+    model: opt.ModelOrNone = None,
     *,
     access: AccessArguments,
     limits: LimitArguments,
@@ -76,22 +81,30 @@ def serve(
     """Serve a model: the OpenAI chat completions API at /v1, a chat page at /."""
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         require(package, extra="serve", purpose="servers")
+    model = opt.one_model(argument, model, default="nano")
+    opt.check_model(model)
 
     from .. import serve as serving
     from ..analysis import allows_auto
     from ..inference import Generator, load_pretrained, stage_warning
 
-    settings = server_settings(model, access, limits)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = replace(server_settings(model, access, limits), image_options=images.options)
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapedFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)
     listener = serving.bind(access.host, access.port)
     loaded, processor = load_pretrained(
-        model, dtype=loading.dtype, device=loading.device, fast=loading.fast, fallback_resolution=images.resolution
+        model,
+        dtype=loading.dtype,
+        device=loading.device,
+        fast=loading.fast,
+        fallback_resolution=images.resolution,
+        preprocessing=loading.preprocessing,
     )
     opt.warn(stage_warning(loaded))
     if images.image_aspect_ratio is None and images.resolution is None and allows_auto(loaded.config):
         settings = replace(settings, auto_resolution=True)
-    set_image_defaults(processor, images.options, loading.preprocessing)
     generator = Generator(
         loaded,
         processor,
@@ -103,7 +116,7 @@ def serve(
     url = serving.address_of(listener)
     if access.host not in LOCAL_NAMES and settings.api_key is None:
         opt.remark(f"warning: {url} answers without a key: pass --api-key-env NAME to require one")
-    print(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it", flush=True)
+    opt.say(f"{settings.model_name} at {url} (chat page) and {url}/v1 (OpenAI API); Ctrl+C stops it")
     serving.run(app, listener, settings)
 
 
@@ -127,6 +140,8 @@ def server_settings(model: str, access: AccessArguments, limits: LimitArguments)
         prefix_cache_bytes=limits.prefix_cache_mib << 20,
         remote_images=access.remote_images,
         allowed_hosts=allowed_hosts(access),
+        cors_origins=tuple(access.cors_origin or ()),
+        root_path=access.root_path.rstrip("/"),
     )
 
 
@@ -157,16 +172,3 @@ def allowed_hosts(access: AccessArguments) -> tuple[str, ...]:
     """
     local = LOCAL_NAMES if access.host in LOCAL_NAMES else ()
     return tuple(name.lower() for name in (*local, *(access.allowed_host or ())))
-
-
-def set_image_defaults(processor: "ConvLlavaProcessor", options: ImageOptions, preprocessing: str | None) -> None:
-    """Replace the checkpoint's image options by those that are set; a request may still choose its own.
-
-    Raises:
-        ValueError: The options contradict each other.
-    """
-    for name, value in options.given().items():
-        setattr(processor.image_processor, name, value)
-    if preprocessing is not None:
-        processor.image_processor.preprocessing = preprocessing
-    processor.image_processor.resized_shape(64, 64)

@@ -16,7 +16,7 @@ from ..model.presets import RESOLUTIONS
 from ..support import dtype_name
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, checkpoint_faults, quantization_method
 from .config_files import unsupported_settings
-from .encoders import open_vision_tower
+from .encoders import open_vision_tower, stated_license
 from .end_tokens import end_token_fault
 from .layouts.registry import open_checkpoint
 from .tensor_files import shorten
@@ -60,6 +60,7 @@ def inspect_checkpoint(folder: Path, *, resolution: int | None = None, hub_id: s
         "image_aspect_ratio": checkpoint.config.image_aspect_ratio if checkpoint.layout == "convllava" else "pad",
         "resolution": checkpoint.config.resolution,
         "resolution_from": checkpoint.notes.get("resolution_from"),
+        "trained_visual_tokens": checkpoint.config.visual_token_range,
         "parameters": _parameters(checkpoint),
         "tensors": len(weights),
         "dtypes": dict(Counter(dtype_name(weight.dtype) for weight in weights.values())),
@@ -90,7 +91,9 @@ def inspect_encoder(path: Path) -> dict[str, Any]:
         _inspect_tensor(name, weight.load(), report)
     return {
         "path": str(path),
-        "layout": "vision encoder alone",
+        "layout": "vision encoder alone" + (f", tensor names of {stored.naming.source}" if stored.naming else ""),
+        "license": stated_license(path),
+        "has_final_norm": stored.has_final_norm,
         "vision_encoder": {**_encoder_shape(stored.config), "output_stride": stride, "parameters": parameters},
         "tensors": len(weights),
         "dtypes": dict(Counter(dtype_name(weight.dtype) for weight in weights.values())),

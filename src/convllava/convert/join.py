@@ -28,12 +28,16 @@ from ..support import quiet_transformers, read_json
 from .checkpoint import EMBEDDINGS, HEAD, Checkpoint, check_head, check_tensors
 from .config_files import SENTENCEPIECE, check_image_processor, image_token_id, read_generation_config
 from .convert import Converted, write_options
+from .encoder_tensors import DINOV3, META
 from .encoders import StoredEncoder, open_vision_tower
 from .end_tokens import end_token_fault, learned_end
 from .language_models import StoredLanguageModel, open_language_model
 from .layouts import convllava
 from .layouts.registry import has_vision_and_language, open_checkpoint
 from .weights import DEFAULT_SHARD_SIZE, TensorsInMemory, Weight, Weights
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of images of Meta's encoders (the READMEs of facebookresearch/dinov3 and EUPE)."""
 
 NORMALIZATION_FILES = ("preprocessor_config.json", "processor_config.json", "open_clip_config.json", "config.json")
 """Files next to an encoder that may hold the mean and standard deviation of images, in the order they are read."""
@@ -117,7 +121,7 @@ def open_parts(vision_tower: Path, language_model: Path, settings: JoinSettings 
         encoder = open_vision_tower(vision_tower, layer_norm_eps=settings.layer_norm_eps)
         language = open_language_model(language_model)
         config = _config(encoder, language, settings)
-        normalization, normalized_by = _normalization(vision_tower)
+        normalization, normalized_by = _normalization(vision_tower, encoder)
         processor = _processor(config, language, normalization)
         generation_config = _generation_config(language, config, processor)
         checkpoint = Checkpoint(
@@ -236,7 +240,7 @@ def _processor(
     return processor
 
 
-def _normalization(source: Path) -> tuple[dict[str, Any], str]:
+def _normalization(source: Path, encoder: StoredEncoder) -> tuple[dict[str, Any], str]:
     """Return the mean and standard deviation of images that an encoder expects, and the source of these values."""
     folder = source if source.is_dir() else source.parent
     if source.is_dir() and has_vision_and_language(source):
@@ -245,6 +249,9 @@ def _normalization(source: Path) -> tuple[dict[str, Any], str]:
     for name in NORMALIZATION_FILES:
         if (folder / name).is_file() and (found := _mean_and_std(read_json(folder / name))) is not None:
             return found, str(folder / name)
+    if encoder.naming in (META, DINOV3):
+        known = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+        return known, f"ImageNet (no file next to the encoder tells, and its tensor names are those of {META.source})"
     return {"image_mean": list(CLIP_MEAN), "image_std": list(CLIP_STD)}, "CLIP (no file next to the encoder tells)"
 
 

@@ -40,15 +40,23 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         max_length: Maximum tokens of a sample, visual tokens included.
         on_bad_sample: "stop": a sample that cannot be used is an error. "skip": it is replaced by a placeholder, one
             token without a label, that carries its ``fault``.
+        one_image: Whether a sample without exactly one image cannot be used.
     """
 
     def __init__(
-        self, source: SampleSource, processor: Encoder, max_length: int, *, on_bad_sample: OnBadSample = "stop"
+        self,
+        source: SampleSource,
+        processor: Encoder,
+        max_length: int,
+        *,
+        on_bad_sample: OnBadSample = "stop",
+        one_image: bool = False,
     ) -> None:
         self.source = source
         self.processor = processor
         self.max_length = max_length
         self.on_bad_sample = on_bad_sample
+        self.one_image = one_image
 
     def __len__(self) -> int:
         return len(self.source)
@@ -56,7 +64,10 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return ``sample_id``, ``input_ids`` (T,), ``labels`` (T,), ``pixel_values`` (n, 3, H, W), ``image_sizes``."""
         try:
-            return encode_sample(self.source[index], self.processor, self.max_length)
+            sample = self.source[index]
+            if self.one_image:
+                check_one_image(sample)
+            return encode_sample(sample, self.processor, self.max_length)
         except BadSampleError as error:
             if self.on_bad_sample == "stop":
                 raise
@@ -72,7 +83,7 @@ def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[s
     Raises:
         BadSampleError: The sample is too long, has no answer or an unreadable image; the message names it.
     """
-    images = [open_image(image, sample) for image in sample.images]
+    images = [open_sample_image(image, sample) for image in sample.images]
     resized_shapes(sample, [(image.height, image.width) for image in images], processor)
     try:
         encoded = processor.encode(sample.messages, images)
@@ -106,6 +117,17 @@ def resized_shapes(sample: Sample, sizes: Sequence[tuple[int, int]], processor: 
         raise sample.bad("bad_shape", str(error)) from error
 
 
+def check_one_image(sample: Sample) -> None:
+    """Check that a sample can train an encoder alone.
+
+    Raises:
+        BadSampleError: It has no image, or several.
+    """
+    if len(sample.images) != 1:
+        reason = f"training_stage encoder needs one image in each sample, this one has {len(sample.images)}"
+        raise sample.bad("image_count", f"{reason}: leave it out of the data")
+
+
 def check_tokens(sample: Sample, tokens: int, supervised: int, max_length: int) -> None:
     """Check the numbers of all tokens and of supervised tokens of an encoded sample.
 
@@ -133,7 +155,7 @@ def placeholder(fault: Fault) -> dict[str, Any]:
     }
 
 
-def open_image(image: StoredImage, sample: Sample) -> Image.Image:
+def open_sample_image(image: StoredImage, sample: Sample) -> Image.Image:
     """Return an image of a sample, upright and in RGB.
 
     Raises:
@@ -150,9 +172,9 @@ class Collator:
 
     Keys in: those of :class:`EncodedDataset`. Keys out: ``input_ids``, ``attention_mask`` and ``labels`` (N, T);
     ``pixel_values`` (M, 3, Hmax, Wmax) zero-padded right and bottom and ``image_sizes`` (M, 2) of all M images in
-    reading order, both absent when there are none; ``sample_ids``, a list of N; ``faults`` of the samples that were
-    left out, absent when there are none: a placeholder is kept only in a batch without any other sample. For a sample
-    with an image and one without::
+    reading order, both absent when there are none; ``sample_ids``, a list of N, and ``indices``, the same of each
+    example's ``index`` where it has one; ``faults`` of the samples that were left out, absent when there are none: a
+    placeholder is kept only in a batch without any other sample. For a sample with an image and one without::
 
         input_ids [[1, 5, 427, 427, 6, 40, 2], [1, 5, 41, 6, 42, 2, 0]]   labels [[-100, ..., 40, 2], ...]
         pixel_values (1, 3, 64, 128)   image_sizes [[64, 128]]
@@ -171,6 +193,8 @@ class Collator:
             "labels": _pad([example["labels"] for example in examples], IGNORE_INDEX),
             "sample_ids": [example["sample_id"] for example in examples],
         }
+        if "index" in examples[0]:
+            batch["indices"] = [example["index"] for example in examples]
         with_images = [example for example in examples if len(example["image_sizes"])]
         if with_images:
             batch["image_sizes"] = torch.cat([example["image_sizes"] for example in with_images])

@@ -8,6 +8,7 @@ ERRORS: dict[str, str] = {
     "malformed": "record that cannot be read",
     "role_order": "roles out of order",
     "placeholder_mismatch": "placeholders and images disagree",
+    "image_count": "more or fewer images than the training stage takes",
     "missing_image": "missing image",
     "corrupt_image": "image that cannot be decoded",
     "huge_image": "image too large to be opened safely",

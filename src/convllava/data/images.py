@@ -3,7 +3,6 @@
 import os
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -11,7 +10,7 @@ from urllib.parse import unquote
 from PIL import Image
 
 from ..fetch import is_url
-from ..images import DATA_SET_LIMITS, ImageError, decode_data_url, image_size, is_data_url, open_image
+from ..images import DATA_SET_LIMITS, ImageError, decode_data_url, image_size, is_data_url, open_image, other_spelling
 from ..support import encodable
 from .faults import RecordError
 
@@ -120,29 +119,9 @@ def respelled(path: Path, folder: Path) -> Path | None:
     return next((Path(form) for form in forms if form != str(path) and os.path.isfile(form)), None)
 
 
-def missing_hint(path: Path) -> str:
-    """Return the reason why there is no file at a path, as far as the names next to it tell, with the way out."""
-    found = _names_in(str(path.parent)).get(_same_for_people(path.name))
-    if found is None:
-        return "set image_folder to the folder of the images"
-    given = path.name
-    if given.strip() == found.strip():
-        difference = "without or with other blanks"
-    else:
-        difference = "with other letter case" if given.casefold() == found.casefold() else "without % escapes"
-    return f"the folder has {found!r}, {difference}: write the name as the file has it"
-
-
-@lru_cache(maxsize=8)
-def _names_in(folder: str) -> dict[str, str]:
-    try:
-        return {_same_for_people(name): name for name in os.listdir(folder)}
-    except OSError:
-        return {}
-
-
-def _same_for_people(name: str) -> str:
-    return unicodedata.normalize("NFC", unquote(name).strip()).casefold()
+def missing(path: Path) -> str:
+    """Return the message about an image of a record that is not there, with the way out."""
+    return f"no image {path}; {other_spelling(path) or 'set image_folder to the folder of the images'}"
 
 
 def is_absent(stored: Any) -> bool:

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..support import first_line
+from ..support import first_line, is_encodable
+from .faults import RecordError
 
 _CHUNK = 1 << 22
 """Characters of a JSON file read at a time."""
@@ -16,22 +17,35 @@ _BLANK = re.compile(r"\s*")
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]')
 
 
-class UnreadableRecord(Exception):
-    """Takes the place of a record that is not JSON, or JSON that Python does not read (nesting, huge numbers)."""
-
-
 def read_records(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """Yield number, text and content of each record; an ``UnreadableRecord`` in place of content that cannot be read.
+    """Yield number, text and content of each record; a ``RecordError`` in place of content that cannot be read.
+
+    Bytes that are not UTF-8 are in the text as lone surrogates.
 
     Raises:
-        ValueError: The file is missing, is not UTF-8 or is not a JSON list.
+        ValueError: The file is missing or is not a JSON list.
     """
     if not path.is_file():
         raise ValueError(f"no data file {path}")
-    try:
-        yield from _lines(path) if is_jsonl(path) else _items(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error})") from error
+    for number, text, record in _lines(path) if is_jsonl(path) else _items(path):
+        yield number, text, record if is_encodable(text) else not_utf8(text)
+
+
+def open_text(path: Path, newline: str | None = None) -> TextIO:
+    """Open a file of records; bytes that are not UTF-8 become lone surrogates, for the record that has them."""
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def not_utf8(text: str) -> RecordError:
+    """Return what stands for a record whose text has bytes that are not UTF-8, as lone surrogates."""
+    place = next(place for place, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    byte, before = ord(text[place]) & 0xFF, text[max(place - 20, 0) : place]
+    return RecordError("malformed", f"not UTF-8 text: byte 0x{byte:02x} after {before!a}; save the file as UTF-8")
+
+
+def _not_json(error: Exception) -> RecordError:
+    """Return what stands for a record that is not JSON, or JSON that Python does not read (nesting, huge numbers)."""
+    return RecordError("malformed", f"not valid JSON ({first_line(error)})")
 
 
 def is_jsonl(path: Path) -> bool:
@@ -66,7 +80,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 def _first_lines(path: Path) -> list[str]:
     """Return the first two lines that are not blank of a file that begins with an object; none of any other."""
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         character = file.read(1)
         while character.isspace():
             character = file.read(1)
@@ -84,19 +98,21 @@ def _is_object(line: str) -> bool:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate(line for line in file if line.strip()):
             try:
                 yield number, line, json.loads(line)
-            except (ValueError, RecursionError) as error:  # also a number of more than 4300 digits, nesting
-                yield number, line, UnreadableRecord(first_line(error))
+            except (ValueError, RecursionError) as error:
+                yield number, line, _not_json(error)
 
 
 def _items(path: Path) -> Iterator[tuple[int, str, Any]]:
     """Yield the items of a JSON list one by one: all objects of a large file would not fit into memory."""
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         text = _GrowingText(file)
         try:
+            if not is_encodable(text.next_character()):
+                raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8")
             if text.next_character() != "[":
                 raise ValueError(f"{path}: expected a list of records; one object a line belongs in a .jsonl file")
             text.skip()
@@ -138,7 +154,7 @@ class _GrowingText:
     def decode(self) -> tuple[Any, str]:
         """Consume one value and return it with its text; reads twice as much each time the value is cut off.
 
-        A value that is well formed but cannot be read (too deep, too large a number) becomes an ``UnreadableRecord``.
+        A value that is well formed but cannot be read (too deep, too large a number) becomes a ``RecordError``.
         """
         wanted = _CHUNK
         while True:
@@ -150,7 +166,7 @@ class _GrowingText:
                 wanted *= 2
                 continue
             except (ValueError, RecursionError) as error:
-                value, end = UnreadableRecord(first_line(error)), self._end_of_value()
+                value, end = _not_json(error), self._end_of_value()
             written = self._text[self._position : end]
             self._position = end
             return value, written

@@ -11,19 +11,20 @@ A record and the sample that it becomes::
 A single ``<image>`` is moved to the front of its turn, as in LLaVA's code; several stay in place. The newline after
 images that open a turn belongs to the prompt format. ``messages`` have ``role`` and ``content``: a text with the same
 placeholders, or a list of parts (``image``, ``image_url``, ``text``), which may hold the images. ``system`` is a
-system message, and ``answers`` lists accepted answers. ``null`` and empty values count as absent, and a key that other
-programs read and that would change the sample (``videos``, ``tools``, ...) makes the record unusable. Records of other
-layouts are converted to such a record first (``formats``).
+system message, and ``answers`` lists accepted answers. ``weight: 0`` of an answer keeps it as context that is not
+learned. ``null`` and empty values count as absent, and a key that other programs read and that would change the sample
+(``videos``, ``tools``, ...) makes the record unusable. Records of other layouts are converted to such a record first
+(``formats``).
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..constants import IMAGE_TOKEN
+from ..constants import IMAGE_TOKEN, Message
 from ..support import encodable, is_encodable
 from .faults import BadSampleError, Fault, RecordError
 from .images import StoredImage, is_absent, shortened
-from .samples import Message, Origin, Sample
+from .samples import Origin, Sample
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 _ROLE_NAMES = {**ROLES, "user": "user", "assistant": "assistant", "developer": "system"}
@@ -33,8 +34,15 @@ _OTHER_IMAGE_KEYS = frozenset("image_path image_paths image_file image_files ima
 """Keys under which other programs look for images; next to ``image`` or ``images`` they are only notes."""
 
 _UNREAD_KEYS = frozenset(("video", "videos", "audio", "audios", "tools", "chosen", "rejected"))
-_UNREAD_TURN_KEYS = frozenset(("image", "images", "video", "videos", "audio", "audios", "tool_calls", "function_call"))
+_UNREAD_TURN_KEYS = frozenset(
+    "image images video videos audio audios tool_calls function_call reasoning reasoning_content".split()
+)
 """Keys of a record and of a turn whose content would be lost."""
+
+_OTHER_WEIGHTS = frozenset(("loss", "train", "loss_weight"))
+"""Keys of a turn by which other programs leave an answer out of the loss, unless it is true."""
+
+_NOTED_TURN_KEYS = _UNREAD_TURN_KEYS | _OTHER_WEIGHTS | {"weight"}
 
 IMAGE_PARTS = ("image", "image_url", "input_image")
 _TEXT_PARTS = ("text", "input_text", "output_text")
@@ -144,9 +152,7 @@ def _check_keys(values: dict[str, Any], unread: frozenset[str], hint: str) -> No
         return
     found = next((key for key in values if key in unread and values[key]), None)
     if found is not None:
-        raise RecordError(
-            "malformed", f"key {found!r} is not read here{hint or ': remove it, or leave the record out'}"
-        )
+        raise RecordError("malformed", f"key {found!r} is not read here{hint}")
 
 
 def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message]:
@@ -157,7 +163,7 @@ def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message
     if not isinstance(system, str) or messages[0]["role"] == "system":
         reason = "a text" if not isinstance(system, str) else "given once, there or as the first turn"
         raise RecordError("malformed", f"'system' must be {reason}, got {shortened(system)}")
-    return [{"role": "system", "content": [_text(system, "system")]}]
+    return [{"role": "system", "content": [_text(system, None)]}]
 
 
 def role_of(turn: dict[str, Any]) -> str | None:
@@ -176,15 +182,29 @@ def _message(turn: Any, number: int) -> Message:
             "malformed",
             f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {shortened(turn)}",
         )
-    _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number})")
-    if values.get("weight") == 0:
-        raise RecordError("malformed", f"turn {number} has 'weight' 0, and every answer is learned: leave it out")
-    return {"role": role, "content": list(_content(role, content, number))}
+    message: Message = {"role": role, "content": list(_content(role, content, number))}
+    if not _NOTED_TURN_KEYS.isdisjoint(values):
+        _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number}): remove it, or leave the record out")
+        if role == "assistant" and not _is_learned(values, number):
+            message["weight"] = 0
+    return message
+
+
+def _is_learned(turn: dict[str, Any], number: int) -> bool:
+    """Return whether an answer is learned: it has no ``weight`` of 0."""
+    other = next((key for key in _OTHER_WEIGHTS if turn.get(key) not in (None, True)), None)
+    if other is not None:
+        raise RecordError("malformed", f"key {other!r} is not read here (turn {number}): write 'weight': 0 or 1")
+    weight = turn.get("weight")
+    if weight not in (None, 0, 1):
+        reason = f"turn {number}: 'weight' must be 0 (not learned) or 1, got {shortened(weight)}"
+        raise RecordError("malformed", reason)
+    return weight is None or bool(weight)
 
 
 def _refuse_tools(values: dict[str, Any], number: int) -> None:
     given = values.get("role") if values.get("from") is None else values["from"]
-    if given in _TOOL_ROLES:
+    if str(given) in _TOOL_ROLES:
         raise RecordError("malformed", f"turn {number} is a {given!r} turn: tools are not read, leave the record out")
 
 
@@ -192,9 +212,9 @@ def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
     if isinstance(content, list):
         yield from (_part(part, number) for part in content)
     elif role == "user":
-        yield from _split(content, f"turn {number}")
+        yield from _split(content, number)
     else:
-        yield _text(content, f"turn {number}")
+        yield _text(content, number)
 
 
 def _part(part: Any, number: int) -> dict[str, str]:
@@ -202,18 +222,19 @@ def _part(part: Any, number: int) -> dict[str, str]:
     if kind in IMAGE_PARTS:
         return {"type": "image"}
     if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return _text(part["text"], f"turn {number}")
+        return _text(part["text"], number)
     raise RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {shortened(part)}")
 
 
-def _text(text: str, place: str) -> dict[str, str]:
+def _text(text: str, turn: int | None) -> dict[str, str]:
     """Return a text part; what no tokenizer can encode is rejected here, before training meets it."""
     if not is_encodable(text):
+        place = "system" if turn is None else f"turn {turn}"
         raise RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
     return {"type": "text", "text": text}
 
 
-def _split(value: str, place: str) -> Iterator[dict[str, str]]:
+def _split(value: str, turn: int) -> Iterator[dict[str, str]]:
     """Split a user's text at its image placeholders."""
     pieces = value.split(IMAGE_TOKEN)
     if len(pieces) == 2:  # LLaVA's code moves a single image to the front, wherever it is
@@ -225,7 +246,7 @@ def _split(value: str, place: str) -> Iterator[dict[str, str]]:
             piece = piece.removeprefix("\n") if opening else piece
         opening = opening and not piece
         if piece or len(pieces) == 1:
-            yield _text(piece, place)
+            yield _text(piece, turn)
 
 
 def _check_order(roles: list[str]) -> None:
@@ -261,3 +282,5 @@ def answers(messages: Sequence[Message]) -> list[str]:
 def _check_answers(messages: list[Message]) -> None:
     if not any(answers(messages)):
         raise RecordError("no_answer", "every answer is empty: there is nothing to learn from")
+    if not any(answers([message for message in messages if message.get("weight", 1)])):
+        raise RecordError("no_answer", "every answer that is not empty has weight 0: there is nothing to learn from")

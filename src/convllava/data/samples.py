@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from ..constants import Message
 from ..images import ImageError
 from .faults import BadSampleError, Fault, place_of
 from .images import StoredImage, stored_size
-
-Message = dict[str, Any]
-"""``{"role": "system" | "user" | "assistant", "content": [{"type": "image"} | {"type": "text", "text": str}]}``"""
 
 
 class Origin(NamedTuple):
@@ -27,7 +25,7 @@ class Sample:
         sample_id: The record's id, or its number.
         images: Images in the order of the ``{"type": "image"}`` parts of ``messages``; a path is opened when the batch
             is built, so that a data set of any size stays small in memory.
-        messages: The dialogue.
+        messages: The dialogue; each content is a list of ``{"type": "image"}`` and ``{"type": "text", "text": str}``.
         origin: The record that the sample was read from; None for a drawn sample.
         references: All accepted answers to the last question, where a record lists them.
     """

@@ -11,6 +11,7 @@ from transformers import (
 # from its module: without torchvision, transformers 5.16 and 5.17 export a placeholder that raises on every use
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
+from ..constants import Message
 from .acceleration import BACKENDS as ACCELERATED
 from .configuration_convllava import ConvLlavaConfig, ConvLlavaVisionConfig
 from .growth import append_stages, enlarge_kernels
@@ -26,7 +27,6 @@ from .nano_model import build_nano_processor, nano
 from .presets import PRESETS, preset
 from .processing_convllava import ConvLlavaProcessor, check_context
 from .processing_inputs import images_of
-from .prompts import Message
 from .vision_convllava import BACKENDS, ConvLlavaVisionBackbone, ConvLlavaVisionModel
 
 __all__ = [

@@ -45,9 +45,12 @@ def depthwise_convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
     Returns:
         (N, C, h, w) in channels-last memory.
     """
-    if features.device.type != "cpu" or torch.compiler.is_compiling():
+    if features.device.type != "cpu":
         return convolution(features)
     dtype = _compute_dtype(features)
+    if torch.compiler.is_compiling():  # the compiler takes no method of ours, and large kernels in half precision hang
+        is_large = dtype in HALF_DTYPES and convolution.kernel_size[0] > MAX_HALF_KERNEL
+        return _in_float32(convolution, features, dtype) if is_large else convolution(features)
     if dtype in HALF_DTYPES:
         return _in_half(convolution, features, dtype)
     is_small = features.shape[2] * features.shape[3] <= MAX_SMALL_POSITIONS
@@ -69,11 +72,17 @@ def _compute_dtype(features: Tensor) -> torch.dtype:
 def _in_half(convolution: nn.Conv2d, features: Tensor, dtype: torch.dtype) -> Tensor:  # (N, C, h, w) -> same
     if convolution.bias is None:
         return convolution(features)
+    if not is_native(dtype) or convolution.kernel_size[0] > MAX_HALF_KERNEL:
+        return _in_float32(convolution, features, dtype)
     tensors = (features, convolution.weight, convolution.bias)
     with torch.autocast("cpu", enabled=False):
-        if is_native(dtype) and convolution.kernel_size[0] <= MAX_HALF_KERNEL:
-            return _HalfConvolution.apply(*(tensor.to(dtype) for tensor in tensors))
-        return _convolve(*(tensor.float() for tensor in tensors)).to(dtype)
+        return _HalfConvolution.apply(*(tensor.to(dtype) for tensor in tensors))
+
+
+def _in_float32(convolution: nn.Conv2d, features: Tensor, dtype: torch.dtype) -> Tensor:  # (N, C, h, w) -> same
+    bias = None if convolution.bias is None else convolution.bias.float()
+    with torch.autocast("cpu", enabled=False):
+        return _convolve(features.float(), convolution.weight.float(), bias).to(dtype)
 
 
 def _convolve(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # (N, C, h, w) -> same

@@ -26,6 +26,11 @@ MARGIN = 1.25
 """Minimum ratio of the decoded to the shown size of a JPEG: two filters close to each other blur fine print."""
 
 
+def least_size(height: int, width: int) -> tuple[int, int]:
+    """Return the least (height, width) at which an image that is shown at height x width is decoded."""
+    return math.ceil(MARGIN * height), math.ceil(MARGIN * width)
+
+
 def decode(image: Image.Image, height: int, width: int) -> Image.Image:
     """Return an RGB image, decoded no larger than needed for the size at which it is shown.
 
@@ -39,7 +44,8 @@ def decode(image: Image.Image, height: int, width: int) -> Image.Image:
         ImageError: The file is damaged.
     """
     if image.format == "JPEG" and getattr(image, "tile", None):  # not decoded yet
-        image.draft(None, (math.ceil(MARGIN * width), math.ceil(MARGIN * height)))
+        least_height, least_width = least_size(height, width)
+        image.draft(None, (least_width, least_height))
     try:
         return to_rgb(image)
     except ImageError:

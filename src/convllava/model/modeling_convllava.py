@@ -344,7 +344,7 @@ def encode_images(vision_tower: nn.Module, pixel_values: Tensor, image_sizes: Te
     """
     config = vision_tower.config
     if isinstance(config, ConvLlavaVisionConfig):
-        return vision_tower(pixel_values, image_sizes).last_hidden_state
+        return vision_tower(pixel_values, image_sizes).last_hidden_state.flatten(0, -2)
     side = smallest_side(config)
     if not bool((image_sizes == side).all()):
         raise ValueError(

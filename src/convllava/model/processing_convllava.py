@@ -11,15 +11,15 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ImagesKwargs, MultiModalData, ProcessorMixin, TextKwargs
 
 from ..compat import merge_processor_kwargs
-from ..constants import IMAGE_TOKEN
+from ..constants import IMAGE_TOKEN, Message
 from ..image_options import IMAGE_OPTIONS
 from .chunked_tokenization import ChunkTokenizer, Tokens, overlapping
 from .image_processing_convllava import ConvLlavaImageProcessor, num_image_tokens
 from .processing_inputs import Padding, as_dialogues, check_context, check_counts, flatten_images, images_of
 from .prompts import (
-    Message,
     Span,
     check_messages,
+    learned_spans,
     locate_answers,
     plain_messages,
     render,
@@ -78,7 +78,8 @@ class ConvLlavaProcessor(ProcessorMixin):
 
         Returns:
             input_ids (T,) int64, with an image's token once per visual token; labels_mask (T,) bool, true on
-            the assistant's text and its end token; pixel_values (N, 3, Hmax, Wmax); image_sizes (N, 2).
+            the assistant's text and its end token except in turns of ``weight`` 0; pixel_values (N, 3, Hmax, Wmax);
+            image_sizes (N, 2).
 
         Raises:
             ValueError: Roles are out of order, images and placeholders disagree, or an image option is wrong.
@@ -300,13 +301,13 @@ class ConvLlavaProcessor(ProcessorMixin):
     def _render(
         self, messages: Sequence[Message], template: str, *, with_answers: bool, **variables: Any
     ) -> tuple[str, list[Span]]:
-        """Render with typed control tokens marked, and find the spans of the assistant's answers."""
+        """Render with typed control tokens marked, and find the spans of the answers that are learned."""
         control_tokens = self._chunks.control_tokens
         plain = plain_messages(messages, control_tokens)
         text, answers = render(template, plain, self._special_tokens, **variables)
         if with_answers and not answers:
             answers = locate_answers(template, plain, self._special_tokens, control_tokens)
-        return text, answers
+        return text, learned_spans(messages, answers) if with_answers else answers
 
     def _tokenize(self, text: str, counts: Sequence[int] | None = None, *, add_special_tokens: bool = True) -> Tokens:
         return self._chunks(self.tokenizer.backend_tokenizer, text, counts, add_special_tokens)

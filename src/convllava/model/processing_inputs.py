@@ -8,8 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import PaddingStrategy
 
-from ..constants import IMAGE_TOKEN
-from .prompts import Message
+from ..constants import IMAGE_TOKEN, Message
 
 
 def as_dialogues(conversation: Any) -> tuple[list[Any], bool]:

@@ -16,10 +16,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from ..compat import render_chat_template
-from ..constants import IMAGE_TOKEN, PROMPT_FORMAT_NAMES
-
-Message = dict[str, Any]
-"""One turn of a dialogue: "role", and "content", which is a string or a list of parts."""
+from ..constants import IMAGE_TOKEN, PROMPT_FORMAT_NAMES, Message
 
 Span = tuple[int, int]
 """(start, end) of characters in a text."""
@@ -223,6 +220,23 @@ def locate_answers(
         spans.append((position, end_token.end() if end_token else end))
         position = end
     return spans
+
+
+def learned_spans(messages: Sequence[Message], answers: Sequence[Span]) -> list[Span]:
+    """Return the spans of the answers that are learned, those without ``weight`` 0.
+
+    Raises:
+        ValueError: There are weights, and the template does not mark each answer once.
+    """
+    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
+    if all(weights):
+        return list(answers)
+    if len(answers) != len(weights):
+        raise ValueError(
+            f"the chat template marks {len(answers)} texts in a dialogue of {len(weights)} answers: 'weight' needs one "
+            "{% generation %} mark around each"
+        )
+    return [span for span, weight in zip(answers, weights, strict=True) if weight]
 
 
 def _text_of(content: Any) -> str:

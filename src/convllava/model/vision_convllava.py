@@ -219,6 +219,11 @@ class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel)
         self.post_init()
 
     @property
+    def patch_size(self) -> int:
+        """Pixels per side of one visual token, under the name that transformers' LLaVA asks an encoder for."""
+        return self.config.output_stride
+
+    @property
     def backend(self) -> EncoderBackend | None:
         """The backend in use; None is the eager one."""
         return self._backend
@@ -264,7 +269,7 @@ class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel)
         self,
         pixel_values: Tensor,
         image_sizes: Tensor | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithNoAttention:
         """Encode images, each as if it were alone.
@@ -277,17 +282,40 @@ class ConvLlavaVisionModel(ReportsWeightChanges, ConvLlavaVisionPreTrainedModel)
 
         Returns:
             ``last_hidden_state``: without ``image_sizes`` the last stage's map (N, C, h, w); with it the visual
-            tokens of all images one after another, each image row-major: (sum of h_i * w_i, C).
+            tokens of all images one after another, each image row-major: (sum of h_i * w_i, C). With
+            ``config.flatten_output``, see `_flat_output`.
 
         Raises:
             ValueError: An image is smaller than one position of the last map.
         """
+        if self.config.flatten_output:
+            return self._flat_output(pixel_values, image_sizes, output_hidden_states)
         if image_sizes is not None:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._packed_features(pixel_values, image_sizes))
         if not output_hidden_states:
             return BaseModelOutputWithNoAttention(last_hidden_state=self._last_map(pixel_values).permute(0, 3, 1, 2))
         maps = [features.permute(0, 3, 1, 2) for features in self.feature_maps(pixel_values)]  # (N, C, h, w)
         return BaseModelOutputWithNoAttention(last_hidden_state=maps[-1], hidden_states=tuple(maps))
+
+    def _flat_output(
+        self, pixel_values: Tensor, image_sizes: Tensor | None, output_hidden_states: bool | int | None
+    ) -> BaseModelOutputWithNoAttention:
+        """Encode images as transformers' LLaVA expects it.
+
+        Returns:
+            ``last_hidden_state``: (N, h * w, C), or with ``image_sizes`` (1, sum of h_i * w_i, C).
+            ``hidden_states``, if asked for: the same for the stem and every stage; of the last stage alone with
+            ``image_sizes``, or where LLaVA asks for layer -1.
+        """
+        if image_sizes is not None:
+            tokens = self._packed_features(pixel_values, image_sizes).unsqueeze(0)  # (1, sum of h_i * w_i, C)
+        elif output_hidden_states and (output_hidden_states is True or output_hidden_states != -1):
+            every = tuple(features.flatten(1, 2) for features in self.feature_maps(pixel_values))  # each (N, h * w, C)
+            return BaseModelOutputWithNoAttention(last_hidden_state=every[-1], hidden_states=every)
+        else:
+            tokens = self._last_map(pixel_values).flatten(1, 2)  # (N, h * w, C)
+        hidden_states = (tokens,) if output_hidden_states else None
+        return BaseModelOutputWithNoAttention(last_hidden_state=tokens, hidden_states=hidden_states)
 
     def _last_map(self, pixel_values: Tensor) -> Tensor:  # (N, 3, H, W) -> (N, h, w, C)
         """Return the last stage's features from the backend, or eagerly where it does not serve."""

@@ -13,17 +13,20 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from ..fetch import SERVER_FETCH, FetchPolicy
 from ..image_options import ImageOptions
 from ..inference import Generator
 from .chat import Chat
-from .conversion import image_costs, with_chosen_size
+from .conversion import LOW_DETAIL_TOKENS, image_costs, with_chosen_size
+from .endpoints import COMPLETIONS, RESPONSES
 from .engine import Engine
 from .errors import ApiError, on_any_error, on_api_error, on_http_error
 from .gate import Gate
 from .limits import BodyReader, key_check
 from .metrics import Metrics
+from .responses_schema import ResponseObject, ResponsesRequest
 from .schema import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -54,11 +57,19 @@ MEANINGS = {
     504: "The answer takes too long.",
 }
 
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After")
+"""Headers of a response that a page of another origin may read."""
+
 _SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
 
 def create_app(generator: Generator, settings: Settings, fetch_policy: FetchPolicy = SERVER_FETCH) -> FastAPI:
-    """Return the application; `app.state.engine` runs the generator while it is up."""
+    """Return the application; `app.state.engine` runs the generator while it is up.
+
+    Raises:
+        ValueError: The image options of the settings contradict each other or the checkpoint's.
+    """
+    generator.processor.image_processor.resized_shape(64, 64, **settings.image_options.given())
     metrics = Metrics()
     engine = Engine(generator, settings, metrics)
     bodies = BodyReader(settings)
@@ -81,12 +92,20 @@ def create_app(generator: Generator, settings: Settings, fetch_policy: FetchPoli
         exception_handlers={ApiError: on_api_error, HTTPException: on_http_error, Exception: on_any_error},
     )
     app.state.engine = engine
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
     app.add_middleware(Gate, settings=settings, metrics=metrics)
     app.include_router(_api(engine, settings, bodies, chat))
     app.include_router(_operations(engine, metrics))
     app.include_router(_page())
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, settings.root_path)  # type: ignore[method-assign]
     return app
 
 
@@ -111,20 +130,7 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
             raise
 
     router = APIRouter(prefix="/v1", dependencies=[Depends(require_key)], responses=_responses(401, 403))
-    stream = {"schema": {"$ref": _SCHEMA_REFERENCE.format(model=ChatCompletionChunk.__name__)}}
-
-    @router.post(
-        "/chat/completions",
-        response_model=ChatCompletion,
-        responses={
-            200: {"content": {"text/event-stream": stream}, "description": "The answer, or events of pieces of it."},
-            **_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        },
-        openapi_extra=_body(ChatRequest.__name__),
-    )
-    async def complete(request: Request) -> Response:
-        """Answer a dialogue about images."""
-        return await chat(request)
+    _add_answers(router, chat)
 
     @router.get("/models")
     async def models() -> ModelList:
@@ -147,24 +153,55 @@ def _api(engine: Engine, settings: Settings, bodies: BodyReader, chat: Chat) -> 
     async def estimate(request: Request) -> Estimate:
         """Return the cost of images before they are sent."""
         async with bodies.received(request) as body:
-            asked = await chat.parser.parse(body, EstimateRequest)
+            asked = (await chat.parser.parse(body, EstimateRequest)).body
         return _estimate(engine, settings, asked)
 
     return router
 
 
+def _add_answers(router: APIRouter, chat: Chat) -> None:
+    stream = {"schema": {"$ref": _SCHEMA_REFERENCE.format(model=ChatCompletionChunk.__name__)}}
+
+    @router.post(
+        "/chat/completions",
+        response_model=ChatCompletion,
+        responses={
+            200: {"content": {"text/event-stream": stream}, "description": "The answer, or events of pieces of it."},
+            **_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        },
+        openapi_extra=_body(ChatRequest.__name__),
+    )
+    async def complete(request: Request) -> Response:
+        """Answer a dialogue about images."""
+        return await chat(request, COMPLETIONS)
+
+    @router.post(
+        "/responses",
+        response_model=ResponseObject,
+        responses=_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        openapi_extra=_body(ResponsesRequest.__name__),
+    )
+    async def respond(request: Request) -> Response:
+        """Answer a dialogue about images in the format of OpenAI's responses API; nothing is stored."""
+        return await chat(request, RESPONSES)
+
+
 def _card(engine: Engine, settings: Settings, created: int) -> ModelCard:
-    images = engine.generator.processor.image_processor
+    images, context = engine.generator.processor.image_processor, engine.generator.context
+    given = settings.image_options
     info = ModelInfo(
         output_stride=images.output_stride,
-        image_aspect_ratio=images.image_aspect_ratio,
-        resolution=images.resolution,
-        max_visual_tokens=images.max_visual_tokens,
-        context=engine.generator.context,
+        image_aspect_ratio=given.image_aspect_ratio or images.image_aspect_ratio,
+        resolution=given.resolution or images.resolution,
+        max_visual_tokens=given.max_visual_tokens or images.max_visual_tokens,
+        max_visual_tokens_low_detail=LOW_DETAIL_TOKENS,
+        max_visual_tokens_together=context - 1,
+        context=context,
         max_images=settings.max_images,
+        max_image_pixels=settings.max_image_pixels,
         remote_images=settings.remote_images,
     )
-    return ModelCard(id=settings.model_name, created=created, convllava=info)
+    return ModelCard(id=settings.model_name, created=created, max_model_len=context, convllava=info)
 
 
 def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Estimate:
@@ -179,10 +216,11 @@ def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Est
 
 def _options(engine: Engine, settings: Settings, asked: EstimateRequest) -> ImageOptions:
     """Return the image options with which these images would be shown."""
+    given = settings.image_options.merged(asked.image_options)
     if not settings.auto_resolution:
-        return asked.image_options
+        return given
     return with_chosen_size(
-        asked.image_options,
+        given,
         [(height, width) for width, height in asked.sizes],
         engine.generator,
         text_tokens=asked.num_text_characters // 4,
@@ -224,12 +262,23 @@ def _page() -> APIRouter:
     return router
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, root_path: str) -> dict[str, Any]:
     """Return the OpenAPI schema, including the bodies that the routes parse themselves."""
     if app.openapi_schema is None:
-        schema = get_openapi(title=app.title, version="1", description=app.description, routes=app.routes)
+        schema = get_openapi(
+            title=app.title,
+            version="1",
+            description=app.description,
+            routes=app.routes,
+            servers=[{"url": root_path}] if root_path else None,
+        )
         _, read = models_json_schema(
-            [(ChatRequest, "validation"), (EstimateRequest, "validation"), (ChatCompletionChunk, "validation")],
+            [
+                (ChatRequest, "validation"),
+                (ResponsesRequest, "validation"),
+                (EstimateRequest, "validation"),
+                (ChatCompletionChunk, "validation"),
+            ],
             ref_template=_SCHEMA_REFERENCE,
         )
         schema["components"]["schemas"] = read["$defs"] | schema["components"]["schemas"]

@@ -1,10 +1,11 @@
-"""``POST /v1/chat/completions``: from the bytes of a body to an answer."""
+"""``POST /v1/chat/completions`` and ``/v1/responses``: from the bytes of a body to an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -13,20 +14,19 @@ from starlette.requests import ClientDisconnect
 
 from .. import inference
 from ..fetch import FetchPolicy, fetch
-from ..images import is_data_url
 from ..inference import Answer, Event, Finished, Prompt
-from .completions import CompletionWriter, EventStream, stream
+from .completions import EventStream
 from .conversion import (
     ImagePlan,
     ImageSource,
     check_sources,
-    image_files,
     image_sources,
     inference_request,
     planned,
     prepared,
 )
-from .decoding import Decoder, TimeBudget
+from .decoding import Decoder, EncodedImage, Form, TimeBudget
+from .endpoints import Endpoint
 from .engine import Engine, Ticket, too_late
 from .errors import ApiError, as_api_errors
 from .limits import BodyReader
@@ -39,6 +39,14 @@ Result = TypeVar("Result")
 FETCHING_THREADS = 8
 
 
+class Submission(NamedTuple):
+    """A request that waits for its answer: the client's body, whether it wants a stream, and the ticket."""
+
+    asked: Any
+    stream: bool
+    ticket: Ticket
+
+
 class Chat:
     """Answers chat requests."""
 
@@ -49,28 +57,44 @@ class Chat:
         self.decoder = Decoder(settings)
         self._stride = engine.generator.processor.image_processor.output_stride
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, endpoint: Endpoint[Any]) -> Response:
         """Return the response to one request, complete or as a stream.
 
         Raises:
             ApiError: The request is rejected.
         """
+        try:
+            return await self._response(request, endpoint)
+        except ApiError as error:
+            if error.param == "messages":
+                error.param = endpoint.dialogue
+            raise
+
+    async def _response(self, request: Request, endpoint: Endpoint[Any]) -> Response:
         deadline = asyncio.get_running_loop().time() + self._settings.request_timeout
         with ExitStack() as held:
-            async with self._bodies.received(request) as body:
-                chat = await self._parsed(body)
-                sources = image_sources(chat)
-                check_sources(sources, self._settings)
-                held.enter_context(self._engine.slot())
-                submitted = self._submitted(chat, sources, deadline, held, self._salt(request))
-                ticket = await unless_left(submitted, request)
+            asked, is_stream, ticket = await self._submission(request, endpoint, deadline, held)
             events = ticket.events(deadline)
-            writer = CompletionWriter(self._settings.model_name, self._stride)
-            if not chat.stream:
+            writer = endpoint.writer(asked, self._settings.model_name, self._stride)
+            if not is_stream:
                 return JSONResponse(writer.complete(await unless_left(_finished(events), request)).model_dump())
-            include_usage = chat.stream_options is not None and chat.stream_options.include_usage
             release = held.pop_all().close  # the stream releases it
-            return EventStream(stream(events, writer, include_usage), release)
+            return EventStream(writer.stream(events), release)
+
+    async def _submission(
+        self, request: Request, endpoint: Endpoint[Any], deadline: float, held: ExitStack
+    ) -> Submission:
+        """Receive, parse and queue a request; its bytes are released at the end."""
+        async with self._bodies.received(request) as body:
+            asked, data_urls = await self.parser.parse(body, endpoint.body_type)
+            chat = endpoint.as_chat(asked)
+            self._check_model(chat)
+            places = partial(endpoint.place_of_image, asked)
+            sources = list(image_sources(chat, data_urls, places))
+            check_sources(sources, self._settings)
+            held.enter_context(self._engine.slot())
+            submitted = self._submitted(chat, sources, deadline, held, self._salt(request))
+            return Submission(asked, bool(chat.stream), await unless_left(submitted, request))
 
     def close(self) -> None:
         """Stop receiving, fetching and decoding."""
@@ -84,14 +108,11 @@ class Chat:
             return "key"
         return f"address {request.client.host if request.client else ''}"
 
-    async def _parsed(self, body: bytearray) -> ChatRequest:
-        chat = await self.parser.parse(body, ChatRequest)
-        body.clear()
+    def _check_model(self, chat: ChatRequest) -> None:
         name = self._settings.model_name
         if chat.model not in (None, name):
             message = f"the model {chat.model!r} does not exist: this server has {name!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return chat
 
     async def _submitted(
         self, chat: ChatRequest, sources: list[ImageSource], deadline: float, held: ExitStack, salt: str
@@ -100,8 +121,7 @@ class Chat:
         asked = inference_request(chat, salt, reuse_dialogue_only=self._settings.api_key is None)
         try:
             async with asyncio.timeout_at(deadline):
-                data = await asyncio.gather(*map(self._fetched, sources))
-                files = await self._engine.prepare(lambda: image_files(sources, data))
+                files = list(await asyncio.gather(*map(self._encoded, sources)))
                 budget = self.decoder.budget()
                 sizes = await self._sizes(sources, files, budget)
                 plan = await self._engine.prepare(lambda: self._planned(chat, sources, sizes))
@@ -114,15 +134,16 @@ class Chat:
         held.callback(self._engine.cancel, ticket)
         return ticket
 
-    async def _fetched(self, source: ImageSource) -> bytes | None:
-        if is_data_url(source.url):
-            return None
+    async def _encoded(self, source: ImageSource) -> EncodedImage:
+        if source.data_url is not None:
+            return EncodedImage(source.data_url, is_data_url=True)
         loop = asyncio.get_running_loop()
         with as_api_errors(source.param):
-            return await loop.run_in_executor(self._fetching, fetch, source.url, self._fetch_policy)
+            data = await loop.run_in_executor(self._fetching, fetch, source.url, self._fetch_policy)
+        return EncodedImage(data, is_data_url=False)
 
     async def _sizes(
-        self, sources: Sequence[ImageSource], files: Sequence[bytes], budget: TimeBudget
+        self, sources: Sequence[ImageSource], files: Sequence[EncodedImage], budget: TimeBudget
     ) -> list[tuple[int, int]]:
         """Return the (height, width) of each image, after a check of their sum."""
         sizes = []
@@ -136,29 +157,25 @@ class Chat:
         return sizes
 
     async def _images(
-        self, sources: Sequence[ImageSource], files: list[bytes], plan: ImagePlan, budget: TimeBudget
+        self, sources: Sequence[ImageSource], files: Sequence[EncodedImage], plan: ImagePlan, budget: TimeBudget
     ) -> list[Image.Image]:
         """Decode the images one after the other, each to the size at which it is shown."""
         processor = self._engine.generator.processor.image_processor
         images = []
-        for source, size, shape, options in zip(sources, plan.sizes, plan.shapes, plan.options, strict=True):
-            ratio = options.image_aspect_ratio or processor.image_aspect_ratio
-            is_exact = processor.preprocessing == "exact"
+        for source, file, size, shape, ratio in zip(
+            sources, files, plan.sizes, plan.shapes, plan.aspect_ratios, strict=True
+        ):
+            if processor.preprocessing == "exact":
+                form = Form(shape=shape, ground=processor.ground if ratio == "pad" else None)
+            else:
+                form = Form(least=processor.least_size(size, shape, ratio))
             with as_api_errors(source.param):
-                image = await self.decoder.decode(
-                    files.pop(0),
-                    size,
-                    budget,
-                    shape=shape if is_exact else None,
-                    ground=processor.ground if is_exact and ratio == "pad" else None,
-                )
-            images.append(image)
+                images.append(await self.decoder.decode(file, size, form, budget))
         return images
 
     def _planned(self, chat: ChatRequest, sources: Sequence[ImageSource], sizes: list[tuple[int, int]]) -> ImagePlan:
-        auto = self._settings.auto_resolution
         with self._engine.processor() as processor:
-            return planned(chat, sources, sizes, self._engine.generator, processor, auto_resolution=auto)
+            return planned(chat, sources, sizes, self._engine.generator, processor, self._settings)
 
     def _prepared(self, asked: inference.Request, images: Sequence[Image.Image], plan: ImagePlan) -> Prompt:
         with self._engine.processor() as processor:

@@ -17,6 +17,7 @@ from .schema import (
     AnswerTimings,
     ChatCompletion,
     ChatCompletionChunk,
+    ChatRequest,
     Choice,
     ChunkChoice,
     Delta,
@@ -31,7 +32,8 @@ DONE = b"data: [DONE]\n\n"
 class CompletionWriter:
     """Formats one answer; all its pieces have the same id."""
 
-    def __init__(self, model: str, stride: int) -> None:
+    def __init__(self, asked: ChatRequest, model: str, stride: int) -> None:
+        self._includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
         self._stride = stride
 
@@ -41,6 +43,21 @@ class CompletionWriter:
         return ChatCompletion(
             **self._head, choices=[choice], usage=usage(answer), convllava=extension(answer, self._stride)
         )
+
+    async def stream(self, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+        """Yield the events of an answer; an error becomes the last event."""
+        yield self.first()
+        try:
+            async for arrived in events:
+                if isinstance(arrived, Finished):
+                    yield self.last(arrived.answer)
+                    if self._includes_usage:
+                        yield self.usage(arrived.answer)
+                elif isinstance(arrived, TextDelta):
+                    yield self.piece(arrived.text)
+        except ApiError as error:
+            yield event(error.body)
+        yield DONE
 
     def first(self) -> bytes:
         """Return the first event, with the role."""
@@ -78,23 +95,7 @@ def _dumped(choices: list[ChunkChoice]) -> list[dict[str, Any]]:
 
 def event(data: dict[str, Any]) -> bytes:
     """Return one server-sent event."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
-
-
-async def stream(events: AsyncIterator[Event], writer: CompletionWriter, include_usage: bool) -> AsyncIterator[bytes]:
-    """Yield the events of an answer; an error becomes the last event."""
-    yield writer.first()
-    try:
-        async for arrived in events:
-            if isinstance(arrived, Finished):
-                yield writer.last(arrived.answer)
-                if include_usage:
-                    yield writer.usage(arrived.answer)
-            elif isinstance(arrived, TextDelta):
-                yield writer.piece(arrived.text)
-    except ApiError as error:
-        yield event(error.body)
-    yield DONE
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n\n"
 
 
 class EventStream(StreamingResponse):
@@ -141,6 +142,7 @@ def extension(answer: Answer, stride: int) -> Extension:
     return Extension(
         images=[image_cost(size, stride) for size in answer.image_sizes],
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
+        box_image=answer.box_image,
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),
             queue_seconds=round(timings.queue_seconds, 4),

@@ -1,6 +1,7 @@
 """Conversion of a request body to a request to the model: messages, images, options."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,9 +10,9 @@ from PIL import Image
 
 from ..analysis import SHARE_FOR_ANSWERS, choose_size, context_of
 from ..image_options import ImageOptions
-from ..images import decode_data_url, is_data_url
+from ..images import is_data_url
 from ..inference import ContextOverflowError, ConvLlavaProcessor, Generator, Prompt, Request, prompt_of
-from .errors import ApiError, as_api_errors
+from .errors import ApiError
 from .schema import AssistantMessage, ChatRequest, ImageCost, ImagePart, SystemMessage, UserMessage
 from .settings import Settings
 
@@ -26,25 +27,38 @@ LOW_DETAIL_TOKENS = 64
 
 
 class ImageSource(NamedTuple):
-    """An image of a request, and its place in the body for messages."""
+    """An image of a request: its URL, or its data URL as bytes of JSON, and its place in the body for messages."""
 
     url: str
+    data_url: memoryview | None
     detail: str | None
     param: str
 
 
-def image_sources(chat: ChatRequest) -> list[ImageSource]:
-    """Return the images of a dialogue in reading order."""
-    return list(_image_sources(chat))
+def place_in_messages(turn: int, part: int) -> str:
+    """Return the place of an image in the body of a chat request."""
+    return f"messages[{turn}].content[{part}].image_url.url"
 
 
-def _image_sources(chat: ChatRequest) -> Iterator[ImageSource]:
+def image_sources(
+    chat: ChatRequest, data_urls: Mapping[str, memoryview], place: Callable[[int, int], str]
+) -> Iterator[ImageSource]:
+    """Yield the images of a dialogue in reading order.
+
+    Args:
+        chat: The client's request.
+        data_urls: Data URLs by the names that replace them in the request.
+        place: Place in the client's body of an image, by the indices of its message and part.
+    """
     for turn, message in enumerate(chat.messages):
         parts = message.content if isinstance(message.content, list) else []
-        for place, part in enumerate(parts):
+        for index, part in enumerate(parts):
             if isinstance(part, ImagePart):
-                param = f"messages[{turn}].content[{place}].image_url.url"
-                yield ImageSource(part.image_url.url, part.image_url.detail, param)
+                url = part.image_url.url
+                data_url = data_urls.get(url)
+                if data_url is None and is_data_url(url):  # written with escapes, so that it was not recognized
+                    data_url = memoryview(json.dumps(url).encode()[1:-1])
+                yield ImageSource(url, data_url, part.image_url.detail, place(turn, index))
 
 
 def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:
@@ -52,7 +66,7 @@ def check_sources(sources: Sequence[ImageSource], settings: Settings) -> None:
     if len(sources) > settings.max_images:
         raise ApiError(400, f"{len(sources)} images, at most {settings.max_images} are allowed", param="messages")
     for source in sources:
-        if not is_data_url(source.url) and not settings.remote_images:
+        if source.data_url is None and not settings.remote_images:
             raise ApiError(
                 400,
                 f"{source.param} must be a data URL: this server fetches no images",
@@ -113,27 +127,10 @@ def _text(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
-def image_files(sources: Sequence[ImageSource], data: Sequence[bytes | None]) -> list[bytes]:
-    """Return the image files of a request.
-
-    Args:
-        sources: Images of the request.
-        data: The file of each image that was fetched, None for data URLs.
-
-    Raises:
-        ApiError: A data URL is not one of an image.
-    """
-    files = []
-    for source, fetched in zip(sources, data, strict=True):
-        with as_api_errors(source.param):
-            files.append(decode_data_url(source.url) if fetched is None else fetched)
-    return files
-
-
 class ImagePlan(NamedTuple):
-    """How the images of a request are shown: options, (height, width) as sent and as shown."""
+    """How the images of a request are shown: aspect ratio, (height, width) as sent and as shown."""
 
-    options: list[ImageOptions]
+    aspect_ratios: list[str]
     sizes: list[tuple[int, int]]
     shapes: list[tuple[int, int]]
 
@@ -144,8 +141,7 @@ def planned(
     sizes: list[tuple[int, int]],
     generator: Generator,
     processor: ConvLlavaProcessor,
-    *,
-    auto_resolution: bool,
+    settings: Settings,
 ) -> ImagePlan:
     """Decide how images are shown, after a check that the request can fit at all, before a pixel is decoded.
 
@@ -155,15 +151,17 @@ def planned(
         sizes: (height, width) of each image.
         generator: Generator of the server.
         processor: Copy of the generator's processor for this thread.
-        auto_resolution: Whether sizes that the request leaves open are chosen.
+        settings: Settings of the server, with the image options that the request leaves open.
 
     Raises:
         ApiError: It does not fit, or an option is wrong.
     """
     is_low = [source.detail == "low" for source in sources]
-    options = _low_detail(chat.image_options) if is_low and all(is_low) else chat.image_options
+    options = settings.image_options.merged(chat.image_options)
+    if is_low and all(is_low):
+        options = _low_detail(options)
     with _as_bad_request():
-        if auto_resolution:
+        if settings.auto_resolution:
             options = with_chosen_size(
                 options,
                 sizes,
@@ -176,7 +174,8 @@ def planned(
             processor.image_processor.resized_shape(*size, **own.given()) for size, own in zip(sizes, each, strict=True)
         ]
         _check_fits(chat, shapes, processor, generator.context)
-    return ImagePlan(each, sizes, shapes)
+        ratios = [own.image_aspect_ratio or processor.image_processor.image_aspect_ratio for own in each]
+    return ImagePlan(ratios, sizes, shapes)
 
 
 def _low_detail(options: ImageOptions) -> ImageOptions:
@@ -205,7 +204,7 @@ def prepared(
 
     Args:
         request: The request to the model.
-        images: Decoded images; with exact preprocessing they have their final size.
+        images: Decoded images; with exact preprocessing they have their final size, with fast at least that.
         plan: Result of `planned`.
         processor: Copy of the generator's processor for this thread.
         context: Context length of the language model in tokens.
@@ -218,9 +217,9 @@ def prepared(
         if images_processor.preprocessing == "exact":
             pixels = [images_processor.to_pixels(image) for image in images]
         else:
-            pairs = zip(images, plan.options, strict=True)
-            pixels = [images_processor.prepare_each([image], **own.given())[0] for image, own in pairs]
-        return prompt_of(request, pixels, plan.sizes[0] if plan.sizes else None, processor, context)
+            decoded = zip(images, plan.sizes, plan.shapes, plan.aspect_ratios, strict=True)
+            pixels = [images_processor.to_pixels_fast(*image) for image in decoded]
+        return prompt_of(request, pixels, plan.sizes, processor, context)
 
 
 def _tokens_before_last_image(chat: ChatRequest, processor: ConvLlavaProcessor, context: int) -> int:
@@ -265,6 +264,7 @@ def inference_request(chat: ChatRequest, salt: str, *, reuse_dialogue_only: bool
             max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
             temperature=chat.temperature or 0.0,
             repetition_penalty=chat.repetition_penalty,
+            box_image=chat.box_image,
             top_p=1.0 if chat.top_p is None else chat.top_p,
             seed=chat.seed,
             stop=[chat.stop] if isinstance(chat.stop, str) else chat.stop or [],

@@ -123,7 +123,8 @@ class Engine:
         """Warm the model up with one question, then start the thread."""
         self._loop = asyncio.get_running_loop()
         blank = Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE), "white")
-        self.generator.generate([Request.of_question("?", [blank], max_new_tokens=8)])
+        options = self.settings.image_options
+        self.generator.generate([Request.of_question("?", [blank], image_options=options, max_new_tokens=8)])
         self._thread.start()
 
     def stop(self) -> None:

@@ -58,9 +58,18 @@ def server_error(status: int, message: str, code: str, **options: Any) -> ApiErr
     return ApiError(status, message, kind="server_error", code=code, **options)
 
 
-PARTS_OF_OTHERS = ("file", "input_file", "input_image", "image", "input_text", "input_audio", "video_url")
-PART_HINT = "send parts of type 'text' and 'image_url'; render the pages of a PDF as images first"
-"""Hint for types of parts that other servers and endpoints have."""
+PARTS_OF_OTHERS = (
+    "file",
+    "input_file",
+    "input_image",
+    "image",
+    "input_text",
+    "input_audio",
+    "video_url",
+    "image_url",
+    "text",
+)
+"""Types of parts that other servers and endpoints have."""
 
 CODES = {"unreachable": "invalid_image_url", "data_url": "invalid_image_url", "base64": "invalid_base64"}
 """OpenAI's error codes for kinds of image errors; any other is ``invalid_image``."""
@@ -91,7 +100,15 @@ async def on_http_error(request: Request, error: Exception) -> JSONResponse:
     return ApiError(error.status_code, message, code="not_found", headers=error.headers).response(request.scope)
 
 
-KNOWN_PATHS = ("/v1/chat/completions", "/v1/estimate", "/v1/models", "/health", "/metrics", "/openapi.json")
+KNOWN_PATHS = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/estimate",
+    "/v1/models",
+    "/health",
+    "/metrics",
+    "/openapi.json",
+)
 
 
 def hint_for(path: str) -> str:
@@ -127,7 +144,9 @@ def validation_error(error: ValidationError, known: Sequence[str] = ()) -> ApiEr
         hint = f": did you mean {near[0]}?" if near else ""
         return ApiError(400, f"unknown parameter {where}{hint}", param=where, code="unknown_parameter")
     if kind == "union_tag_invalid" and first["ctx"]["tag"] in PARTS_OF_OTHERS:
-        message = f"{where}: parts of type {first['ctx']['tag']!r} are not supported: {PART_HINT}"
+        supported = first["ctx"]["expected_tags"].replace(", ", " and ")
+        message = f"{where}: parts of type {first['ctx']['tag']!r} are not supported: send parts of type {supported}; "
+        message += "render the pages of a PDF as images first"
         return ApiError(400, message, param=where or None, code="invalid_value")
     code = "missing_required_parameter" if kind == "missing" else "invalid_value"
     message = first["msg"].removeprefix("Value error, ")

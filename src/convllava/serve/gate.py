@@ -39,6 +39,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        self._set_root(scope)
         request_log = RequestLog(scope, send)
         try:
             refusal = self._refusal(Headers(scope=scope))
@@ -53,6 +54,13 @@ class Gate:
                 self._metrics.canceled.inc()
             self._metrics.requests.labels(request_log.route, str(request_log.status)).inc()
             request_log.log()
+
+    def _set_root(self, scope: Scope) -> None:
+        """Complete the path of a request whose proxy has removed the prefix, as ASGI wants it."""
+        root = self._settings.root_path
+        if root:
+            path = scope["path"]
+            scope["root_path"], scope["path"] = root, path if f"{path}/".startswith(f"{root}/") else root + path
 
     def _refusal(self, headers: Headers) -> ApiError | None:
         allowed = self._settings.allowed_hosts

@@ -15,7 +15,7 @@ MOST_METADATA = 16
 """Maximum number of metadata entries, as OpenAI's."""
 
 
-def _bounded_metadata(value: Any) -> Any:
+def bounded_metadata(value: Any) -> Any:
     if isinstance(value, dict) and len(value) > MOST_METADATA:  # pydantic would check each entry first
         raise ValueError(f"{len(value)} entries, at most {MOST_METADATA} are allowed")
     return value
@@ -176,6 +176,11 @@ class ChatRequest(ImageOptionFields):
         None, description="Above 1, tokens of the prompt and the answer become less likely; by default the model's."
     )
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
+    box_image: Annotated[Integer, Field(ge=0, le=MOST_PARTS)] | None = Field(
+        None,
+        description="Index of the image that boxes in the answer are about; by default the one that the question names "
+        "('the second image'), else the last.",
+    )
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
     )
@@ -188,7 +193,7 @@ class ChatRequest(ImageOptionFields):
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
-    metadata: Annotated[dict[str, str], BeforeValidator(_bounded_metadata)] | None = None
+    metadata: Annotated[dict[str, str], BeforeValidator(bounded_metadata)] | None = None
     top_logprobs: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     parallel_tool_calls: bool | None = None
@@ -268,7 +273,8 @@ class Extension(BaseModel):
     """Additions to OpenAI's format."""
 
     images: list[ImageCost]
-    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
+    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the image `box_image`, upright.")
+    box_image: int | None = Field(description="Index of the image that the boxes are about; null without images.")
     timings: AnswerTimings
 
 
@@ -335,10 +341,15 @@ class ModelInfo(BaseModel):
     output_stride: int
     image_aspect_ratio: str
     resolution: int | None
-    max_visual_tokens: int | None
-    context: int
+    max_visual_tokens: int | None = Field(description="Of each image, unless the request sets it.")
+    max_visual_tokens_low_detail: int = Field(description="Of an image with `detail: low`.")
+    max_visual_tokens_together: int = Field(description="Of all images of a request.")
+    context: int = Field(description="Tokens that prompt and answer may have together.")
     max_images: int
+    max_image_pixels: int
     remote_images: bool
+    input_modalities: list[str] = ["text", "image"]
+    output_modalities: list[str] = ["text"]
 
 
 class ModelCard(BaseModel):
@@ -348,6 +359,7 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "convllava"
+    max_model_len: int = Field(description="The context, as vLLM names it.")
     convllava: ModelInfo
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import signal
 import socket
+import sys
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,9 @@ from .limits import PatientProtocol
 from .settings import Settings
 
 MAX_HEAD_BYTES = 1 << 15
+SWITCH_SECONDS = 1e-3
+"""Time after which a thread lets the others run Python code. A step of the model waits for it hundreds of times."""
+
 BACKLOG = 2048
 
 logger = logging.getLogger("convllava.serve")
@@ -63,6 +67,7 @@ class Server(uvicorn.Server):
 
 def run(app: FastAPI, listener: socket.socket, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl+C."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     config = uvicorn.Config(
         app,
         http=PatientProtocol,

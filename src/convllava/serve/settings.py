@@ -1,6 +1,12 @@
 """Settings of a server."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+
+from ..image_options import ImageOptions
+
+_ORIGIN = re.compile(r"https?://[^/\s]+")
+_ROOT_PATH = re.compile(r"(/[\w.~-]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +28,15 @@ class Settings:
         max_request_pixels: Maximum pixels of all images of a request as sent.
         decode_timeout: Seconds to decode all images of a request.
         max_queue_pixels: Maximum pixels of all resized images in the queue, 12 bytes of memory each.
+        image_options: Image options of requests that do not set their own; by default the checkpoint's.
         prefix_cache_bytes: Memory for keys and values of the latest dialogues, whose next turn then costs less.
         auto_resolution: Whether sizes that requests leave open are chosen so that images fit the context; for models
             that were trained on images of any size.
         remote_images: Whether images are fetched by http(s) URL, from public addresses only.
         allowed_hosts: Host names that requests may be addressed to; empty for any. They keep web pages from reaching
             a server on the user's machine through a name that resolves to it.
+        cors_origins: Origins of web pages that may use the API from a browser, or "*" for any.
+        root_path: Path under which a proxy publishes the server, such as "/vision"; empty for the root.
     """
 
     model_name: str
@@ -44,10 +53,13 @@ class Settings:
     max_request_pixels: int = 1 << 28
     decode_timeout: float = 15.0
     max_queue_pixels: int = 1 << 26
+    image_options: ImageOptions = field(default_factory=ImageOptions)
     prefix_cache_bytes: int = 128 << 20
     auto_resolution: bool = False
     remote_images: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    root_path: str = ""
 
     def __post_init__(self) -> None:
         for name in (
@@ -67,3 +79,8 @@ class Settings:
             raise ValueError("max_queue and prefix_cache_bytes must not be negative")
         if self.api_key is not None and not self.api_key.strip():
             raise ValueError("the API key is empty: set it, or omit it to require no key")
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not the origin of a page: give http(s)://HOST[:PORT], or * for any")
+        if not _ROOT_PATH.fullmatch(self.root_path):
+            raise ValueError(f"root_path {self.root_path!r} must be like /vision: a slash first, none at the end")

@@ -86,7 +86,7 @@ def _speckle(image: Image.Image, rng: random.Random, sigma: float) -> Image.Imag
 def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("JPEG",)).convert("RGB")
 
 
 def _near_gray(rng: random.Random, level: int, tint: int) -> Color:

@@ -5,7 +5,6 @@
 """
 
 import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ..compat import set_gradient_sync
 from ..model import ConvLlavaForConditionalGeneration
+from ..support import read_json
 from .data_loading import process_count, split_batch
 from .lora import load_adapter_weights
 from .recipe import Recipe
@@ -115,6 +115,19 @@ class Engine:
         )
         return summed.tolist()
 
+    def all_values(self, values: Sequence[int]) -> list[int]:
+        """Return the numbers of all processes in one list."""
+        gathered: Tensor = self.accelerator.gather(torch.tensor(values, device=self.device))
+        return gathered.tolist()
+
+    def gather_lists(self, values: list[str]) -> list[list[str]]:
+        """Return the list of each process, in the order of their ranks."""
+        if self.num_processes == 1:
+            return [values]
+        gathered: list[list[str]] = [[] for _ in range(self.num_processes)]
+        torch.distributed.all_gather_object(gathered, values)
+        return gathered
+
     def mean(self, value: Tensor) -> float:
         """Return a scalar () averaged over the processes."""
         gathered: Tensor = self.accelerator.gather(value)
@@ -184,11 +197,7 @@ class DeepSpeedEngine(Engine):
 
     def _accelerator(self, **options: Any) -> Accelerator:
         recipe = self.recipe
-        if importlib.util.find_spec("deepspeed") is None:
-            raise ValueError("engine deepspeed needs deepspeed, which is not installed: pip install deepspeed")
-        if recipe.deepspeed_config is None:
-            raise ValueError("engine deepspeed needs deepspeed_config")
-        config = deepspeed_config(json.loads(recipe.deepspeed_config.read_text(encoding="utf-8")), recipe)
+        config = load_deepspeed_config(recipe)
         precision = "bf16" if recipe.precision == "bfloat16" else "no"
         return super()._accelerator(mixed_precision=precision, deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
 
@@ -262,6 +271,19 @@ class DeepSpeedEngine(Engine):
     def can_read_back(self) -> bool:
         """Whether the model in memory can be compared: not while DeepSpeed owns its weights."""
         return False
+
+
+def load_deepspeed_config(recipe: Recipe) -> dict[str, Any]:
+    """Return the DeepSpeed configuration of a recipe, filled by :func:`deepspeed_config`.
+
+    Raises:
+        ValueError: DeepSpeed is not installed, or the configuration cannot be read or used.
+    """
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError("engine deepspeed needs deepspeed, which is not installed: pip install deepspeed")
+    if recipe.deepspeed_config is None:
+        raise ValueError("engine deepspeed needs deepspeed_config")
+    return deepspeed_config(read_json(recipe.deepspeed_config), recipe)
 
 
 def deepspeed_config(config: dict[str, Any], recipe: Recipe) -> dict[str, Any]:

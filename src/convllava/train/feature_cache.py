@@ -14,7 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data.mixture import Mixture
-from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionModel, num_image_tokens
+from ..model import (
+    ConvLlavaConfig,
+    ConvLlavaForConditionalGeneration,
+    ConvLlavaProcessor,
+    ConvLlavaVisionModel,
+    num_image_tokens,
+)
 from ..support import atomic_write
 from .recipe import Recipe
 from .stages import check_is_convnext
@@ -34,25 +40,37 @@ def use_feature_cache(
     cache = recipe.feature_cache
     if cache is None:
         return
-    check_is_convnext(model.config.vision_config, "feature_cache")
+    check_cache_size(model.config, processor, recipe, mixture)
     tower: ConvLlavaVisionModel = model.model.vision_tower
-    needed = estimate_bytes(model, processor, mixture, bytes_per_number=2 if recipe.precision == "bfloat16" else 4)
-    cache.folder.mkdir(parents=True, exist_ok=True)
-    _check_room(needed, cache.folder, cache.limit_gb)
     tower.set_backend(CachedEncoder(tower, cache.folder / fingerprint(tower, recipe.precision)))
 
 
+def check_cache_size(config: ConvLlavaConfig, processor: ConvLlavaProcessor, recipe: Recipe, mixture: Mixture) -> None:
+    """Check that the features of a recipe's images fit into its cache, if it has one.
+
+    Raises:
+        ValueError: The features would exceed the recipe's limit or the free space on the disk, or the encoder's
+            features cannot be cached.
+    """
+    cache = recipe.feature_cache
+    if cache is None:
+        return
+    check_is_convnext(config.vision_config, "feature_cache")
+    needed = estimate_bytes(config, processor, mixture, bytes_per_number=2 if recipe.precision == "bfloat16" else 4)
+    _check_room(needed, cache.folder, cache.limit_gb)
+
+
 def estimate_bytes(
-    model: ConvLlavaForConditionalGeneration, processor: ConvLlavaProcessor, mixture: Mixture, *, bytes_per_number: int
+    config: ConvLlavaConfig, processor: ConvLlavaProcessor, mixture: Mixture, *, bytes_per_number: int
 ) -> float:
     """Estimate the bytes of the features of a mixture's images, from some of them and as if none appeared twice."""
     count = min(ESTIMATE_SAMPLES, len(mixture))
     chosen = [number * len(mixture) // count for number in range(count)]
     sizes = [size for index in chosen for size in mixture.image_sizes(index)]
     shapes: list[tuple[int, int]] = [processor.image_processor.resized_shape(*size) for size in sizes]
-    stride = model.config.output_stride
+    stride = config.output_stride
     tokens = sum(num_image_tokens(height, width, stride) for height, width in shapes) / max(count, 1)
-    return tokens * len(mixture) * model.config.vision_config.hidden_sizes[-1] * bytes_per_number
+    return tokens * len(mixture) * config.vision_config.hidden_sizes[-1] * bytes_per_number
 
 
 def fingerprint(tower: ConvLlavaVisionModel, precision: str) -> str:
@@ -109,7 +127,8 @@ class CachedEncoder:
 
 
 def _check_room(needed: float, folder: Path, limit_gb: float) -> None:
-    free = shutil.disk_usage(folder).free
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > limit_gb * 1e9:
         raise ValueError(
             f"feature_cache would take about {needed / 1e9:.1f} GB, more than its limit_gb {limit_gb:g}; raise it, "

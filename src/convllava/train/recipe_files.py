@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..support import did_you_mean
+from ..support import did_you_mean, write_text
 from .recipe import Recipe
 
 
@@ -49,15 +49,17 @@ def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> list[Recipe]:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe with all its values, defaults included."""
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
-def validated_recipe(values: dict[str, Any], path: str | Path) -> Recipe:
-    """Return the recipe of these values; ``path`` names it in messages.
+def validated_recipe(values: dict[str, Any], path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of these values with ``key=value`` overrides; ``path`` names it in messages.
 
     Raises:
         ValueError: A key is unknown or missing, or a value is invalid.
     """
+    for override in overrides:
+        apply_override(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

@@ -173,7 +173,9 @@ def _reached_clip_parts(config: CLIPVisionConfig) -> list[str]:
 def parameter_groups(
     model: nn.Module, learning_rate: float, learning_rates: dict[str, float], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Group the trainable parameters for AdamW by learning rate and weight decay.
+    """Group the trainable parameters for AdamW by pattern of ``learning_rates`` and by weight decay.
+
+    The groups do not depend on the rates, which may therefore change when a run is resumed.
 
     Args:
         model: Module whose parameters that require a gradient are grouped.
@@ -184,7 +186,7 @@ def parameter_groups(
     Raises:
         ValueError: A pattern matches no trainable parameter, or none that an earlier pattern leaves.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[str | None, float], dict[str, Any]] = {}
     _check_patterns([name for name, one in model.named_parameters() if one.requires_grad], learning_rates)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -192,7 +194,7 @@ def parameter_groups(
         pattern = _pattern_of(name, learning_rates)
         rate = learning_rates[pattern] if pattern is not None else learning_rate
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+        group = groups.setdefault((pattern, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -290,6 +292,21 @@ def schedule_of(recipe: Recipe, optimizer: torch.optim.Optimizer, num_steps: int
     if not isinstance(schedule, LambdaLR):
         raise ValueError(f"lr_scheduler {recipe.lr_scheduler} cannot be used here: it needs a loss to follow")
     return schedule
+
+
+def restore_schedule(schedule: LambdaLR, saved: dict[str, Any], peaks: Sequence[float]) -> None:
+    """Continue a schedule where a checkpoint left it, with peaks and length of the recipe, which may have changed.
+
+    Args:
+        schedule: The schedule of the recipe, over an optimizer whose state was restored.
+        saved: State of the schedule in the checkpoint.
+        peaks: Peak rate of each parameter group.
+    """
+    rates = [peak * factor(saved["last_epoch"]) for peak, factor in zip(peaks, schedule.lr_lambdas, strict=True)]
+    schedule.load_state_dict({**saved, "base_lrs": list(peaks), "_last_lr": rates})
+    if rates != list(saved["_last_lr"]):
+        for group, peak, rate in zip(schedule.optimizer.param_groups, peaks, rates, strict=True):
+            group["initial_lr"], group["lr"] = peak, rate
 
 
 def _how_much(flags: Sequence[bool]) -> str:

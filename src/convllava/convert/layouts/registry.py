@@ -33,7 +33,13 @@ class Layout(Protocol):
 LAYOUTS: tuple[Layout, ...] = (convllava, official, transformers_llava)
 """Known layouts; the first whose ``is_layout`` holds reads the checkpoint."""
 
-_ENCODERS = ("convnext", "clip_vision_model", "clip", ConvLlavaVisionConfig.model_type)
+DINOV3_MODEL_TYPE = "dinov3_convnext"
+"""Model type of DINOv3's ConvNeXt in transformers."""
+
+_ENCODERS = ("convnext", DINOV3_MODEL_TYPE, "clip_vision_model", "clip", ConvLlavaVisionConfig.model_type)
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+"""Endings of the names of weight files."""
 
 
 def open_checkpoint(
@@ -97,9 +103,15 @@ def open_config(folder: Path, *, hub_id: str | None = None) -> ConvLlavaConfig:
 
 
 def is_encoder(folder: Path) -> bool:
-    """Return whether a directory holds a vision encoder alone."""
+    """Return whether a weight file or a directory of transformers, timm or OpenCLIP holds a vision encoder alone."""
+    if folder.is_file():
+        return folder.suffix in WEIGHT_SUFFIXES
     path = folder / "config.json"
-    return path.is_file() and read_json(path).get("model_type") in _ENCODERS
+    if not path.is_file():
+        return (folder / "open_clip_config.json").is_file()
+    config = read_json(path)
+    is_timm = isinstance(config.get("architecture"), str) and isinstance(config.get("pretrained_cfg"), dict)
+    return config.get("model_type") in _ENCODERS or is_timm
 
 
 def find_layout(config: Mapping[str, Any]) -> Layout | None:

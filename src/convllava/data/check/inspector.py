@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ...images import DATA_SET_LIMITS, is_thin, num_frames, undecoded
-from ..batching import check_tokens, open_image, resized_shapes
+from ..batching import check_one_image, check_tokens, open_sample_image, resized_shapes
 from ..faults import BadSampleError, Fault, place_of
 from ..images import EncodedImage, StoredImage
 from ..records import answers
@@ -31,10 +31,12 @@ class Limits:
     Attributes:
         max_length: Maximum tokens of a sample, visual tokens included.
         large_pixels: Maximum pixels of an image; decoding a larger one takes long and much memory.
+        one_image: Whether each sample must have exactly one image.
     """
 
     max_length: int = 2048
     large_pixels: int = 50_000_000
+    one_image: bool = False
 
 
 @dataclass
@@ -111,7 +113,7 @@ class Inspector:
     def _inspect_image(self, image: StoredImage, sample: Sample, inspection: Inspection) -> None:
         """Open an image exactly as training does; its format and digest are what training does not need."""
         try:
-            opened = open_image(image, sample)
+            opened = open_sample_image(image, sample)
         except BadSampleError as error:
             inspection.faults.append(error.fault)
             return
@@ -144,6 +146,8 @@ class Inspector:
         stride = self.processor.image_processor.output_stride
         placeholders = [Image.new("RGB", (stride, stride))] * len(inspection.sizes)
         try:
+            if self.limits.one_image:
+                check_one_image(sample)
             shapes = resized_shapes(sample, inspection.sizes, self.processor)
             encoded = self.processor.encode(
                 sample.messages, placeholders, image_aspect_ratio="pad", resolution=stride, max_visual_tokens=None

@@ -13,9 +13,9 @@ from typing import Any
 
 from ...image_bytes import is_data_url
 from ...images import IMAGE_SUFFIXES
-from ...support import did_you_mean
+from ...support import did_you_mean, is_encodable
 from ..faults import RecordError
-from ..json_records import read_object, read_records
+from ..json_records import not_utf8, open_text, read_object, read_records
 from .boxes import REFCOCO, coco_records, is_coco, is_via, via_records
 from .dialogues import DIALOGUES
 from .llamafactory import declared_format
@@ -150,19 +150,17 @@ def _rows(path: Path) -> Iterator[Entry]:
     """Yield the rows of a CSV or TSV file with a header.
 
     Raises:
-        ValueError: The file is not UTF-8, or not a table.
+        ValueError: The file is not a table.
     """
     csv.field_size_limit(sys.maxsize if sys.maxsize < 1 << 32 else (1 << 31) - 1)  # cells with images are long
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path, newline="") as file:
             header = file.readline()
             file.seek(0)
             reader = csv.DictReader(file, delimiter=_delimiter(path, header), restkey="")
             for number, row in enumerate(reader):
                 record = _record_of_row(row)
                 yield number, "" if isinstance(record, Exception) else json.dumps(record), record
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
     except csv.Error as error:
         raise ValueError(f"{path} is not a table that can be read ({error})") from error
 
@@ -177,6 +175,9 @@ def _record_of_row(row: dict[str, Any]) -> dict[str, Any] | RecordError:
     """Return a row whose image cells are file names, data URLs or lists of them; empty cells are absent."""
     if row.get(""):
         return RecordError("malformed", f"the row has {len(row[''])} more cells than the header")
+    damaged = next((cell for cell in row.values() if isinstance(cell, str) and not is_encodable(cell)), None)
+    if damaged is not None:
+        return not_utf8(damaged)
     record = {name: value for name, value in row.items() if value not in (None, "")}
     for name in IMAGE_KEYS:
         if name in record:

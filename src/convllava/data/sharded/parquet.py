@@ -10,10 +10,10 @@ from typing import Any
 
 from ..faults import BadSampleError, Fault, RecordError
 from ..formats import RecordFormat, recognize
-from ..images import StoredImage, missing_hint, respelled, stored_image
+from ..images import StoredImage, missing, respelled, stored_image
 from ..records import read_sample, record_id, stored_images
 from ..samples import Origin, Sample
-from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
+from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets, records_of
 
 _STREAMED_RECORDS = 64
 """Records that a stream decodes at a time."""
@@ -37,9 +37,10 @@ class ParquetSamples:
         Raises:
             BadSampleError: The record cannot be used.
         """
+        if UNREADABLE in record:
+            raise BadSampleError(Fault("malformed", *origin, str(origin.record), record[UNREADABLE]))
         try:
-            read = self.format.read
-            content = record if read is None else read(record, self.image_folder)
+            content = self.format.as_dialogue(record, self.image_folder)
             images = [self._image(given, origin) for given in stored_images(content)]
         except RecordError as error:
             raise BadSampleError(Fault(error.kind, *origin, record_id(record, origin.record), str(error))) from error
@@ -51,7 +52,7 @@ class ParquetSamples:
             return image
         found = respelled(image, self.image_folder)
         if found is None:
-            raise RecordError("missing_image", f"no image {image}; {missing_hint(image)}")
+            raise RecordError("missing_image", missing(image))
         return found
 
 
@@ -99,7 +100,7 @@ class _ParquetStream:
                 "parquet", data_files={"train": [self.files[shard]]}, split="train", streaming=True
             )
             for table in stream.skip(start).with_format("arrow").iter(batch_size=_STREAMED_RECORDS):
-                yield from table.to_pylist()
+                yield from records_of(table)
 
 
 def _length(file: str) -> int:
@@ -130,7 +131,10 @@ def _example_of(arrow_type: Any) -> Any:
         return [_example_of(arrow_type.value_type)]
     if types.is_struct(arrow_type):
         fields = (arrow_type.field(index) for index in range(arrow_type.num_fields))
-        return {field.name: _example_of(field.type) for field in fields}
+        example = {field.name: _example_of(field.type) for field in fields}
+        if {"type", "text"} <= set(example):  # parts, some of which are images
+            example["type"] = "image_url" if "image_url" in example else "image"
+        return example
     return 1 if types.is_integer(arrow_type) or types.is_floating(arrow_type) else "x"
 
 

@@ -19,6 +19,9 @@ KEPT_WINDOWS = 10
 
 Record = dict[str, Any]
 
+UNREADABLE = "__unreadable__"
+"""Key of a record whose text is not UTF-8; its value is the reason, None where it is."""
+
 
 class RecordReader(Protocol):
     """Records of shards, stored or streamed."""
@@ -56,7 +59,7 @@ class StoredRecords:
 
     def record(self, shard: int, index: int) -> Record:
         start = self._starts[shard] + index
-        [record] = self._dataset[start : start + 1].to_pylist()
+        [record] = records_of(self._dataset[start : start + 1])
         return record
 
     def available(self, shard: int, count: int) -> int:
@@ -149,11 +152,22 @@ def explained(datasets: Any, files: list[str]) -> Iterator[None]:
         raise ValueError(f"cannot read {files[0]}{' and others' * (len(files) > 1)}: {cause}") from error
 
 
+def records_of(table: Any) -> list[Record]:
+    """Return the records of an Arrow table; one whose text is not UTF-8 has the reason alone, under ``UNREADABLE``."""
+    try:
+        records: list[Record] = table.to_pylist()
+    except UnicodeDecodeError as error:
+        if len(table) == 1:
+            return [{UNREADABLE: f"not UTF-8 text ({error})"}]
+        return [record for index in range(len(table)) for record in records_of(table.slice(index, 1))]
+    return records
+
+
 def _without_bytes(table: Any) -> list[Record]:
     """Return the records of an Arrow table with empty bytes in place of images."""
     heavy = [field.name for field in table.schema if _holds_bytes(field.type)]
     light = len(heavy) < len(table.schema)
-    records: list[Record] = table.drop_columns(heavy).to_pylist() if light else [{}] * len(table)
+    records = records_of(table.drop_columns(heavy)) if light else [{} for _ in range(len(table))]
     for name in heavy:
         for record, count in zip(records, _image_counts(table.column(name)), strict=True):
             record[name] = [{"bytes": b"", "path": ""}] * count

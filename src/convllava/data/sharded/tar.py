@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 
 from ...constants import IMAGE_TOKEN
-from ...support import first_line
+from ...support import encodable, first_line
 from ..faults import BadSampleError, Fault, RecordError
 from ..formats import IMAGE_KEYS, RecordFormat, recognize
 from ..images import EncodedImage
 from ..records import read_sample
 from ..samples import Origin, Sample
 from .files import is_remote
-from .records import Record, StoredRecords, StreamedRecords, explained, import_datasets
+from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets
 
 _TEXT_ENDINGS = ("json", "txt")
 
@@ -44,12 +44,12 @@ def stored_tars(files: list[str]) -> StoredRecords:
     """
     datasets = import_datasets()
     text, data = datasets.Value("string"), datasets.Value("binary")
-    features = datasets.Features({"key": text, "json": text, "txt": text, "images": [{"path": text, "bytes": data}]})
-    numbered = features | {"shard": datasets.Value("int32")}
+    texts = dict.fromkeys(("key", "json", "txt", UNREADABLE), text)
+    images = {"images": [{"path": text, "bytes": data}]}
     with explained(datasets, files):
         dataset = datasets.Dataset.from_generator(
             _numbered_records,
-            features=datasets.Features(numbered),
+            features=datasets.Features({**texts, **images, "shard": datasets.Value("int32")}),
             gen_kwargs={"shards": [(number, file, _stamp(file)) for number, file in enumerate(files)]},
         )
     counts = np.bincount(np.asarray(dataset.with_format("numpy")["shard"][:]), minlength=len(files))
@@ -109,8 +109,8 @@ def _read_records(shard: str) -> Iterator[Record]:
             if record is not None and record["key"] != key:
                 yield record
                 record = None
-            record = record or {"key": key, "json": None, "txt": None, "images": []}
-            _add_file(record, member.name, archive.extractfile(member))
+            record = record or {"key": key, "json": None, "txt": None, UNREADABLE: None, "images": []}
+            _add_file(record, encodable(member.name), archive.extractfile(member))
         if record is not None:
             yield record
 
@@ -126,9 +126,10 @@ def _explained(shard: str) -> Iterator[None]:
 def sample_key(member: tarfile.TarInfo) -> str | None:
     """Return the key of the sample that a file belongs to: its path up to the first point of the file name.
 
-    None for folders, hidden files and files without an ending, which belong to no sample.
+    None for folders, hidden files and files without an ending, which belong to no sample. Bytes of a name that are not
+    UTF-8 are escaped.
     """
-    folder, slash, name = member.name.rpartition("/")
+    folder, slash, name = encodable(member.name).rpartition("/")
     stem, point, _ = name.partition(".")
     return folder + slash + stem if member.isfile() and stem and point else None
 
@@ -137,7 +138,10 @@ def _add_file(record: Record, name: str, content: Any) -> None:
     """Add one file to the record of its key; files that are neither text nor images are left out."""
     ending = name.rpartition("/")[2].partition(".")[2].lower()
     if ending in _TEXT_ENDINGS:
-        record[ending] = content.read().decode("utf-8", errors="replace")
+        try:
+            record[ending] = content.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            record[UNREADABLE] = f"{name} is not UTF-8 text ({error}): save it as UTF-8"
     elif "." + ending.rsplit(".", 1)[-1] in _image_endings():
         record["images"].append({"path": name, "bytes": content.read()})
 
@@ -193,11 +197,13 @@ class TarSamples:
             return content
         shown = {**{key: value for key, value in content.items() if key not in IMAGE_KEYS}, "images": names}
         format = self.format or recognize([shown])
-        return content if format is None or format.read is None else format.read(shown, Path())
+        return content if format is None or format.read is None else format.as_dialogue(shown, Path())
 
 
 def _content(record: Record, origin: Origin) -> dict[str, Any]:
     """Return the LLaVA record of a sample, made from its caption where it has no JSON file."""
+    if record[UNREADABLE] is not None:
+        raise BadSampleError(Fault("malformed", *origin, record["key"], record[UNREADABLE]))
     if record["json"] is None and record["txt"] is not None:
         turns = [("human", IMAGE_TOKEN * len(record["images"])), ("gpt", record["txt"])]
         return {"conversations": [{"from": speaker, "value": value} for speaker, value in turns]}

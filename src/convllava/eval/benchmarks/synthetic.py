@@ -72,6 +72,8 @@ class SyntheticBenchmark(Benchmark):
         count = min(limit, NUM_HELD_OUT)
         return SyntheticDataset(self.kind, count=count, seed=self.seed, split="heldout", **self.options)
 
+    needs_data = False
+
     def has_data(self, data: Path) -> bool:
         return True
 

@@ -1,6 +1,8 @@
 // The server: estimates, and answers piece by piece.
 
 const KEY = "convllava-key";
+// a proxy may publish the server under a path of its own
+const ROOT = new URL("..", import.meta.url);
 
 export class ServerError extends Error {
   constructor(message, status, retryAfter) {
@@ -34,7 +36,7 @@ async function checked(response) {
 async function send(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { headers: headers(), ...options });
+    response = await fetch(new URL(path, ROOT), { headers: headers(), ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server cannot be reached: is it still running?", 0);
@@ -43,17 +45,17 @@ async function send(path, options = {}) {
 }
 
 export async function model() {
-  return (await (await send("/v1/models")).json()).data[0];
+  return (await (await send("v1/models")).json()).data[0];
 }
 
 export async function estimate(body, signal) {
-  return (await send("/v1/estimate", { method: "POST", body: JSON.stringify(body), signal })).json();
+  return (await send("v1/estimate", { method: "POST", body: JSON.stringify(body), signal })).json();
 }
 
 // Calls onText with each piece; returns {finish_reason, usage, convllava}.
 export async function chat(body, onText, signal) {
   const wanted = { ...body, stream: true, stream_options: { include_usage: true } };
-  const response = await send("/v1/chat/completions", { method: "POST", body: JSON.stringify(wanted), signal });
+  const response = await send("v1/chat/completions", { method: "POST", body: JSON.stringify(wanted), signal });
   const result = {};
   for await (const event of events(response.body)) {
     if (event.error) throw new ServerError(event.error.message, 200);

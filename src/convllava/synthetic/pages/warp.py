@@ -133,4 +133,4 @@ def _noise_tile(level: int, gray: bool) -> Image.Image:
 def _through_jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return Image.open(buffer, formats=("JPEG",)).convert("RGB")

@@ -28,7 +28,7 @@ Plugin = Annotated[
     list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
 ]
 Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names of benchmarks, separated by commas.")]
-Suite = Annotated[str, typer.Option(help="table2 to table11, figure3, paper (tables 5 and 6), synthetic or pages.")]
+Suite = Annotated[str, typer.Option(help="table2 to table11, figure3, paper (5 and 6), synthetic, heldout, choices.")]
 Row = Annotated[str, typer.Option(help="Row of the paper's table that MODEL is, by its folder in recipes/paper.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
 DataOrOwn = Annotated[

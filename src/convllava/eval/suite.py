@@ -30,6 +30,8 @@ SUITES: dict[str, list[str]] = {
     "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
     "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
     "pages": ["synthetic-pages", "synthetic-transcripts"],
+    "heldout": [f"heldout-{name}" for name in ("lines", "documents", "transcripts", "pages", "scenes", "boxes")],
+    "choices": [f"choices-{name}" for name in ("lines", "documents", "transcripts", "pages", "scenes", "boxes")],
 }
 """Names for sets of benchmarks."""
 

@@ -7,6 +7,8 @@ import openai
 import pytest
 from serve.conftest import MODEL, Running, Serve, data_url, encoded, noise
 
+from convllava.inference.sequence import GeneratedSequence
+
 Alone = Callable[..., str]
 
 
@@ -39,9 +41,8 @@ def test_the_answer_is_the_generators(client: openai.OpenAI, alone: Alone) -> No
 
 def test_an_answer_that_ends_by_itself(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as server:
-        generator = server.engine.generator
-        end = min(generator._ends)
-        monkeypatch.setattr(generator, "_choose", lambda *_: end)
+        end = min(server.engine.generator._ends)
+        monkeypatch.setattr(GeneratedSequence, "choose", lambda *_: end)
         response = server.post("/v1/responses", {"input": "Why?"}).json
     assert response["status"] == "completed" and response["incomplete_details"] is None
     assert response["output"][0]["status"] == "completed"

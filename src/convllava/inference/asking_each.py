@@ -15,7 +15,7 @@ from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .generator import MAX_BATCH, Generator
 from .images import num_pages, open_images
 from .prompt import Prompt, prompt_of
-from .request import Answer, Failed, Finished, Request, question_message
+from .request import Answer, Failed, Finished, Request, question_message, system_message
 from .sizing import chooses_size, size_for_question
 
 PREPARED_BATCHES = 2
@@ -189,8 +189,10 @@ class _Preparer:
         is_done: Callable[[ImageOf, str], bool],
     ) -> None:
         self._model, self._processor, self._options, self._is_done = model, processor, options, is_done
+        system = system_message(options.request.get("system"))
+        fields = {name: value for name, value in options.request.items() if name != "system"}
         self._requests = {
-            question: Request(messages=[question_message(question, 1)], **options.request) for question in questions
+            question: Request(messages=[*system, question_message(question, 1)], **fields) for question in questions
         }
         self._context = model.config.get_text_config(decoder=True).max_position_embeddings
         self._longest = max(questions, key=len)  # one size for all questions: the image is encoded once

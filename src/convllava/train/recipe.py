@@ -16,6 +16,10 @@ from .architecture import AppendStages, Architecture, ConvNextOptions, Strict
 TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
 
 
+MAX_COUNT = 10**8
+"""Maximum of counts that a run keeps lists for; the order of the samples of a longer one would fill the memory."""
+
+
 class Parts(Strict):
     """A vision encoder and a language model, each a directory, file or hub id, joined by a fresh projector."""
 
@@ -215,11 +219,11 @@ class Recipe(Strict):
     train_from_stage: int | None = Field(default=None, ge=1)
     train_last_layers: int | None = Field(default=None, ge=0)
     learning_rates: dict[str, NonNegativeFloat] = {}
-    global_batch_size: int = Field(default=64, gt=0)
+    global_batch_size: int = Field(default=64, gt=0, le=MAX_COUNT)
     per_device_batch_size: int | None = Field(default=None, gt=0)
     groups_per_step: int = Field(default=1, gt=0)
     epochs: int | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0, le=MAX_COUNT)
     stop_after_steps: int | None = Field(default=None, gt=0)
     stop_after_minutes: float | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)

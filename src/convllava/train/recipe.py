@@ -59,8 +59,8 @@ class DataEntry(Strict):
     format: str | None = None
     image_folder: Path | None = None
     data_root: Path | None = None
-    weight: float = Field(default=1.0, gt=0)
-    count: int | None = Field(default=None, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1e12)
+    count: int | None = Field(default=None, gt=0, le=MAX_COUNT)
     seed: int = 0
     options: dict[str, Any] = {}
     streaming: bool | None = None
@@ -236,10 +236,10 @@ class Recipe(Strict):
     image: ImageSettings = ImageSettings()
     max_length: int = Field(default=2048, gt=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
-    num_workers: int = Field(default=0, ge=0)
+    num_workers: int = Field(default=0, ge=0, le=1024)
     save_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=10, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
     train_language_layers: int | None = Field(default=None, ge=0)
     lora: LoraOptions | None = None
     engine: Literal["ddp", "fsdp2", "deepspeed"] = "ddp"

@@ -20,6 +20,7 @@ GROUND_FLOOR = {
     "fetch",
     "images",
     "image_worker",
+    "metrics",
 }
 INFERENCE_MAY = {"model", "convert", "analysis"} | GROUND_FLOOR
 MAY_IMPORT: dict[str, set[str]] = {
@@ -34,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "image_bytes": {"image_conversion", "fetch"},
     "images": {"image_bytes", "image_conversion", "fetch", "support"},
     "image_worker": {"image_conversion", "images"},
+    "metrics": {"geometry"},
     "model": GROUND_FLOOR,
     "data": GROUND_FLOOR,
     "synthetic": {"data"} | GROUND_FLOOR,

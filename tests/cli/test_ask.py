@@ -93,6 +93,25 @@ def test_boxes_are_drawn_on_a_copy(answer_with_box: None, ask: Any, image: str, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "p.png"]
 
 
+def test_boxes_are_drawn_on_the_image_that_they_are_about(
+    ask: Any, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "second.png")
+    seen: list[int | None] = []
+
+    def answer(*arguments: Any, box_image: int | None, **options: Any) -> Answer:
+        seen.append(box_image)
+        timings = Timings(0.1, 0.2, 0.3)
+        return Answer("", (1,), "stop", ((0.0, 0.0, 32.0, 64.0),), 9, 3, (), (), timings, box_image=box_image or 1)
+
+    monkeypatch.setattr(inference, "ask", answer)
+    options = ("--draw", str(tmp_path / "out.png"), "--json")
+    out, _ = ask(image, str(tmp_path / "second.png"), QUESTION, *options)
+    assert json.loads(out)["box_image"] == 1 and Image.open(tmp_path / "out.png").size == (64, 64)
+    ask(image, str(tmp_path / "second.png"), QUESTION, *options, "--box-image", "1")
+    assert seen == [None, 0]
+
+
 def test_an_answer_without_a_box_is_not_drawn(ask: Any, image: str, tmp_path: Path) -> None:
     _, err = ask(image, QUESTION, "--draw", str(tmp_path / "out.png"))
     assert err.endswith(f"the answer has no box: {tmp_path / 'out.png'} was not written\n")
@@ -123,7 +142,7 @@ def test_boxes_are_in_pixels_of_the_whole_image_however_it_is_decoded(tiny_check
     assert getattr(lazy, "tile", None)  # nothing was decoded
     request = inference.Request.of_question(QUESTION, [lazy], resolution=128)
     prompt = inference.prepare(request, processor, 512)
-    assert prompt.first_image_size == (400, 1000)
+    assert prompt.original_sizes == ((400, 1000),)
     assert lazy.size == (500, 200)  # a half is enough for 128 pixels and a margin
     assert prompt.image_sizes == ((128, 320),)
 

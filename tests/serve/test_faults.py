@@ -369,7 +369,7 @@ def test_memory_of_an_idle_server_after_large_images(tiny_checkpoint: Path) -> N
         ask: Any = partial(client.chat.completions.create, model=tiny_checkpoint.name, max_tokens=2)
         ask(messages=[{"role": "user", "content": content}])
         idle = resident_of_all(process.pid)
-        large = Image.effect_mandelbrot((6000, 6000), (-2, -1.5, 1, 1.5), 8).convert("RGB")
+        large = Image.linear_gradient("L").resize((6000, 6000)).convert("RGB")
         content[0] = image_part(data_url(encoded(large, "JPEG"), "jpeg"))
         body: Any = {"messages": [{"role": "user", "content": content}], "extra_body": {"max_visual_tokens": 64}}
         with ThreadPoolExecutor(4) as pool:

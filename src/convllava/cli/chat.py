@@ -14,7 +14,7 @@ from ..constants import Message
 from ..image_options import ImageOptions
 from ..support import is_encodable, write_json
 from . import options as opt
-from .sizing import choose_options, shrunk_remark
+from .sizing import choose_options, size_remark
 
 if TYPE_CHECKING:
     from ..inference import Generator, Request
@@ -38,19 +38,23 @@ def chat(
     max_new_tokens: opt.MaxNewTokens = None,
     loading: opt.LoadArguments,
     page: opt.Page = None,
+    pdf_password: opt.PdfPassword = None,
 ) -> None:
     """Talk about images, one question a line; /help lists the commands, /quit or Ctrl+D ends the chat."""
     if "-" in images:
         raise ValueError("chat reads questions from standard input: give images as files or URLs instead of -")
 
     from .. import inference
+
+    opt.check_model(model)
+    opened = inference.open_images(images, page, password=pdf_password)
+    loaded = loading.load(model, resolution=sizing.pixels)
+
     from ..analysis import context_of
 
-    opened = inference.open_images(images, page)
-    loaded = loading.load(model, resolution=sizing.pixels)
     for_dialogue = context_of(loaded[0].config) // 2
     options, choice = choose_options(sizing, loaded, opened, "?", reserved=for_dialogue, model_name=model)
-    opt.remark(shrunk_remark(choice))
+    opt.remark(size_remark(choice))
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
     dialogue = Dialogue(images, opened, options, max_new_tokens)
     with input_history():

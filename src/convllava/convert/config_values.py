@@ -42,6 +42,10 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def _is_token_range(value: Any) -> bool:
+    return _is_sizes(value) and len(value) == 2 and value[0] <= value[1]
+
+
 def _is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
@@ -91,6 +95,7 @@ RULES: dict[str, _Rule] = {
     **dict.fromkeys("bos_token_id pad_token_id image_token_id image_token_index".split(), _TOKEN),
     "eos_token_id": (_is_tokens, "a token id or a list of them"),
     "mm_vision_select_layer": (_is_int, "an integer"),
+    "trained_visual_tokens": (_is_token_range, "the fewest and the most visual tokens of an image, such as [1, 200]"),
 }
 """The accepted values of each key by its name, which means the same in all layouts; null is the default of any key."""
 

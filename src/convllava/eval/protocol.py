@@ -76,18 +76,19 @@ def describe_protocol(
     """Return the protocol of a run as plain data; the processor must have the run's prompt format already."""
     processor = generator.processor
     image_processor = processor.image_processor
-    stored = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS}
+    image = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS} | options.image.given()
+    if image["min_visual_tokens"] is None:
+        del image["min_visual_tokens"]  # a later option; its absence keeps the hashes of earlier predictions valid
     return {
         "benchmark": benchmark.name,
         "prompts": options.load.prompts,
         "prompt_format": processor.prompt_format,
         "prompt_template": processor.render([user_message([0, "QUESTION"])], add_generation_prompt=True),
-        "prompt_example": _example_prompt(benchmark, questions[0], generator, options.load),
+        "prompt_example": rendered_prompt(benchmark, questions[0], generator, options.load),
         "ocr_tokens": options.load.ocr_tokens,
         "kit_compatible": False,  # a removed option; the key keeps the hashes of earlier predictions valid
         "image": {
-            **stored,
-            **options.image.given(),
+            **image,
             "output_stride": image_processor.output_stride,
             "resample": "bicubic",
         },
@@ -100,9 +101,10 @@ def describe_protocol(
     }
 
 
-def _example_prompt(benchmark: Benchmark, sample: EvalSample, generator: Generator, options: LoadOptions) -> str:
-    prompt = benchmark.prompt(sample.row, len(sample.images), options)
-    return generator.processor.render([user_message(prompt)], add_generation_prompt=True)
+def rendered_prompt(benchmark: Benchmark, sample: EvalSample, generator: Generator, options: LoadOptions) -> str:
+    """Return the prompt of a sample as the model is shown it, with ``<image>`` for each image."""
+    messages, _ = benchmark.messages(sample.row, len(sample.images), options)
+    return generator.processor.render(messages, add_generation_prompt=True)
 
 
 def protocol_hash(protocol: dict[str, Any]) -> str:

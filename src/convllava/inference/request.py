@@ -36,6 +36,8 @@ class Request:
         stop: Texts before which the answer ends.
         repetition_penalty: Factor that makes tokens of the prompt and the answer less likely; None takes the
             checkpoint's, 1 none.
+        box_image: Index of the image that boxes in the answer are about; None takes the one that the question names
+            ("the second image", "image 2"), else the last.
         cache_salt: Image features, keys and values are shared only by requests of equal salt.
         reuse_dialogue_only: Whether keys and values are reused only from the dialogue that this one continues, not
             from any with the same beginning.
@@ -53,6 +55,7 @@ class Request:
     seed: int | None = None
     stop: Sequence[str] = ()
     repetition_penalty: float | None = None
+    box_image: int | None = None
     cache_salt: str = ""
     reuse_dialogue_only: bool = False
 
@@ -71,6 +74,8 @@ class Request:
             raise ValueError(f"stop must be a list of texts, none of them empty, got {self.stop!r:.200}")
         if self.repetition_penalty is not None and not 0.1 <= self.repetition_penalty <= 10:
             raise ValueError(f"repetition_penalty must be from 0.1 to 10, got {self.repetition_penalty}")
+        if self.box_image is not None and self.box_image < 0:
+            raise ValueError(f"box_image must be the index of an image, at least 0, got {self.box_image}")
         if self.seed is not None and not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed must fit 64 bits, got {self.seed}")
 
@@ -113,6 +118,14 @@ def question_message(question: str, num_images: int = 0) -> Message:
     return {"role": "user", "content": [*images, {"type": "text", "text": question}]}
 
 
+def text_of(message: Message) -> str:
+    """Return the text of a message, without its images."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return " ".join(str(part.get("text") or "") for part in content)
+
+
 @dataclass(frozen=True)
 class Timings:
     """Times in seconds.
@@ -138,12 +151,13 @@ class Answer:
         text: Answer without end token, stop text and the blank that prompt formats put before an answer.
         token_ids: All generated tokens, including the end token.
         finish_reason: "stop" (end token or stop text) or "length" (cut at max_new_tokens).
-        boxes: Boxes written in the text, in pixels of the first image.
+        boxes: Boxes written in the text, in pixels of the image ``box_image``.
         num_prompt_tokens: Tokens of the prompt, including visual tokens.
         num_image_tokens: Visual tokens of all images.
         image_sizes: (height, width) of each image at the input of the vision encoder.
         grids: (rows, columns) of visual tokens of each image.
         num_cached_tokens: Tokens of the prompt whose keys and values were reused.
+        box_image: Index of the image that the boxes are about, in the order of ``image_sizes``; None without images.
     """
 
     text: str
@@ -156,6 +170,7 @@ class Answer:
     grids: tuple[tuple[int, int], ...]
     timings: Timings
     num_cached_tokens: int = 0
+    box_image: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Set
 from typing import Literal
 
+from ..geometry import Box
 from ..model import ConvLlavaProcessor
 from .boxes import boxes_in_pixels
 from .prompt import Prompt
@@ -60,14 +61,21 @@ class GeneratedSequence:
             text=self._text,
             token_ids=tuple(self.token_ids),
             finish_reason=reason,
-            boxes=boxes_in_pixels(self._text, *reversed(prompt.first_image_size)) if prompt.first_image_size else (),
+            boxes=self._boxes(),
             num_prompt_tokens=len(prompt.input_ids),
             num_image_tokens=sum(rows * columns for rows, columns in grids),
             image_sizes=sizes,
             grids=grids,
             timings=self._timings(),
             num_cached_tokens=self._num_cached_tokens,
+            box_image=prompt.box_image,
         )
+
+    def _boxes(self) -> tuple[Box, ...]:
+        if self.prompt.box_image is None:
+            return ()
+        height, width = self.prompt.original_sizes[self.prompt.box_image]
+        return boxes_in_pixels(self._text, width, height)
 
     def _read(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
         if token in ends:

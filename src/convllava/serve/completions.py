@@ -142,6 +142,7 @@ def extension(answer: Answer, stride: int) -> Extension:
     return Extension(
         images=[image_cost(size, stride) for size in answer.image_sizes],
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
+        box_image=answer.box_image,
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),
             queue_seconds=round(timings.queue_seconds, 4),

@@ -219,7 +219,7 @@ def prepared(
         else:
             decoded = zip(images, plan.sizes, plan.shapes, plan.aspect_ratios, strict=True)
             pixels = [images_processor.to_pixels_fast(*image) for image in decoded]
-        return prompt_of(request, pixels, plan.sizes[0] if plan.sizes else None, processor, context)
+        return prompt_of(request, pixels, plan.sizes, processor, context)
 
 
 def _tokens_before_last_image(chat: ChatRequest, processor: ConvLlavaProcessor, context: int) -> int:
@@ -264,6 +264,7 @@ def inference_request(chat: ChatRequest, salt: str, *, reuse_dialogue_only: bool
             max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
             temperature=chat.temperature or 0.0,
             repetition_penalty=chat.repetition_penalty,
+            box_image=chat.box_image,
             top_p=1.0 if chat.top_p is None else chat.top_p,
             seed=chat.seed,
             stop=[chat.stop] if isinstance(chat.stop, str) else chat.stop or [],

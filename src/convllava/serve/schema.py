@@ -176,6 +176,11 @@ class ChatRequest(ImageOptionFields):
         None, description="Above 1, tokens of the prompt and the answer become less likely; by default the model's."
     )
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
+    box_image: Annotated[Integer, Field(ge=0, le=MOST_PARTS)] | None = Field(
+        None,
+        description="Index of the image that boxes in the answer are about; by default the one that the question names "
+        "('the second image'), else the last.",
+    )
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
     )
@@ -268,7 +273,8 @@ class Extension(BaseModel):
     """Additions to OpenAI's format."""
 
     images: list[ImageCost]
-    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
+    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the image `box_image`, upright.")
+    box_image: int | None = Field(description="Index of the image that the boxes are about; null without images.")
     timings: AnswerTimings
 
 

@@ -11,7 +11,8 @@ const state = {
   images: [], // {url, width, height, name, sent}
   shown: 0,
   messages: [], // as the server wants them
-  boxes: [], // in pixels of the first image
+  boxes: [], // in pixels of the image boxImage
+  boxImage: 0, // index of the image that the last answer's boxes are about
   estimate: null,
   running: null, // AbortController
 };
@@ -117,7 +118,7 @@ function redraw() {
     $("grid").checked && cost && stride
       ? cells(image.width, image.height, cost.grid, cost.resolution, stride, padded)
       : null;
-  const boxes = $("boxes").checked && state.shown === 0 ? state.boxes : [];
+  const boxes = $("boxes").checked && state.shown === state.boxImage ? state.boxes : [];
   draw($("overlay"), $("image"), { lattice, boxes });
   $("overlay").dataset.boxes = String(boxes.length);
   $("overlay").dataset.cells = lattice ? `${lattice.rows}x${lattice.columns}` : "";
@@ -241,8 +242,9 @@ async function ask(question) {
 function finish(item, answer, { usage, convllava, finish_reason: reason }) {
   colorBoxes(item.querySelector(".text"), answer);
   state.boxes = convllava.boxes;
+  state.boxImage = convllava.box_image ?? 0;
   if (convllava.boxes.length) {
-    state.shown = 0;
+    state.shown = state.boxImage;
     render();
   }
   redraw();

@@ -72,7 +72,8 @@ def test_character_errors_are_over_all_characters() -> None:
     ("records", "metric"),
     [
         (PRICES, "exact"),
-        ([_ask("a.png", "All?", "A line of text that is longer than any short answer would be")], "cer"),
+        ([_ask("a.png", "All?", "A line of text that is longer than any short answer")], "anls"),
+        ([_ask("a.png", "All?", "A line of text that is longer than any short answer. " * 3)], "cer"),
         ([_ask("a.png", "Price?", ["12.50", "12,50"])], "anls"),
         ([_ask("a.png", "Price?", ["12.50"] * 10)], "vqa"),
         ([{**_ask("a.png", "Color?", "B"), "choices": ["red", "blue"]}], "choice"),

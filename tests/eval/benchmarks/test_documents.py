@@ -58,8 +58,8 @@ def test_chartqa_by_split() -> None:
 @pytest.mark.parametrize(
     ("prediction", "answers", "is_formula", "is_correct"),
     [
-        ("The word is CENTRE.", ["centre"], False, True),
-        ("centr", ["centre"], False, False),
+        ("The word is CENTER.", ["center"], False, True),
+        ("cente", ["center"], False, False),
         ("a\nb", ["A b"], False, True),
         ("x", ["y", " X "], False, True),
         ("\\frac { 1 } { 2 }", ["\\frac{1}{2}"], True, True),

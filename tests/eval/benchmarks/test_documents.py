@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit_files import predict
 from PIL import Image
@@ -152,6 +152,7 @@ def test_omnidocbench_from_its_json(tmp_path: Path) -> None:
     assert not benchmark.higher_is_better
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 5), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_the_assignment_is_the_least(rows: int, more: int, random: Any) -> None:
     costs = np.array([[random.randint(0, 9) / 10 for _ in range(rows + more)] for _ in range(rows)])
@@ -161,6 +162,7 @@ def test_the_assignment_is_the_least(rows: int, more: int, random: Any) -> None:
     assert costs[range(rows), found].sum() == pytest.approx(least)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text("abc\u00e9\u6f22", max_size=40), st.text("abc\u00e9\u6f22", max_size=40))
 def test_the_edit_distance_is_that_of_the_table(first: str, second: str) -> None:
     row = list(range(len(second) + 1))

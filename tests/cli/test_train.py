@@ -53,7 +53,7 @@ def test_dry_run_prints_the_plan(repository: Path, capsys: pytest.CaptureFixture
             ["recipe.yaml", "model=nanno", "data=[{name: synthetic/line}]"],
             "model 'nanno' cannot be trained from scratch",
         ),
-        (["recipe.yaml", "data=[{name: synthetic/documnt}]"], "did you mean 'document'?"),
+        (["recipe.yaml", "data=[{name: synthetic/lin}]"], "did you mean 'line'?"),
         (["recipe.yaml", "data=[{name: lcs-558}]"], "no data set is called 'lcs-558'; did you mean 'lcs-558k'?"),
         (["recipe.yaml", "seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["recipe.yaml", "max_steps=1000000000000", "epochs=null"], "max_steps: Input should be less than or equal to"),

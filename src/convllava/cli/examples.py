@@ -22,6 +22,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "convllava data check data.json",
         "convllava data check recipe.yaml --preview 2 --report found.json",
     ),
+    "data convert": (
+        "convllava data convert vqa/ data.json",
+        "convllava data convert data.json shards --to webdataset",
+    ),
     "data stats": ("convllava data stats data.json", "convllava data stats recipe.yaml --out stats"),
     "eval": ("convllava eval run nano --suite synthetic", "convllava eval table scores"),
     "eval run": (

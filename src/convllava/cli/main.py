@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "Train a model by a recipe.",
     "data": "Make, check and measure data.",
     "eval": "Run benchmarks, score predictions and tabulate scores.",
+    "findings": "Train and measure the paper's comparisons in miniature.",
     "convert": "Rewrite a checkpoint in another layout.",
     "join": "Join an encoder and a language model by a new projector.",
     "inspect": "Describe a checkpoint and list what is suspicious about it.",

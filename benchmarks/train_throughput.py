@@ -34,7 +34,8 @@ from transformers.modeling_outputs import BaseModelOutputWithNoAttention
 from convllava.data.batching import Collator, EncodedDataset
 from convllava.model import ConvLlavaVisionModel
 from convllava.train import Callback, Progress, Recipe, load_recipe
-from convllava.train.data_loading import TrainingData, open_mixture
+from convllava.train.data_loading import TrainingData
+from convllava.train.data_sources import open_mixture
 from convllava.train.engine import Engine
 from convllava.train.loop import TrainingLoop
 from convllava.train.model_setup import resolve_model

@@ -16,10 +16,13 @@ GROUND_FLOOR = {
     "compat",
     "image_bytes",
     "image_conversion",
+    "generation_options",
+    "json_schema",
     "image_options",
     "fetch",
     "images",
     "image_worker",
+    "metrics",
 }
 INFERENCE_MAY = {"model", "convert", "analysis"} | GROUND_FLOOR
 MAY_IMPORT: dict[str, set[str]] = {
@@ -29,11 +32,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "support": set(),
     "compat": set(),
     "image_conversion": set(),
+    "generation_options": set(),
+    "json_schema": {"support"},
     "image_options": set(),
     "fetch": {"image_conversion"},
     "image_bytes": {"image_conversion", "fetch"},
     "images": {"image_bytes", "image_conversion", "fetch", "support"},
     "image_worker": {"image_conversion", "images"},
+    "metrics": {"geometry"},
     "model": GROUND_FLOOR,
     "data": GROUND_FLOOR,
     "synthetic": {"data"} | GROUND_FLOOR,

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import check_exists, check_model
+
 if TYPE_CHECKING:
     from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
     from ..train import Recipe
-    from ..train.recipe import DataEntry
+    from ..train.recipe_options import DataEntry
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 
@@ -31,6 +33,18 @@ class Opened:
     processor: "ConvLlavaProcessor"
     max_length: int
     one_image: bool = False
+
+
+def check_input(what: str, model: str | None) -> None:
+    """Check that the input and the model exist, before torch is imported.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    if not any(sign in what for sign in ("://", "*", "?", "[", "{")):  # a URL or a pattern of shards
+        check_exists(what, "recipe" if what.endswith(RECIPE_ENDINGS) else "data file")
+    if model is not None:
+        check_model(model)
 
 
 def open_for_reading(
@@ -101,7 +115,7 @@ def _recipe_sources(recipe: "Recipe") -> "list[NamedSource]":
 
 def _entry_source(entry: "DataEntry") -> "RecordSource":
     from ..data.sharded import is_sharded
-    from ..train.data_loading import open_entry
+    from ..train.data_sources import open_entry
 
     # Shards are read in place: storing them only to look at them would take their size again on the disk.
     streaming = True if entry.path is not None and is_sharded(entry.path) else None

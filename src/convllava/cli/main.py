@@ -12,6 +12,7 @@ standard error, with exit code 2; any other error is one of the program, named a
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -22,12 +23,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .examples import EXAMPLES, epilog
+
 COMMANDS = {
     "ask": "Ask a question about one image or several.",
     "chat": "Chat about images, with the dialogue as context.",
     "demo": "Ask the bundled model about one image of each kind.",
     "serve": "Serve a model: the OpenAI API and a chat page.",
-    "train": "Train a model by a recipe.",
+    "train": "Train a model by a recipe, or on data alone.",
     "data": "Make, check and measure data.",
     "eval": "Run benchmarks, score predictions and tabulate scores.",
     "findings": "Train and measure the paper's comparisons in miniature.",
@@ -59,10 +62,22 @@ def load_command(name: str) -> Any:
     if isinstance(app, typer.Typer):
         group = typer.main.get_group(app)
         group.name, group.help = name, group.help or COMMANDS[name]
-        return group
+        return with_plain_help(group, name)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(getattr(module, name))
-    return typer.main.get_command(single)
+    return with_plain_help(typer.main.get_command(single), name)
+
+
+def with_plain_help(command: Any, name: str) -> Any:
+    """Have a command and its subcommands show their help as plain text, which needs no wide terminal, with examples."""
+    command.rich_markup_mode = None
+    if command.help:
+        command.short_help = re.split(r"[;:(]", command.help.strip().splitlines()[0])[0].strip(" .") + "."
+    if name in EXAMPLES:
+        command.epilog = epilog(name)
+    for subname, subcommand in getattr(command, "commands", {}).items():
+        with_plain_help(subcommand, f"{name} {subname}")
+    return command
 
 
 def print_version(wanted: bool) -> None:
@@ -86,7 +101,13 @@ def stub() -> None:
 
 
 def build_app() -> typer.Typer:
-    app = typer.Typer(name="convllava", cls=LazyGroup, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="convllava",
+        cls=LazyGroup,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog=epilog(""),
+    )
     app.callback()(root)
     for name, description in COMMANDS.items():
         app.command(name, help=description)(stub)

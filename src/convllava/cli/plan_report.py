@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..support import duration
 from . import options as opt
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from ..train import Plan, Recipe
 
@@ -19,27 +21,31 @@ _WIDTH_OF_FILES = 120
 """Characters per line in a file or pipe."""
 
 
-def print_plan(chain: "Sequence[tuple[Recipe, Plan]]", device_memory: float | None, *, as_json: bool) -> None:
+def print_plan(
+    chain: "Sequence[tuple[Recipe, Plan]]", device_memory: float | None, *, seconds_here: float | None, as_json: bool
+) -> None:
     """Print the plan of the last recipe of a chain.
 
     Args:
         chain: Recipes and their plans, in the order of training. Those before the last one are used for costs that were
             reported for several training stages together.
         device_memory: Memory of one device, in bytes; None if unknown.
+        seconds_here: Estimated seconds of the run on this machine; None if unknown.
         as_json: Whether to print one JSON object.
     """
     recipe, plan = chain[-1]
     comparison = _comparison(chain)
     if as_json:
-        opt.say(json.dumps(_as_data(plan, comparison)))
+        opt.say(json.dumps(_as_data(plan, comparison) | {"seconds_here": seconds_here}))
         return
     console = opt.console()
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_FILES)
-    console.print(_modules(plan))
+    _print_modules(console, plan)
     if len(plan.data) > 1:
-        console.print(_data(plan))
-    lines = [*_samples(recipe, plan), *_flops(plan), *_memory(recipe, plan, device_memory), *comparison]
+        _print_data(console, plan)
+    lines = [*_samples(recipe, plan), *_flops(plan), *_here(seconds_here)]
+    lines += [*_memory(recipe, plan, device_memory), *comparison]
     for line in [*lines, *(f"checked: {promise}" for promise in plan.protocol)]:
         console.print(line, soft_wrap=True)
 
@@ -49,30 +55,28 @@ def _as_data(plan: "Plan", comparison: list[str]) -> dict[str, Any]:
     return asdict(plan) | {name: getattr(plan, name) for name in means} | {"reported": comparison}
 
 
-def _modules(plan: "Plan") -> "Table":
-    from rich.table import Table
-
-    table = Table("module", "parameters", "trained", title="Trained modules")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for count in plan.modules:
-        table.add_row(count.module, f"{count.total:,}", f"{count.trainable:,}")
+def _print_modules(console: "Console", plan: "Plan") -> None:
+    rows = [[count.module, f"{count.total:,}", f"{count.trainable:,}"] for count in plan.modules]
     total, trained = (sum(getattr(count, name) for count in plan.modules) for name in ("total", "trainable"))
-    table.add_row("all", f"{total:,}", f"{trained:,}")
-    return table
+    columns = [Column("module", words=True), Column("parameters"), Column("trained")]
+    print_table(console, "Trained modules", columns, [*rows, ["all", f"{total:,}", f"{trained:,}"]])
 
 
-def _data(plan: "Plan") -> "Table":
-    from rich.table import Table
-
-    table = Table("data", "samples", "visual tokens", "text tokens", "supervised", "lengths", title="Data")
-    for column in table.columns[1:5]:
-        column.justify = "right"
+def _print_data(console: "Console", plan: "Plan") -> None:
+    columns = [
+        Column("data", words=True),
+        Column("samples"),
+        Column("visual tokens"),
+        Column("text tokens", rank=2),
+        Column("supervised", rank=1),
+        Column("lengths", words=True, rank=3),
+    ]
+    rows = []
     for source in plan.data:
         tokens = (source.visual_tokens, source.text_tokens, source.supervised_tokens)
         known = "measured" if source.is_measured else "estimated"
-        table.add_row(source.name, f"{source.samples:,}", *(f"{value:.0f}" for value in tokens), known)
-    return table
+        rows.append([source.name, f"{source.samples:,}", *(f"{value:.0f}" for value in tokens), known])
+    print_table(console, "Data", columns, rows)
 
 
 def _samples(recipe: "Recipe", plan: "Plan") -> list[str]:
@@ -97,13 +101,23 @@ def _flops(plan: "Plan") -> list[str]:
     )
     total = plan.total_flops
     vision = sum(part.total for part in plan.flops if part.part.startswith("vision_tower"))
-    hours = total / (plan.devices * FULL_RATE_TFLOPS * 1e12 * 3600)
+    seconds = total / (plan.devices * FULL_RATE_TFLOPS * 1e12)
     return [
         f"FLOPs: {total:.3g} (forward {forward:.3g}, backward {backward:.3g}, recomputed {recomputed:.3g}); "
         f"{vision / total:.0%} in the encoder",
-        f"time on {plan.devices} A100 or A800 ({FULL_RATE_TFLOPS:.0f} TFLOP/s each): {hours:.2g} h at full rate, "
-        f"{hours / 0.4:.2g} h at 40 % of it",
+        f"time on {plan.devices} A100 or A800 ({FULL_RATE_TFLOPS:.0f} TFLOP/s each): {_time(seconds)} at full rate, "
+        f"{_time(seconds / 0.4)} at 40 % of it",
     ]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.2g} h" if seconds >= 600 else duration(seconds)
+
+
+def _here(seconds: float | None) -> list[str]:
+    if seconds is None:
+        return []
+    return [f"time on this machine, one process: about {duration(seconds)} (from one timed micro-batch)"]
 
 
 def _memory(recipe: "Recipe", plan: "Plan", device_memory: float | None) -> list[str]:

@@ -1,35 +1,47 @@
-"""``convllava train``: train a model by a recipe."""
+"""``convllava train``: train a model by a recipe or a pipeline, or on data for which a recipe is chosen."""
 
 import os
-import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..support import write_text
 from . import options as opt
+from .data_opening import check_input
+from .train_progress import reporting, summary_of
 
 if TYPE_CHECKING:
     from ..train import Pipeline, Recipe
-    from ..train.callbacks import OnLog
 
 
 def train(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe, or the pipeline of several, a YAML file.")
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE.yaml|DATA",
+            help="A recipe, a pipeline of several, or a file or folder of data, for which a recipe is chosen.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Values in place of the recipe's, such as image.resolution=512."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model of a chosen recipe: nano (default), a directory or a hub id.")
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(metavar="RECIPE.yaml", help="Write the chosen recipe to edit it; do not train.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan (modules, steps, FLOPs, memory) without training.")
     ] = False,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices that --dry-run plans for.")] = 1,
     device_memory: Annotated[
-        str | None, typer.Option(help="Memory of each device that --dry-run plans for, such as 80GB.")
+        str | None,
+        typer.Option(help="Memory of each device that --dry-run and a chosen recipe plan for, such as 80GB."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan of --dry-run as one JSON object.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in output_dir.")] = False,
@@ -38,26 +50,80 @@ def train(
         typer.Option(metavar="KEY", help="Key whose value may differ from the resumed run's; may be repeated."),
     ] = None,
 ) -> None:
-    """Train a model by a recipe; run it under torchrun to train on several devices."""
-    if dry_run:
-        _dry_run(
-            recipe, overrides or [], devices, device_memory, as_json, resume=resume, allow_change=allow_change or ()
-        )
+    """Train a model by a recipe, or on data for which a recipe is chosen; run it under torchrun for several devices."""
+    check_input(str(source), model)
+
+    from ..convert import parse_size
+
+    memory = parse_size(device_memory) if device_memory else None
+    if not dry_run and (devices != 1 or as_json):
+        raise ValueError("--devices and --json need --dry-run; to train on several devices, use torchrun")
+    planned_for = Planned(devices, memory, as_json, resume, allow_change or ()) if dry_run else None
+    if not is_recipe(source):
+        chosen = _chosen(source, overrides or [], model or "nano", memory, write, quiet=as_json)
+        if planned_for is not None:
+            _dry_run([chosen], planned_for)
+        elif write is None:
+            _train(chosen, resume, allow_change or ())
         return
-    if devices != 1 or device_memory is not None or as_json:
-        raise ValueError(
-            "--devices, --device-memory and --json need --dry-run; to train on several devices, use torchrun"
-        )
+    if model is not None or write is not None:
+        raise ValueError(f"--model and --write choose a recipe for data, and {source} is a recipe: set init_from there")
+    if memory is not None and not dry_run:
+        raise ValueError("--device-memory needs --dry-run, or data for which a recipe is chosen")
+    _run_file(source, overrides or [], planned_for, resume, allow_change or ())
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Devices that a dry run plans for, its output, and the start of the run that it stands for."""
+
+    devices: int
+    memory: float | None
+    as_json: bool
+    resume: bool
+    allow_change: Collection[str]
+
+
+def is_recipe(path: Path) -> bool:
+    """Return whether a path is a recipe rather than data."""
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return True
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        beginning = file.read(1 << 16)
+    return beginning.lstrip().startswith("{") and '"training_stage"' in beginning
+
+
+def _run_file(
+    path: Path,
+    overrides: Sequence[str],
+    planned_for: Planned | None,
+    resume: bool,
+    allow_change: Collection[str],
+) -> None:
+    """Train by a recipe or a pipeline, or print the plan for a number of devices of some memory."""
     from ..train import is_pipeline, load_pipeline, load_recipe
+
+    if not is_pipeline(path) and planned_for is None:
+        _train(load_recipe(path, overrides), resume, allow_change)
+    elif not is_pipeline(path) and planned_for is not None:
+        _dry_run(_load_chain(path, overrides), planned_for)
+    elif planned_for is None:
+        _train_pipeline(load_pipeline(path, overrides), resume=resume, allow_change=allow_change)
+    else:
+        for name, step in load_pipeline(path, overrides).recipes.items():
+            if not planned_for.as_json:
+                opt.say(f"\n{name}:")
+            _dry_run([step], planned_for, is_step=True)
+
+
+def _train(recipe: "Recipe", resume: bool, allow_change: Collection[str]) -> None:
     from ..train import train as run
 
-    if is_pipeline(recipe):
-        _train_pipeline(load_pipeline(recipe, overrides or []), resume=resume, allow_change=allow_change or ())
-        return
-    loaded = load_recipe(recipe, overrides or [])
-    with _reporter() as report:
-        run(loaded, resume=resume, allow_change=allow_change or (), on_log=report)
-    _is_finished(loaded)
+    with reporting() as callbacks:
+        run(recipe, resume=resume, allow_change=allow_change, callbacks=callbacks)
+    _is_finished(recipe)
 
 
 def _train_pipeline(pipeline: "Pipeline", *, resume: bool, allow_change: Collection[str]) -> None:
@@ -68,115 +134,70 @@ def _train_pipeline(pipeline: "Pipeline", *, resume: bool, allow_change: Collect
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     time_left = TimeLeft([plan(one, devices).total_flops for one in pipeline.recipes.values()])
     for index, (name, recipe) in enumerate(pipeline.recipes.items()):
-        with _reporter(f"{index + 1}/{len(pipeline.recipes)} {name}") as report:
 
-            def show(entry: dict[str, Any], index: int = index, report: "OnLog" = report) -> None:
-                report(entry | {"seconds_left": time_left.seconds(index, entry["step"] / entry["max_steps"])})
+        def seconds_left(progress: Any, index: int = index) -> float | None:
+            return time_left.seconds(index, progress.step / progress.max_steps)
 
-            run(recipe, resume=resume, allow_change=allow_change, on_log=show)
+        with reporting(f"{index + 1}/{len(pipeline.recipes)} {name}", seconds_left) as callbacks:
+            run(recipe, resume=resume, allow_change=allow_change, callbacks=callbacks)
         if not _is_finished(recipe):
             return
 
 
 def _is_finished(recipe: "Recipe") -> bool:
-    """Return whether a run has taken all its steps, and print the result, or how to continue a run that has not."""
+    """Return whether a run has come to its end, and print the result, or how to continue a run that has not."""
     from ..train.callbacks import LOG_FILE, read_log
 
-    end = read_log(recipe.output_dir / LOG_FILE)[-1]
-    is_finished = bool(end["step"] >= min(end["max_steps"], recipe.stop_after_steps or end["max_steps"]))
-    if os.environ.get("RANK", "0") != "0":
-        return is_finished
-    opt.say(f"trained model: {recipe.output_dir}")
-    if not is_finished:
-        minutes = recipe.stop_after_minutes
-        cause = "a callback" if minutes is None else f"stop_after_minutes {minutes:g}"
-        steps = f"step {end['step']} of {end['max_steps']}"
-        opt.say(f"unfinished: {cause} ended the run at {steps}; continue with --resume")
+    is_finished, lines = summary_of(recipe, read_log(recipe.output_dir / LOG_FILE))
+    if os.environ.get("RANK", "0") == "0":
+        opt.say("\n".join([f"trained model: {recipe.output_dir}", *lines]))
     return is_finished
 
 
-def _dry_run(
-    path: Path,
-    overrides: list[str],
-    devices: int,
-    device_memory: str | None,
-    as_json: bool,
-    *,
-    resume: bool,
-    allow_change: Collection[str],
-) -> None:
-    """Print the plan of a recipe; earlier stages are planned too if a cost was reported for all of them together."""
-    from ..convert import parse_size
-    from ..train import is_pipeline, load_chain, load_pipeline, load_recipe, plan
+def _chosen(
+    data: Path, overrides: Sequence[str], model: str, memory: float | None, write: Path | None, *, quiet: bool
+) -> "Recipe":
+    """Choose a recipe for data, print its choices, and write it if asked to."""
+    from ..train.auto_recipe import choose_recipe
+
+    if write is not None and overrides:
+        raise ValueError("--write writes the chosen recipe as it is: give KEY=VALUE when it is run, or edit it")
+    chosen = choose_recipe(data, model=model, device_memory=memory)
+    recipe = chosen.recipe(overrides)
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        opt.say("\n".join(map(str, chosen.choices)))
+    if write is not None:
+        write_text(write, chosen.text())
+        opt.say(f"{write}: edit it, then convllava train {write}")
+    return recipe
+
+
+def _load_chain(path: Path, overrides: Sequence[str]) -> "list[Recipe]":
+    """Load a recipe, and those before it whose cost was reported together with its own."""
+    from ..train import load_chain, load_recipe
+
+    recipe = load_recipe(path, overrides)
+    reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
+    earlier = load_chain(path, overrides)[:-1] if reported else []
+    return [*(one for one in earlier if one.training_stage in reported), recipe]
+
+
+def _dry_run(chain: "Sequence[Recipe]", planned_for: Planned, *, is_step: bool = False) -> None:
+    """Print the plan of the last recipe of a chain, or of a step of a pipeline, whose start is not there yet."""
+    from ..train import plan
     from ..train.output_folder import starting_point
+    from ..train.plan.timing import seconds_here
     from .plan_report import print_plan
 
-    memory = parse_size(device_memory) if device_memory else None
-    if is_pipeline(path):
-        for name, step in load_pipeline(path, overrides).recipes.items():
-            if not as_json:
-                opt.say(f"\n{name}:")
-            print_plan([(step, plan(step, devices, memory))], memory, as_json=as_json)
-        return
-    recipe = load_recipe(path, overrides)
+    recipe, devices = chain[-1], planned_for.devices
     try:
-        starting_point(recipe, resume=resume, allow_change=allow_change)
+        if not is_step:
+            starting_point(recipe, resume=planned_for.resume, allow_change=planned_for.allow_change)
     except ValueError as error:
-        if resume or allow_change:
+        if planned_for.resume or planned_for.allow_change:
             raise
         opt.warn(str(error))  # a finished run may be planned too
-    reported = {stage for cost in recipe.reported_costs for stage in cost.training_stages}
-    earlier = [one for one in load_chain(path, overrides)[:-1] if one.training_stage in reported] if reported else []
-    planned = [(one, plan(one, devices, memory)) for one in [*earlier, recipe]]
-    print_plan(planned, memory, as_json=as_json)
-
-
-@contextmanager
-def _reporter(title: str = "") -> "Iterator[OnLog]":
-    """Yield a function that shows a log entry: as a progress bar on a terminal, as a line in a file or pipe."""
-    if not sys.stderr.isatty():
-        yield lambda entry: _print_log(entry, title)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=opt.console(stderr=True), speed_estimate_period=600) as progress:
-        task = progress.add_task(title or "training", total=None, figures="")
-
-        def show(entry: dict[str, Any]) -> None:
-            if "loss" in entry:
-                figures = f"loss {entry['loss']:.4f}  {_throughput(entry)}{_pipeline_time(entry)}"
-                progress.update(task, completed=entry["step"], total=entry["max_steps"], figures=figures)
-
-        yield show
-
-
-def _print_log(entry: dict[str, Any], title: str = "") -> None:
-    if "loss" in entry:
-        opt.say(
-            f"{title}{': ' if title else ''}step {entry['step']}/{entry['max_steps']}  loss {entry['loss']:.4f}  "
-            f"learning rate {entry['learning_rate']:.2e}  gradient norm {entry.get('grad_norm', 0.0):.2f}  "
-            + _throughput(entry)
-            + _pipeline_time(entry),
-        )
-
-
-def _throughput(entry: dict[str, Any]) -> str:
-    return (
-        f"{entry['supervised_tokens_per_second']:,.0f} tokens/s  {entry['images_per_second']:.1f} images/s  "
-        f"{entry['waiting_for_data']:.0%} waiting  {entry['memory_gb']:.1f} GB"
-    )
-
-
-def _pipeline_time(entry: dict[str, Any]) -> str:
-    seconds = entry.get("seconds_left")
-    if seconds is None:
-        return ""
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"  {hours}:{minutes:02d} h left of the pipeline"
+    planned = [(one, plan(one, devices, planned_for.memory)) for one in chain]
+    last = planned[-1][1]
+    seconds = seconds_here(recipe, last.samples, last.per_device_batch_size) if devices == 1 else None
+    print_plan(planned, planned_for.memory, seconds_here=seconds, as_json=planned_for.as_json)

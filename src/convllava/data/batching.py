@@ -172,9 +172,9 @@ class Collator:
 
     Keys in: those of :class:`EncodedDataset`. Keys out: ``input_ids``, ``attention_mask`` and ``labels`` (N, T);
     ``pixel_values`` (M, 3, Hmax, Wmax) zero-padded right and bottom and ``image_sizes`` (M, 2) of all M images in
-    reading order, both absent when there are none; ``sample_ids``, a list of N; ``faults`` of the samples that were
-    left out, absent when there are none: a placeholder is kept only in a batch without any other sample. For a sample
-    with an image and one without::
+    reading order, both absent when there are none; ``sample_ids``, a list of N, and ``indices``, the same of each
+    example's ``index`` where it has one; ``faults`` of the samples that were left out, absent when there are none: a
+    placeholder is kept only in a batch without any other sample. For a sample with an image and one without::
 
         input_ids [[1, 5, 427, 427, 6, 40, 2], [1, 5, 41, 6, 42, 2, 0]]   labels [[-100, ..., 40, 2], ...]
         pixel_values (1, 3, 64, 128)   image_sizes [[64, 128]]
@@ -193,6 +193,8 @@ class Collator:
             "labels": _pad([example["labels"] for example in examples], IGNORE_INDEX),
             "sample_ids": [example["sample_id"] for example in examples],
         }
+        if "index" in examples[0]:
+            batch["indices"] = [example["index"] for example in examples]
         with_images = [example for example in examples if len(example["image_sizes"])]
         if with_images:
             batch["image_sizes"] = torch.cat([example["image_sizes"] for example in with_images])

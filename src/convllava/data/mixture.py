@@ -12,7 +12,8 @@ class Mixture:
     """A finite, ordered draw from several sources.
 
     With ``total``, the sources share it by weight, and each is read from its start (again and again if it is short), so
-    a synthetic source never repeats a sample. Without, every source is read completely, ``epochs`` times.
+    a synthetic source never repeats a sample. Without, every source is read completely, ``epochs`` times, one pass over
+    all of them after the other.
 
     Args:
         sources: The sources.
@@ -38,13 +39,10 @@ class Mixture:
             raise ValueError(f"give each of {len(sources)} sources a weight above 0, got {list(weights)}")
         self._opened = list(sources)
         rng = np.random.default_rng(seed)
-        counts = [len(source) * epochs for source in sources] if total is None else shares(weights, total)
-        self._source = np.repeat(np.arange(len(counts)), counts)
-        self._index = np.concatenate(
-            [_indices(source, count, rng) for source, count in zip(sources, counts, strict=True)]
-        )
-        order = rng.permutation(len(self._source))
-        self._source, self._index = self._source[order], self._index[order]
+        counts = [len(source) for source in sources] if total is None else shares(weights, total)
+        passes = [_shuffled(sources, counts, rng) for _ in range(epochs if total is None else 1)]
+        self._source = np.concatenate([numbers for numbers, _ in passes])
+        self._index = np.concatenate([indices for _, indices in passes])
         self.sources = [self._as_drawn(number, source, seed) for number, source in enumerate(sources)]
 
     def __len__(self) -> int:
@@ -68,6 +66,14 @@ class Mixture:
         """Return the number of the source that a sample comes from."""
         return int(self._source[index])
 
+    def drawn_from(self, source: int) -> int:
+        """Return the number of samples that are drawn from a source."""
+        return int((self._source == source).sum())
+
+    def length_of(self, source: int) -> int:
+        """Return the number of samples of a source."""
+        return len(self._opened[source])
+
     @property
     def faults(self) -> list[Fault]:
         """Faults that were found when the sources were opened."""
@@ -83,6 +89,16 @@ class Mixture:
 
     def _at(self, index: int) -> tuple[SampleSource, int]:
         return self.sources[self._source[index]], int(self._index[index])
+
+
+def _shuffled(
+    sources: Sequence[SampleSource], counts: Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sources and indices of so many samples of each source, in one random order."""
+    numbers = np.repeat(np.arange(len(counts)), counts)
+    indices = np.concatenate([_indices(source, count, rng) for source, count in zip(sources, counts, strict=True)])
+    order = rng.permutation(len(numbers))
+    return numbers[order], indices[order]
 
 
 def shares(weights: Sequence[float], total: int) -> list[int]:

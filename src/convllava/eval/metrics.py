@@ -10,6 +10,23 @@ from typing import Literal
 import numpy as np
 
 from ..geometry import Box, square_padding
+from ..metrics import anls, character_error_rate, edit_distance, exact_match
+
+__all__ = [
+    "PROFILES",
+    "UNKNOWN",
+    "Profile",
+    "anls",
+    "box_iou",
+    "character_error_rate",
+    "check_profile",
+    "edit_distance",
+    "exact_match",
+    "extract_yes_no",
+    "grounding_hit",
+    "parse_box",
+    "strip_marks",
+]
 
 Profile = Literal["paper", "current"]
 """``paper``: VLMEvalKit of April 2024, which the paper's authors ran. ``current``: VLMEvalKit of August 2026."""
@@ -18,9 +35,6 @@ PROFILES: tuple[Profile, ...] = ("paper", "current")
 
 UNKNOWN = "Unknown"
 """Result for an answer that is neither yes nor no."""
-
-ANLS_THRESHOLD = 0.5
-"""Similarity below which an answer scores 0."""
 
 _MARKS = ';/[]"{}()=+\\_->' + "<@`,?!"
 _THOUSANDS = re.compile(r"\d,\d")
@@ -76,44 +90,6 @@ def extract_yes_no(prediction: str, *, profile: Profile = "paper") -> str:
     return "Yes" if "yes" in words else "No"
 
 
-def edit_distance(prediction: str, truth: str) -> int:
-    """Return the Levenshtein distance of two texts, in characters."""
-    if prediction == truth:
-        return 0
-    previous = list(range(len(truth) + 1))
-    for line, predicted in enumerate(prediction, start=1):
-        current = [line]
-        for column, expected in enumerate(truth, start=1):
-            substituted = previous[column - 1] + (predicted != expected)
-            current.append(min(previous[column] + 1, current[-1] + 1, substituted))
-        previous = current
-    return previous[-1]
-
-
-def character_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
-    """Return edits per true character over all (prediction, truth) pairs; may exceed 1."""
-    edits = sum(edit_distance(prediction, truth) for prediction, truth in pairs)
-    return edits / sum(len(truth) for _, truth in pairs)
-
-
-def exact_match(prediction: str, truth: str) -> bool:
-    """Return whether two short answers are equal, ignoring case, outer blanks and a final period."""
-    return _plain(prediction) == _plain(truth)
-
-
-def anls(prediction: str, answers: Sequence[str]) -> float:
-    """Return the average normalized Levenshtein similarity of one question, from 0 to 1, as VLMEvalKit computes it.
-
-    The most similar reference counts. The distance ignores case and the amount of white space. It is divided by the
-    length of the longer text as given, in capitals, so that a sharp s counts twice. A similarity below one half
-    scores 0, and so does a question without references.
-    """
-    if not answers:
-        return 0.0
-    similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
-    return similarity if similarity >= ANLS_THRESHOLD else 0.0
-
-
 def parse_box(text: str) -> Box | None:
     """Return the four numbers of the first ``[a, b, c, d]`` in an answer, unscaled, or None."""
     found = _FIRST_BRACKET.search(text)
@@ -167,16 +143,3 @@ def _box_in_pixels(box: Box, width: int, height: int) -> np.ndarray:
 def _area(box: np.ndarray) -> np.float32:
     width, height = box[2:] - box[:2]
     return np.float32(width * height)
-
-
-def _relative_distance(prediction: str, answer: str) -> float:
-    length = max(len(prediction.upper()), len(answer.upper()))
-    return edit_distance(_collapsed(prediction), _collapsed(answer)) / length if length else 0.0
-
-
-def _collapsed(text: str) -> str:
-    return " ".join(text.lower().split())
-
-
-def _plain(text: str) -> str:
-    return text.strip().removesuffix(".").casefold()

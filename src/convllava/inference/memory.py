@@ -1,6 +1,5 @@
 """The memory of the CPU: how much is available, and one error where it does not suffice."""
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +23,20 @@ def available_memory() -> int | None:
     machine = _fields(Path("/proc/meminfo"))
     process = _fields(Path("/proc/self/status"))
     found = [machine["MemAvailable"] + machine.get("SwapFree", 0)] if "MemAvailable" in machine else []
-    for limit, used in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
-        most = resource.getrlimit(limit)[0]
-        if most != resource.RLIM_INFINITY and used in process:
-            found.append(most - process[used])
+    found += [most - process[used] for most, used in _own_limits() if used in process]
     found += _left_in_control_group()
     return max(0, min(found)) if found else None
+
+
+def _own_limits() -> list[tuple[int, str]]:
+    """Return this process's limits in bytes, each with the name of what counts towards it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return []
+    limits = ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize"))
+    found = [(resource.getrlimit(limit)[0], used) for limit, used in limits]
+    return [(most, used) for most, used in found if most != resource.RLIM_INFINITY]
 
 
 def _fields(path: Path) -> dict[str, int]:

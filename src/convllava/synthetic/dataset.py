@@ -8,6 +8,7 @@ from .documents import DocumentKind
 from .example import Example, Kind
 from .lines import LineKind
 from .options import Size, check_name
+from .price_tags import PriceTagKind
 from .printed import BlocksKind, LinesKind, PagesKind, PrintedKind
 from .scenery import BoxesKind, ScenesKind
 from .scenes import GroundingKind, SceneKind
@@ -18,6 +19,7 @@ KINDS: dict[str, type[Any]] = {
     "document": DocumentKind,
     "scene": SceneKind,
     "grounding": GroundingKind,
+    "price_tag": PriceTagKind,
     "lines": LinesKind,
     "blocks": BlocksKind,
     "documents": PrintedKind,

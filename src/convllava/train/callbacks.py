@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,19 @@ class Progress:
         max_steps: Optimizer steps of the learning-rate schedule.
         should_save: Whether to save a checkpoint after this step.
         should_stop: Whether to end the run after this step.
+        figures: Figures of callbacks for the log line of this step; having any makes it have one.
     """
 
     step: int
     max_steps: int
     should_save: bool = False
     should_stop: bool = False
+    figures: LogEntry = field(default_factory=dict)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the last step of the learning-rate schedule is done."""
+        return self.step == self.max_steps
 
 
 class Callback:
@@ -59,6 +66,9 @@ class Callback:
 
     def on_log(self, progress: Progress, entry: LogEntry) -> None:
         """Receive a log line: loss, gradient norm, learning rates, throughput."""
+
+    def on_checkpoint(self, progress: Progress, staged: Path) -> None:
+        """Add files to a checkpoint that is complete otherwise, before it gets its name."""
 
     def on_save(self, progress: Progress, checkpoint: Path) -> None:
         """Receive a complete checkpoint."""

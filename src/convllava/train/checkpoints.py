@@ -35,6 +35,7 @@ WEIGHTS_LAST = (".safetensors", ".index.json")
 """Files that are put in place last: a folder without its weights is recognizably no model."""
 
 PREFIX = "checkpoint-"
+BEST_PREFIX = "best-"
 SCHEDULER_FILE = "scheduler.pt"
 
 MAX_DIFFERENCE = 1e-5
@@ -51,12 +52,22 @@ class SavingError(ValueError):
 
 def last_checkpoint(output_dir: Path) -> Path | None:
     """Return the newest checkpoint."""
-    return max(_checkpoints(output_dir), key=step_of, default=None)
+    return max(checkpoints_of(output_dir), key=step_of, default=None)
 
 
-def step_of(checkpoint: Path) -> int:
-    """Return the number of optimizer steps before a checkpoint."""
-    return int(checkpoint.name.removeprefix(PREFIX))
+def checkpoints_of(output_dir: Path) -> list[Path]:
+    """Return all checkpoints."""
+    return _numbered(output_dir, PREFIX)
+
+
+def best_folders(output_dir: Path) -> list[Path]:
+    """Return the folders of models that were the best of the validations up to then."""
+    return _numbered(output_dir, BEST_PREFIX)
+
+
+def step_of(folder: Path) -> int:
+    """Return the number of optimizer steps before a checkpoint or a best model."""
+    return int(folder.name.rpartition("-")[2])
 
 
 def discard_unfinished(output_dir: Path) -> None:
@@ -72,8 +83,17 @@ def publish_checkpoint(output_dir: Path, name: str) -> None:
     _remove(output_dir, final)  # left by a run that had resumed from an older one
     staged.rename(final)
     _sync_file(output_dir)
-    for old in sorted(_checkpoints(output_dir), key=step_of)[:-KEPT]:
+    for old in sorted(checkpoints_of(output_dir), key=step_of)[:-KEPT]:
         _remove(output_dir, old)
+
+
+def publish_best(output_dir: Path, name: str) -> None:
+    """Rename a best model out of the staging folder; one of the same step, from before a resume, is replaced."""
+    staged, final = output_dir / STAGING / name, output_dir / name
+    _sync(staged)
+    _remove(output_dir, final)
+    staged.rename(final)
+    _sync_file(output_dir)
 
 
 def publish_model(output_dir: Path, name: str) -> None:
@@ -138,7 +158,7 @@ def explained_damage(checkpoint: Path) -> Iterator[None]:
         yield
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, SafetensorError, UnpicklingError) as error:
         before = max(
-            (path for path in _checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)),
+            (path for path in checkpoints_of(checkpoint.parent) if step_of(path) < step_of(checkpoint)),
             key=step_of,
             default=None,
         )
@@ -209,8 +229,8 @@ def check_same_logits(expected: Tensor, batch: dict[str, Tensor], folder: Path, 
     logger.info("read back %s: logits differ by %.1e at most", folder, difference)
 
 
-def _checkpoints(output_dir: Path) -> list[Path]:
-    return [path for path in output_dir.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+def _numbered(output_dir: Path, prefix: str) -> list[Path]:
+    return [path for path in output_dir.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
 
 
 def _remove(output_dir: Path, folder: Path) -> None:
@@ -232,7 +252,9 @@ def _sync(folder: Path) -> None:
 
 def _sync_file(path: Path) -> None:
     """Wait until a file's content, or a folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":  # Windows opens no folder
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,18 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..constants import IGNORE_INDEX
 from ..data.batching import Collator, EncodedDataset, ShapeGroupedBatches
-from ..data.conversations import OnBadSample
 from ..data.faults import Fault
 from ..data.mixture import Mixture
 from ..data.packing import PackingCollator
-from ..data.samples import RecordSource, SampleSource
-from ..data.sources import open_source
+from ..data.samples import SampleSource
 from ..model import ConvLlavaProcessor
-from .recipe import DataEntry, Recipe
+from .recipe import Recipe
 
 logger = logging.getLogger(__name__)
-
-SYNTHETIC_PREFIX = "synthetic/"
 
 Encoded = dict[str, Any]
 """One encoded sample, see ``EncodedDataset``."""
@@ -34,49 +30,6 @@ Encoded = dict[str, Any]
 
 class WorkerDiedError(ValueError):
     """A data worker was killed; the message names the sample that it was loading."""
-
-
-def open_mixture(recipe: Recipe) -> Mixture:
-    """Open the recipe's data as one ordered draw."""
-    sources = [open_entry(entry, on_bad_sample=recipe.on_bad_sample) for entry in recipe.data]
-    return Mixture(
-        sources,
-        [entry.weight for entry in recipe.data],
-        total=recipe.max_steps * recipe.global_batch_size if recipe.max_steps else None,
-        epochs=recipe.epochs or 1,
-        seed=recipe.seed,
-    )
-
-
-def open_entry(entry: DataEntry, *, on_bad_sample: OnBadSample, streaming: bool | None = None) -> RecordSource:
-    """Open one source of a recipe: ``synthetic/KIND``, a data set of the catalog, a file or shards.
-
-    Args:
-        entry: The source as the recipe describes it.
-        on_bad_sample: Treatment of samples that cannot be used.
-        streaming: Overrides the entry's value.
-
-    Raises:
-        ValueError: The source is unknown, missing or malformed.
-    """
-    streaming = entry.streaming if streaming is None else streaming
-    if entry.path is None and entry.name is not None and entry.name.startswith(SYNTHETIC_PREFIX):
-        if streaming:
-            raise ValueError(f"{entry.name}: 'streaming' is for parquet and WebDataset shards by path")
-        from ..synthetic import ENDLESS, SyntheticDataset
-
-        kind = entry.name.removeprefix(SYNTHETIC_PREFIX)
-        return SyntheticDataset(kind, count=entry.count or ENDLESS, seed=entry.seed, split="train", **entry.options)
-    return open_source(
-        name=entry.name,
-        path=entry.path,
-        image_folder=entry.image_folder,
-        data_root=entry.data_root,
-        count=entry.count,
-        streaming=bool(streaming),
-        on_bad_sample=on_bad_sample,
-        format=entry.format,
-    )
 
 
 def encoded_dataset(recipe: Recipe, source: SampleSource, processor: ConvLlavaProcessor) -> EncodedDataset:
@@ -143,13 +96,15 @@ class MicroBatch:
     Attributes:
         inputs: Tensors of the model's forward pass, see ``Collator`` and ``PackingCollator``.
         sample_ids: Ids of its samples.
-        sources: Number of the mixture's source of each sample.
+        sources: Number of the mixture's source of each of its samples, in the same order.
+        drawn: Numbers of the sources of all samples that were drawn, those that were left out included.
         faults: Samples that were left out (``on_bad_sample: skip``).
     """
 
     inputs: dict[str, Tensor]
     sample_ids: list[str]
     sources: list[int]
+    drawn: list[int]
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -185,6 +140,7 @@ class TrainingData:
         self.samples = WorkerMonitor(encoded, recipe.num_workers)
         self.collate = PackingCollator(collator) if recipe.packing else collator
         self._seconds_waited = 0.0
+        self._epochs = _passes(recipe, mixture)
 
     def steps(self, start: int, stop: int) -> Iterator[list[MicroBatch]]:
         """Yield the micro-batches of each step from ``start`` on, up to ``stop``.
@@ -198,6 +154,10 @@ class TrainingData:
             micro_batches = list(islice(batches, self.accumulation))
             self._seconds_waited += time.perf_counter() - began
             yield [self._micro_batch(batch) for batch in micro_batches]
+
+    def epoch_at(self, step: int) -> float | None:
+        """Return the passes over the sources of known length after a step; None if there is no such source."""
+        return None if self._epochs is None else self._epochs * step / self.num_steps
 
     def take_seconds_waited(self) -> float:
         """Return the time that the loop has waited for data since the last call."""
@@ -227,14 +187,7 @@ class TrainingData:
         )
 
     def _micro_batch(self, batch: "Encoded | Failed") -> MicroBatch:
-        if isinstance(batch, Failed):
-            raise ValueError(batch.message)
-        return MicroBatch(
-            inputs={name: value for name, value in batch.items() if isinstance(value, Tensor)},
-            sample_ids=batch["sample_ids"],
-            sources=[self.mixture.source_of(index) for index in batch["indices"]],
-            faults=batch.get("faults", []),
-        )
+        return micro_batch(batch, self.mixture.source_of)
 
     @contextmanager
     def explained_worker_deaths(self) -> Iterator[None]:
@@ -260,6 +213,17 @@ class TrainingData:
             ) from error
 
 
+def _passes(recipe: Recipe, mixture: Mixture) -> float | None:
+    """Return the passes of a run over all of its sources whose length is known, taken together."""
+    drawn, lengths = 0, 0
+    for number, entry in enumerate(recipe.data):
+        if entry.count is None and (entry.is_generated or entry.streaming):
+            continue
+        drawn += mixture.drawn_from(number)
+        lengths += mixture.length_of(number)
+    return drawn / lengths if lengths else None
+
+
 class _EveryNth(Sampler[list[int]]):
     """Every ``step``-th batch from ``start`` on: the share of one process."""
 
@@ -271,6 +235,27 @@ class _EveryNth(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(range(self.start, len(self.batches), self.step))
+
+
+def micro_batch(batch: "Encoded | Failed", source_of: Callable[[int], int]) -> MicroBatch:
+    """Return a micro-batch from what the loader yields.
+
+    Args:
+        batch: Result of a ``CheckedCollator``.
+        source_of: Function from the index of a sample to the number of its source.
+
+    Raises:
+        ValueError: A sample could not be loaded.
+    """
+    if isinstance(batch, Failed):
+        raise ValueError(batch.message)
+    return MicroBatch(
+        inputs={name: value for name, value in batch.items() if isinstance(value, Tensor)},
+        sample_ids=batch["sample_ids"],
+        sources=[source_of(index) for index in batch["indices"]],
+        drawn=[source_of(index) for index in batch["drawn"]],
+        faults=batch.get("faults", []),
+    )
 
 
 @dataclass(frozen=True)
@@ -315,7 +300,7 @@ class WorkerMonitor(Dataset[Any]):
 
 
 class CheckedCollator:
-    """Collates samples and adds their ``indices``; the first failure among them replaces the batch."""
+    """Collates samples and adds the indices of all that were ``drawn``; the first failure replaces the batch."""
 
     def __init__(self, collate: Callable[[list[Encoded]], Encoded]) -> None:
         self.collate = collate
@@ -326,10 +311,12 @@ class CheckedCollator:
             if isinstance(sample, Failed):
                 return sample
             encoded.append(sample)
-        return {**self.collate(encoded), "indices": [sample["index"] for sample in encoded]}
+        return {**self.collate(encoded), "drawn": [sample["index"] for sample in encoded]}
 
 
 def _has_ended(process_id: int) -> bool:
+    if not hasattr(os, "waitid"):  # Windows
+        return False
     try:
         return os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:  # it has ended and was waited for

@@ -115,6 +115,19 @@ class Engine:
         )
         return summed.tolist()
 
+    def all_values(self, values: Sequence[int]) -> list[int]:
+        """Return the numbers of all processes in one list."""
+        gathered: Tensor = self.accelerator.gather(torch.tensor(values, device=self.device))
+        return gathered.tolist()
+
+    def gather_lists(self, values: list[str]) -> list[list[str]]:
+        """Return the list of each process, in the order of their ranks."""
+        if self.num_processes == 1:
+            return [values]
+        gathered: list[list[str]] = [[] for _ in range(self.num_processes)]
+        torch.distributed.all_gather_object(gathered, values)
+        return gathered
+
     def mean(self, value: Tensor) -> float:
         """Return a scalar () averaged over the processes."""
         gathered: Tensor = self.accelerator.gather(value)

@@ -10,7 +10,6 @@ undisturbed one: weights, optimizer, learning rate, order of the data, random nu
 """
 
 import math
-import shutil
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -40,31 +39,32 @@ from .checkpoints import (
     PREFIX,
     SCHEDULER_FILE,
     STAGING,
-    check_same_logits,
     discard_unfinished,
     explained_damage,
     explained_failure,
     load_random_state,
-    logits_of,
     publish_checkpoint,
-    publish_model,
     save_random_state,
     step_of,
     undamaged,
 )
-from .data_loading import MicroBatch, TrainingData, open_mixture, process_rank
+from .data_loading import MicroBatch, TrainingData, process_rank
+from .data_sources import HeldOutSource, open_data
 from .engine import DeepSpeedEngine, Engine
 from .feature_cache import use_feature_cache
-from .lora import save_adapters
 from .model_setup import ResolvedModel, resolve_model, trainable_module
 from .output_folder import RECIPE_FILE, OutputLock, clear_unused, lock_of, recipe_changes, starting_point
 from .recipe import Recipe
 from .recipe_files import write_recipe
 from .report import write_report
 from .sample_answers import AnswerSamples
+from .saving import save_model
 from .sharding import ShardedEngine
+from .source_losses import SourceLosses
 from .stages import parameter_groups, restore_schedule, schedule_of
 from .throughput import ThroughputMeter
+from .trained_sizes import TrainedSizes
+from .validation import Validator
 
 ENGINES: dict[str, type[Engine]] = {"ddp": Engine, "fsdp2": ShardedEngine, "deepspeed": DeepSpeedEngine}
 
@@ -103,7 +103,9 @@ class TrainingLoop:
         if recipe.stop_after_minutes is not None:
             self.callbacks.append(TimeBudget(recipe.stop_after_minutes, engine.device))
         self.skipped = SkippedSamples(recipe.output_dir / SKIPPED_FILE)
-        self.meter = ThroughputMeter([entry.name or str(entry.path) for entry in recipe.data])
+        self.sizes = TrainedSizes(model.config)
+        self.meter = ThroughputMeter([entry.label for entry in recipe.data])
+        self.source_losses = SourceLosses(self.meter.source_names, engine.device)
         if recipe.trains_language_model:
             align_special_tokens(model, processor)
         self.module = trainable_module(recipe, model, processor)
@@ -118,7 +120,9 @@ class TrainingLoop:
         last_step = min(progress.max_steps, self.recipe.stop_after_steps or progress.max_steps)
         for callback in self.callbacks:
             callback.on_begin(progress)
-        for micro_batches in self.data.steps(progress.step, last_step):
+        if progress.figures:
+            self._send_to_log(progress.figures)
+        for micro_batches in () if progress.should_stop else self.data.steps(progress.step, last_step):
             if checkpoint is not None:  # not earlier: the start of the data loader draws a random number
                 with explained_damage(checkpoint):
                     load_random_state(checkpoint, self.engine.rank)
@@ -174,7 +178,9 @@ class TrainingLoop:
         """Return the loss () of a micro-batch: the sum over its tokens divided by the tokens () of the global batch."""
         inputs = self.engine.to_device(batch.inputs)
         with self.engine.autocast():
-            loss: Tensor = self.prepared(**inputs, num_items_in_batch=divisor, use_cache=False)["loss"]
+            outputs = self.prepared(**inputs, num_items_in_batch=divisor, use_cache=False)
+        self.source_losses.add(batch, outputs.get("logits"))
+        loss: Tensor = outputs["loss"]
         return loss * self.engine.num_processes  # the engine averages the gradients of the processes
 
     def _drop_encoder_gradients(self) -> None:
@@ -209,10 +215,17 @@ class TrainingLoop:
         """Return the supervised tokens and the images of the global batch, and note what was drawn for the log."""
         for batch in micro_batches:
             self.skipped.add(batch.faults, self.progress.step + 1)
-            self.meter.count(batch.num_images, batch.sources)
-        tokens, images = self.engine.total(
-            [sum(batch.supervised_tokens for batch in micro_batches), sum(batch.num_images for batch in micro_batches)]
+            self.meter.count(batch.num_images, batch.drawn)
+            self.sizes.add(batch.inputs.get("image_sizes"))
+        is_late = self.engine.is_main and self.meter.seconds() >= self.recipe.log_seconds
+        tokens, images, late = self.engine.total(
+            [
+                sum(batch.supervised_tokens for batch in micro_batches),
+                sum(batch.num_images for batch in micro_batches),
+                is_late,  # the clock of one process decides for all
+            ]
         )
+        self.log_is_late = late > 0
         self.meter.supervised_tokens += int(tokens)
         self.steps_without_tokens += tokens == 0
         return int(tokens), int(images)
@@ -233,6 +246,7 @@ class TrainingLoop:
             with explained_damage(checkpoint):
                 engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
                 restore_schedule(self.scheduler, torch.load(checkpoint / SCHEDULER_FILE, weights_only=True), peaks)
+                self.sizes.load(checkpoint)
         self.loss_since_log = torch.tensor(0.0, device=engine.device)
         self.first_step = self.last_logged = self.progress.step
         self.steps_without_tokens = 0
@@ -245,7 +259,8 @@ class TrainingLoop:
         for callback in self.callbacks:
             callback.on_step_end(progress)
         # with every checkpoint a line, so that no line of a resumed run covers steps before the checkpoint
-        if progress.should_save or is_last or progress.step % self.recipe.log_every == 0:
+        is_due = progress.step == 1 or progress.step % self.recipe.log_every == 0 or self.log_is_late
+        if is_due or progress.should_save or is_last or progress.figures:
             self._log()
         if progress.should_save:
             self._save_checkpoint()
@@ -258,10 +273,17 @@ class TrainingLoop:
             entry["grad_norm"] = self.grad_norm
         sums = self.engine.total(self.meter.local_sums(self.data.take_seconds_waited()))
         entry |= self._learning_rates() | self.meter.read(sums, self.engine.num_processes)
+        entry |= self.source_losses.read(self.engine.total(self.source_losses.local_sums()))
+        if (epoch := self.data.epoch_at(self.progress.step)) is not None:
+            entry["epoch"] = epoch
         if self.recipe.on_bad_sample == "skip":
             entry["skipped_samples"] = self.skipped.count()
         self.loss_since_log.zero_()
         self.last_logged = self.progress.step
+        self._send_to_log(entry | self.progress.figures)
+
+    def _send_to_log(self, entry: dict[str, Any]) -> None:
+        self.progress.figures = {}
         for callback in self.callbacks:
             callback.on_log(self.progress, entry)
 
@@ -285,6 +307,9 @@ class TrainingLoop:
             if engine.is_main:
                 self.processor.save_pretrained(staged)
                 torch.save(self.scheduler.state_dict(), staged / SCHEDULER_FILE)
+            self.sizes.write(staged, engine, to_resume=True)
+            for callback in self.callbacks:
+                callback.on_checkpoint(self.progress, staged)
             engine.wait_for_all()
             if engine.is_main:
                 publish_checkpoint(output_dir, name)
@@ -322,7 +347,7 @@ def train(
         trackers = installed_trackers(recipe.trackers)
         engine = ENGINES[recipe.engine](recipe)
         resolved = resolve_model(recipe)
-        loop, mixture = _assemble(recipe, resolved, engine)
+        loop, mixture, held_out = _assemble(recipe, resolved, engine)
         if engine.is_main:
             _prepare_folder(recipe, loop, mixture, lock, is_new=checkpoint is None and not resume)
             loop.callbacks += [
@@ -330,6 +355,8 @@ def train(
                 Trackers(trackers, recipe.output_dir, recipe.model_dump(mode="json")),
                 *AnswerSamples.of(recipe, mixture, loop.model, loop.processor),
             ]
+        if recipe.validation is not None:
+            loop.callbacks.append(Validator(recipe.validation, held_out, loop))
         loop.callbacks += callbacks
         with loop.data.explained_worker_deaths():
             loop.run(checkpoint)
@@ -339,17 +366,19 @@ def train(
     return recipe.output_dir
 
 
-def _assemble(recipe: Recipe, resolved: ResolvedModel, engine: Engine) -> tuple[TrainingLoop, Mixture]:
-    """Load the model, open the data and return the loop over them."""
+def _assemble(
+    recipe: Recipe, resolved: ResolvedModel, engine: Engine
+) -> tuple[TrainingLoop, Mixture, list[HeldOutSource]]:
+    """Load the model, open the data and return the loop over them, and what is held out."""
     processor = resolved.processor
     if processor is None:
         raise ValueError(f"{recipe.init_from} has no processor on this machine: download the checkpoint")
     model = resolved.load_on_rank(engine.rank) if recipe.engine == "fsdp2" else resolved.load()
-    mixture = open_mixture(recipe)
+    mixture, held_out = open_data(recipe)
     if recipe.feature_cache is not None:
         use_feature_cache(model, processor, recipe, mixture)
     data = TrainingData(recipe, mixture, processor, engine.rank, engine.num_processes)
-    return TrainingLoop(recipe, model, processor, data, engine), mixture
+    return TrainingLoop(recipe, model, processor, data, engine), mixture, held_out
 
 
 def _prepare_folder(
@@ -366,37 +395,3 @@ def _prepare_folder(
     cut_torn_line(loop.skipped.path)
     write_recipe(recipe, output_dir / RECIPE_FILE)
     loop.skipped.add(mixture.faults, step=0)
-
-
-def save_model(loop: TrainingLoop, resolved: ResolvedModel) -> None:
-    """Save the trained model and its processor, read them back and compare the logits.
-
-    Adapters are merged, and a head that only this training needed is left out.
-
-    Raises:
-        SavingError: The model could not be written.
-        RuntimeError: The model read back computes other logits.
-    """
-    recipe, engine, output_dir = loop.recipe, loop.engine, loop.recipe.output_dir
-    staged = output_dir / STAGING / "model"
-    saved: ConvLlavaForConditionalGeneration | None = loop.model
-    with explained_failure(output_dir, "the trained model"):
-        if recipe.lora is None:
-            if recipe.trains_language_model:
-                engine.save_weights(loop.model, loop.prepared, staged)
-            elif engine.is_main:
-                loop.model.save_pretrained(staged)
-            if engine.is_main:
-                loop.processor.save_pretrained(staged)
-        elif engine.is_main:
-            saved = save_adapters(loop.module, recipe, loop.processor, staged, lambda: resolved.load(quantized=False))
-        engine.wait_for_all()
-        if engine.is_main:
-            publish_model(output_dir, staged.name)
-            shutil.rmtree(output_dir / STAGING, ignore_errors=True)
-    if saved is None or not engine.can_read_back:
-        return
-    batch = loop.data.first_samples(2)
-    logits = logits_of(saved, batch)  # on every process: each may hold only a share of the model
-    if engine.is_main:
-        check_same_logits(logits, batch, output_dir, saved.dtype)

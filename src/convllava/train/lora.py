@@ -8,7 +8,8 @@ import torch
 
 from ..inference.adapters import LANGUAGE_MODEL_LAYERS, add_adapter, load_adapter, merge_adapter, save_adapter
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor, ConvLlavaVisionConfig
-from .recipe import LoraOptions, Recipe, TowerAdapter
+from .recipe import Recipe
+from .recipe_options import LoraOptions, TowerAdapter
 from .stages import TRAINING_STAGES
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """The output folder of a run: locked while it runs, resumed with its own recipe only, reusable before a first step."""
 
-import fcntl
 import logging
 import os
 import shutil
@@ -15,26 +14,36 @@ import yaml
 from ..support import did_you_mean
 from .callbacks import LOG_FILE, SKIPPED_FILE, TENSORBOARD_FOLDER, read_log
 from .checkpoints import STAGING, last_checkpoint
+from .held_out_answers import HELD_OUT_ANSWERS_FILE
 from .recipe import Recipe
-from .sample_answers import ANSWERS_FILE
+from .sample_answers import ANSWERS_FILE, IMAGES_FOLDER
 
 logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
 
-_BEFORE_FIRST_STEP = {RECIPE_FILE, LOG_FILE, SKIPPED_FILE, TENSORBOARD_FOLDER, ANSWERS_FILE, STAGING}
+_BEFORE_FIRST_STEP = {
+    RECIPE_FILE,
+    LOG_FILE,
+    SKIPPED_FILE,
+    TENSORBOARD_FOLDER,
+    ANSWERS_FILE,
+    HELD_OUT_ANSWERS_FILE,
+    IMAGES_FOLDER,
+    STAGING,
+}
 """Names that a run writes before its first step; a folder with nothing else and no logged step holds no work."""
 
 HARMLESS_CHANGES = frozenset(
-    "output_dir stop_after_steps stop_after_minutes save_every log_every num_workers trackers sample_answers "
-    "feature_cache reported_costs data_root".split()
+    "output_dir stop_after_steps stop_after_minutes save_every log_every log_seconds num_workers trackers "
+    "sample_answers feature_cache reported_costs data_root".split()
 )
 """Keys that decide where a run goes, what it reports and when it pauses, not what it learns."""
 
 ALLOWED_CHANGES = frozenset(
     "learning_rate learning_rates data per_device_batch_size groups_per_step epochs max_steps warmup_ratio "
     "lr_scheduler max_grad_norm precision activation_checkpointing image max_length on_bad_sample seed packing "
-    "torch_compile deepspeed_config".split()
+    "torch_compile deepspeed_config validation".split()
 )
 """Keys that take effect in a resumed run if ``--allow-change`` names them. The others are held by the checkpoint."""
 
@@ -57,6 +66,11 @@ class OutputLock:
             ValueError: Another run holds it.
         """
         if self._descriptor is not None or not self.folder.is_dir():
+            return
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            logger.warning("%s cannot be locked on this system: start no second run there", self.folder)
             return
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -127,7 +141,8 @@ def clear_unused(folder: Path) -> None:
 def _is_unused(folder: Path) -> bool:
     if not folder.is_dir():
         return False
-    return {path.name for path in folder.iterdir()} <= _BEFORE_FIRST_STEP and not read_log(folder / LOG_FILE)
+    has_steps = any(entry["step"] > 0 for entry in read_log(folder / LOG_FILE))
+    return {path.name for path in folder.iterdir()} <= _BEFORE_FIRST_STEP and not has_steps
 
 
 def check_allowed(keys: Collection[str]) -> None:

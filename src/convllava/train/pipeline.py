@@ -25,8 +25,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..support import did_you_mean
-from .recipe import DataEntry, Recipe
+from .recipe import Recipe
 from .recipe_files import apply_override, explain, merge, read_recipe_file, validated_recipe
+from .recipe_options import DataEntry
 
 _KEYS = ("steps", "common", "mixes")
 

@@ -10,143 +10,18 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 
 from ..constants import PromptFormat
-from ..image_options import ImageAspectRatio, ImageOptions
 from .architecture import AppendStages, Architecture, ConvNextOptions, Strict
-
-TrainingStage = Literal["encoder", "foundation", "projector_init", "pretrain", "instruct"]
-
-
-class Parts(Strict):
-    """A vision encoder and a language model, each a directory, file or hub id, joined by a fresh projector."""
-
-    vision_tower: str
-    language_model: str
-
-
-class ReportedCost(Strict):
-    """The published cost of running this protocol elsewhere.
-
-    Attributes:
-        hours: Wall-clock time in hours.
-        devices: Number of devices.
-        device: Name of the device.
-        device_tflops: Peak rate of one device in bfloat16, dense, as its vendor states it.
-        training_stages: Training stages covered by ``hours``.
-        source: Publication that reports the figures.
-    """
-
-    hours: float = Field(gt=0)
-    devices: int = Field(gt=0)
-    device: str
-    device_tflops: float = Field(gt=0)
-    training_stages: list[TrainingStage] = Field(min_length=1)
-    source: str
-
-
-class DataEntry(Strict):
-    """One source of a mixture: a data set by name, or a data file, a folder or shards by path.
-
-    ``format`` names the format of its records, which is recognized by default (``data.formats``). ``streaming`` reads
-    shards (parquet, WebDataset) in place instead of storing them first.
-    """
-
-    name: str | None = None
-    path: Path | str | None = None  # a URL stays text: Path would merge its slashes
-    format: str | None = None
-    image_folder: Path | None = None
-    data_root: Path | None = None
-    weight: float = Field(default=1.0, gt=0)
-    count: int | None = Field(default=None, gt=0)
-    seed: int = 0
-    options: dict[str, Any] = {}
-    streaming: bool | None = None
-
-
-class ImageSettings(Strict):
-    """Preprocessing of images; options that are not set keep the checkpoint's values."""
-
-    aspect_ratio: ImageAspectRatio | None = None
-    resolution: int | None = Field(default=None, gt=0)
-    max_visual_tokens: int | None = Field(default=None, gt=0)
-
-    @property
-    def options(self) -> ImageOptions:
-        """The settings as options of an image processor."""
-        return ImageOptions(self.aspect_ratio, self.resolution, self.max_visual_tokens)
-
-
-class LanguageAdapter(Strict):
-    """Low-rank adapters on every matrix of the language model's layers; ``alpha / rank`` scales them."""
-
-    rank: int = Field(default=128, gt=0)
-    alpha: int = Field(default=256, gt=0)
-
-
-class TowerAdapter(Strict):
-    """Low-rank adapters on both pointwise matrices of each encoder layer, from stage ``from_stage`` on."""
-
-    rank: int = Field(default=32, gt=0)
-    alpha: int = Field(default=64, gt=0)
-    from_stage: int = Field(default=1, ge=1)
-
-
-class LoraOptions(Strict):
-    """Low-rank adapters that are trained instead of the weights themselves (Hu et al., 2021).
-
-    Attributes:
-        language_model: Adapters of the language model; without them it stays frozen.
-        vision_tower: Adapters of the vision encoder; without them it stays frozen.
-        dropout: Dropout on the adapters' inputs.
-        quantize: Format of the language model's frozen matrices in memory: 4 bits (QLoRA; Dettmers et al., 2023).
-        merge: Whether to save the model with the adapters merged into its weights as well.
-    """
-
-    language_model: LanguageAdapter | None = None
-    vision_tower: TowerAdapter | None = None
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    quantize: Literal["nf4"] | None = None
-    merge: bool = True
-
-    @model_validator(mode="after")
-    def _adapts_something(self) -> "LoraOptions":
-        if self.language_model is None and self.vision_tower is None:
-            raise ValueError("give lora at least one of language_model and vision_tower")
-        return self
-
-
-class SamplePrompt(Strict):
-    """A question that is asked repeatedly during training, about an image or about none."""
-
-    question: str
-    image: Path | None = None
-
-
-class SampleAnswers(Strict):
-    """Answers generated during training, which show the progress.
-
-    Attributes:
-        every: Steps between two rounds of answers.
-        prompts: Questions; the first questions of the first ``count`` samples by default.
-        count: Number of samples whose questions are asked if there are no ``prompts``.
-        max_new_tokens: Maximum length of an answer in tokens.
-    """
-
-    every: int = Field(gt=0)
-    prompts: list[SamplePrompt] = []
-    count: int = Field(default=4, gt=0)
-    max_new_tokens: int = Field(default=64, gt=0)
-
-
-class FeatureCache(Strict):
-    """Features of a frozen encoder, cached on disk so that each image is encoded once.
-
-    Attributes:
-        folder: Folder of the cache; runs with the same encoder may share it.
-        limit_gb: Maximum size; a run whose estimate exceeds it is rejected.
-    """
-
-    folder: Path
-    limit_gb: float = Field(gt=0)
+from .recipe_options import (
+    DataEntry,
+    FeatureCache,
+    ImageSettings,
+    LoraOptions,
+    Parts,
+    ReportedCost,
+    SampleAnswers,
+    TrainingStage,
+    Validation,
+)
 
 
 class Recipe(Strict):
@@ -187,7 +62,8 @@ class Recipe(Strict):
         on_bad_sample: "stop" ends the run at a sample that cannot be used, "skip" leaves it out and lists it.
         num_workers: Processes that load data; 0 loads in the training process.
         save_every: Steps between checkpoints; the last two are kept.
-        log_every: Steps between log lines.
+        log_every: Steps between log lines; the first and the last step have one too.
+        log_seconds: Seconds after which a step has a log line in any case.
         seed: Seed of fresh weights, data order and dropout.
         train_language_layers: Number of last layers of the language model that are updated, with its final norm.
         lora: Low-rank adapters, for ``instruct``.
@@ -197,6 +73,7 @@ class Recipe(Strict):
         packing: Whether to pack short samples into sequences as long as the longest: same loss, less padding.
         torch_compile: Whether to compile the layers: same result within rounding, slower to start.
         sample_answers: Questions to answer during training.
+        validation: Held-out data, how often the loss on them is measured, and what follows from it.
         trackers: Destinations of log lines in addition to ``log.jsonl``; TensorBoard by default, if installed.
         feature_cache: Cache of a frozen encoder's features.
         reported_costs: Published costs of the protocol, which the dry run compares with its estimate.
@@ -235,6 +112,7 @@ class Recipe(Strict):
     num_workers: int = Field(default=0, ge=0)
     save_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=10, gt=0)
+    log_seconds: float = Field(default=30.0, gt=0)
     seed: int = 0
     train_language_layers: int | None = Field(default=None, ge=0)
     lora: LoraOptions | None = None
@@ -243,6 +121,7 @@ class Recipe(Strict):
     packing: bool = False
     torch_compile: bool = False
     sample_answers: SampleAnswers | None = None
+    validation: Validation | None = None
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] | None = None
     feature_cache: FeatureCache | None = None
     reported_costs: list[ReportedCost] = []
@@ -338,8 +217,20 @@ def _check_options(recipe: Recipe) -> None:
         raise ValueError(f"sample_answers needs the whole model in each process, and engine {recipe.engine} divides it")
     if recipe.feature_cache is not None and (recipe.engine != "ddp" or not _encoder_is_frozen(recipe)):
         raise ValueError("feature_cache needs a frozen encoder (instruct, or train_last_layers: 0) and engine ddp")
+    if recipe.validation is not None:
+        _check_validation(recipe, recipe.validation)
     if recipe.training_stage == "encoder":
         _check_encoder_stage(recipe)
+
+
+def _check_validation(recipe: Recipe, validation: Validation) -> None:
+    if recipe.engine == "deepspeed":
+        raise ValueError("validation needs engine ddp or fsdp2: it has not been tried with deepspeed")
+    if validation.answers is not None and recipe.engine != "ddp":
+        raise ValueError(
+            f"validation.answers needs the whole model in each process, and engine {recipe.engine} divides it: leave "
+            "the answers out, or use engine ddp"
+        )
 
 
 def _check_lora(recipe: Recipe) -> None:
@@ -362,6 +253,7 @@ def _check_encoder_stage(recipe: Recipe) -> None:
         "engine": recipe.engine != "ddp",
         "packing": recipe.packing,
         "sample_answers": recipe.sample_answers is not None,
+        "validation.answers": recipe.validation is not None and recipe.validation.answers is not None,
         "train_language_layers": recipe.train_language_layers is not None,
     }
     given = [name for name, is_given in unfit.items() if is_given]

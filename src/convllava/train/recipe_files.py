@@ -52,12 +52,14 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     write_text(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
-def validated_recipe(values: dict[str, Any], path: str | Path) -> Recipe:
-    """Return the recipe of these values; ``path`` names it in messages.
+def validated_recipe(values: dict[str, Any], path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of these values with ``key=value`` overrides; ``path`` names it in messages.
 
     Raises:
         ValueError: A key is unknown or missing, or a value is invalid.
     """
+    for override in overrides:
+        apply_override(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

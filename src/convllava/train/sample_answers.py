@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ..data.batching import open_sample_image
 from ..data.faults import BadSampleError
@@ -18,9 +20,14 @@ from ..images import open_image
 from ..inference import Generator, Request
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .callbacks import Callback, Progress, keep_lines, read_log
-from .recipe import Recipe, SampleAnswers
+from .recipe import Recipe
+from .recipe_options import SampleAnswers
 
 ANSWERS_FILE = "answers.jsonl"
+IMAGES_FOLDER = "answer_images"
+
+THUMBNAIL_SIDE = 320
+"""Longer side in pixels of the images that the report shows next to answers."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class AnswerSamples(Callback):
         self.model = model
         self.processor = processor
         self.path = recipe.output_dir / ANSWERS_FILE
+        self.images: list[str | None] = [None] * len(questions)
 
     @classmethod
     def of(
@@ -64,6 +72,7 @@ class AnswerSamples(Callback):
     def on_begin(self, progress: Progress) -> None:
         """Drop the rounds that a resumed run repeats; answer before the first step."""
         keep_lines(self.path, progress.step)
+        self.images = write_thumbnails(self.questions, self.path.parent)
         if progress.step == 0:
             self._answer(0)
 
@@ -78,8 +87,8 @@ class AnswerSamples(Callback):
             answers = Generator(self.model, self.processor).generate(question.request for question in self.questions)
         self.model.train()
         lines = [
-            {"question": question.text, "answer": answer.text, "truth": question.truth}
-            for question, answer in zip(self.questions, answers, strict=True)
+            {"question": question.text, "answer": answer.text, "truth": question.truth, "image": image}
+            for question, answer, image in zip(self.questions, answers, self.images, strict=True)
         ]
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps({"step": step, "answers": lines}, ensure_ascii=False) + "\n")
@@ -109,18 +118,50 @@ def questions_of(options: SampleAnswers, mixture: Mixture) -> list[Question]:
 def _questions_of_samples(mixture: Mixture, max_new_tokens: int) -> Iterator[Question]:
     for index in range(len(mixture)):
         with suppress(BadSampleError):  # the run says what is wrong with it
-            yield _first_question(mixture[index], max_new_tokens)
+            yield questions_in(mixture[index], max_new_tokens)[0]
 
 
-def _first_question(sample: Sample, max_new_tokens: int) -> Question:
-    """Return a sample's conversation up to its first answer, which is the truth."""
-    asked = next(number for number, message in enumerate(sample.messages) if message["role"] == "user")
-    messages = sample.messages[: asked + 1]
-    num_images = sum(part["type"] == "image" for message in messages for part in message["content"])
-    images = [open_sample_image(image, sample) for image in sample.images[:num_images]]
-    text = _text(messages[-1])
-    request = Request(messages=messages, images=images, max_new_tokens=max_new_tokens)
-    return Question(text, request, truth=_text(sample.messages[asked + 1]))
+def questions_in(sample: Sample, max_new_tokens: int) -> list[Question]:
+    """Return each question of a sample, after the dialogue before it, with its true answer.
+
+    Raises:
+        BadSampleError: An image cannot be opened.
+    """
+    images = [open_sample_image(image, sample) for image in sample.images]
+    found = []
+    for number, message in enumerate(sample.messages):
+        if message["role"] != "user":
+            continue
+        messages = sample.messages[: number + 1]
+        shown = sum(part["type"] == "image" for before in messages for part in before["content"])
+        request = Request(messages=messages, images=images[:shown], max_new_tokens=max_new_tokens)
+        found.append(Question(_text(message), request, truth=_text(sample.messages[number + 1])))
+    return found
+
+
+def write_thumbnails(questions: Sequence[Question], output_dir: Path) -> list[str | None]:
+    """Write the first image of each question, small, for the report.
+
+    Returns:
+        The file of each image, relative to ``output_dir``; None for a question without one.
+    """
+    names: list[str | None] = []
+    written: dict[int, str] = {}
+    for question in questions:
+        source = question.request.sources[0] if question.request.sources else None
+        if source is None:
+            names.append(None)
+            continue
+        if id(source) not in written:
+            image = (source if isinstance(source, Image.Image) else open_image(source)).copy()
+            image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            folder = output_dir / IMAGES_FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            name = blake2b(image.tobytes(), digest_size=8).hexdigest()
+            image.save(folder / f"{name}.png")
+            written[id(source)] = f"{IMAGES_FOLDER}/{name}.png"
+        names.append(written[id(source)])
+    return names
 
 
 def _text(message: dict[str, Any]) -> str:

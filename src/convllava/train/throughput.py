@@ -1,6 +1,5 @@
 """Throughput between two log lines: tokens, images and samples per second, time, memory."""
 
-import resource
 import sys
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ class ThroughputMeter:
     """
 
     def __init__(self, source_names: Sequence[str]) -> None:
-        self.source_names = _distinct(source_names)
+        self.source_names = distinct(source_names)
         self.reset()
 
     def reset(self) -> None:
@@ -28,6 +27,10 @@ class ThroughputMeter:
         self.supervised_tokens = 0
         self.images = 0
         self.drawn = [0] * len(self.source_names)
+
+    def seconds(self) -> float:
+        """Return the time since the last log line."""
+        return time.perf_counter() - self.began
 
     def count(self, images: int, sources: Sequence[int]) -> None:
         """Count the images and samples of a micro-batch of this process.
@@ -46,7 +49,7 @@ class ThroughputMeter:
         Args:
             seconds_waited: Time spent waiting for data since the last log line.
         """
-        return [time.perf_counter() - self.began, seconds_waited, self.images, *self.drawn]
+        return [self.seconds(), seconds_waited, self.images, *self.drawn]
 
     def read(self, sums: Sequence[float], processes: int) -> dict[str, Any]:
         """Return the figures of a log line and reset the counts.
@@ -70,14 +73,18 @@ class ThroughputMeter:
 
 
 def peak_memory() -> float:
-    """Return the peak memory in bytes: of the GPU if there is one, else of this process."""
+    """Return the peak memory in bytes: of the GPU if there is one, else of this process; 0 where it is unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """Return ``a``, ``b``, ``a 2`` for ``a``, ``b``, ``a``."""
     seen = Counter[str]()
     found = []

@@ -1,5 +1,6 @@
 """Number and length of a recipe's samples: measured if data and processor are on this machine, else estimated."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,9 +10,11 @@ from ...data.catalog import Card, card, find_root, names
 from ...data.mixture import Mixture, shares
 from ...data.samples import Sample, SampleSource
 from ...model import ConvLlavaConfig, ConvLlavaProcessor
-from ..data_loading import encoded_dataset, open_entry, open_mixture
+from ..data_loading import encoded_dataset
+from ..data_sources import open_data, open_entry, open_mixture
 from ..feature_cache import check_cache_size
-from ..recipe import DataEntry, Recipe
+from ..recipe import Recipe
+from ..recipe_options import DataEntry
 from ..sample_answers import questions_of
 
 PROBED_SAMPLES = 32
@@ -74,6 +77,25 @@ def plan_data(recipe: Recipe, config: ConvLlavaConfig, processor: ConvLlavaProce
             found.name, count, found.visual_tokens, found.text_tokens, found.supervised_tokens, found.is_measured
         )
         for found, count in zip(lengths, counts, strict=True)
+    ]
+
+
+def describe_validation(recipe: Recipe, steps: int, samples: int) -> list[str]:
+    """Return a sentence about the validations of a run, or none if it has none or their data are missing.
+
+    Args:
+        recipe: The recipe.
+        steps: Optimizer steps of the run.
+        samples: Samples that the run draws.
+    """
+    validation = recipe.validation
+    if validation is None or not all(_is_local(entry) for entry in [*recipe.data, *validation.data]):
+        return []
+    held_out = sum(len(one.source) for one in open_data(recipe)[1])
+    passes = 1 + math.ceil(steps / validation.eval_every)
+    return [
+        f"validation: {held_out:,} held-out samples, {passes:,} passes over them; "
+        f"{held_out * passes / samples:.2g} forward passes for each trained sample"
     ]
 
 

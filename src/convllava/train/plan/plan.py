@@ -10,9 +10,10 @@ from ..callbacks import installed_trackers
 from ..data_loading import divmod_steps, split_batch
 from ..engine import load_deepspeed_config
 from ..model_setup import resolve_model
-from ..recipe import Recipe, ReportedCost
+from ..recipe import Recipe
+from ..recipe_options import ReportedCost
 from ..stages import describe_optimization, describe_trained
-from .data import PlannedData, plan_data
+from .data import PlannedData, describe_validation, plan_data
 from .flops import GradientFlow, PartFlops, gradient_flow, sample_flops
 from .memory import Memory, MemoryEstimate, Sizes, activation_bytes
 from .parameters import ModuleCount, PlannedParameter, count_modules, largest_unit, outlined_module, planned_parameters
@@ -101,6 +102,7 @@ def plan(recipe: Recipe, processes: int = 1, device_memory: float | None = None)
     module = outlined_module(recipe, model, resolved.processor)
     if module is not None:
         protocol += describe_optimization(recipe, module, (processes, per_device, accumulation), steps)
+    protocol += describe_validation(recipe, steps, samples)
     parameters = planned_parameters(model, module, recipe)
     modules = count_modules(parameters, is_clip=isinstance(resolved.config.vision_config, CLIPVisionConfig))
     flow = gradient_flow({count.module: count.trainable / count.total for count in modules})

@@ -1,21 +1,21 @@
 """The report of a run, from its log and its answers: curves, throughput, answers and the mixture that was drawn."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...metrics import METRICS
+from ...support import duration
 from ..callbacks import LOG_FILE, read_log
+from ..held_out_answers import HELD_OUT_ANSWERS_FILE
 from ..sample_answers import read_answers
+from .charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Series, draw
 from .page import TEMPLATE
 
 REPORT_FILE = "report.html"
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 64, 24
-"""Size of a chart in pixels, and its margins for the numbers."""
-
 FIGURES = {
-    "loss": "Loss",
     "learning_rate": "Learning rate",
     "grad_norm": "Gradient norm",
     "supervised_tokens_per_second": "Supervised tokens per second",
@@ -23,25 +23,10 @@ FIGURES = {
     "waiting_for_data": "Share of time spent waiting for data",
     "memory_gb": "Peak memory of a process, GB",
 }
-"""Charted keys of a log line and their titles."""
+"""Charted keys of a log line and their titles, in addition to losses and metrics."""
 
-SMOOTHED = "loss"
-SMOOTHING = 0.95
-"""Weight of earlier steps in the running mean of the loss."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A curve as the page shows it: points in pixels, numbers for the margins."""
-
-    title: str
-    line: str
-    smooth: str
-    bottom: str
-    top: str
-    first_step: int
-    last_step: int
-    last: str
+HELD_OUT = "validation/"
+"""Beginning of the keys of a validation."""
 
 
 def write_report(output_dir: Path) -> Path:
@@ -55,22 +40,21 @@ def write_report(output_dir: Path) -> Path:
     """
     from jinja2 import Environment
 
-    entries = [entry for entry in read_log(output_dir / LOG_FILE) if "loss" in entry]
-    if not entries:
+    entries = read_log(output_dir / LOG_FILE)
+    if not any("loss" in entry for entry in entries):
         raise ValueError(f"{output_dir / LOG_FILE} holds no line with a loss: there is nothing to report")
     recipe = output_dir / "recipe.yaml"
+    held_out = read_log(output_dir / HELD_OUT_ANSWERS_FILE)
     page = Environment(autoescape=True).from_string(TEMPLATE)
     text = page.render(
         name=output_dir.name,
         facts=_facts(entries),
         charts=list(_charts(entries)),
         mixture=_mixture(entries),
-        rounds=_rounds(read_answers(output_dir)),
+        held_out=_rounds(held_out, output_dir),
+        rounds=_rounds(read_answers(output_dir), output_dir),
         recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        width=WIDTH,
-        height=HEIGHT,
-        left=LEFT,
-        bottom=BOTTOM,
+        size={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
     )
     path = output_dir / REPORT_FILE
     path.write_text(text, encoding="utf-8")
@@ -78,69 +62,63 @@ def write_report(output_dir: Path) -> Path:
 
 
 def _facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    last = entries[-1]
-    seconds = sum(entry.get("seconds", 0.0) for entry in entries)
-    waited = sum(entry.get("seconds", 0.0) * entry.get("waiting_for_data", 0.0) for entry in entries)
-    facts = [
-        ("steps", f"{last['step']:,} of {last['max_steps']:,}"),
-        ("loss", f"{entries[0]['loss']:.4f} first, {last['loss']:.4f} last"),
-        ("time", _duration(seconds)),
-        ("supervised tokens", f"{_total(entries, 'supervised_tokens_per_second'):,.0f}"),
-        ("images", f"{_total(entries, 'images_per_second'):,.0f}"),
+    trained = [entry for entry in entries if "loss" in entry]
+    last = trained[-1]
+    seconds = sum(entry.get("seconds", 0.0) for entry in trained)
+    waited = sum(entry.get("seconds", 0.0) * entry.get("waiting_for_data", 0.0) for entry in trained)
+    facts = [("steps", f"{last['step']:,} of {last['max_steps']:,}")]
+    if "epoch" in last:
+        facts.append(("epochs", f"{last['epoch']:.2f}".rstrip("0").rstrip(".")))
+    facts += [
+        ("loss", f"{trained[0]['loss']:.4f} first, {last['loss']:.4f} last"),
+        *_held_out_facts(entries),
+        ("time", duration(seconds)),
+        ("supervised tokens", f"{_total(trained, 'supervised_tokens_per_second'):,.0f}"),
+        ("images", f"{_total(trained, 'images_per_second'):,.0f}"),
         ("waiting for data", f"{waited / seconds:.1%} of the time" if seconds else "unknown"),
     ]
     return facts + ([("samples left out", str(last["skipped_samples"]))] if last.get("skipped_samples") else [])
+
+
+def _held_out_facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    facts = []
+    for key, title in {"loss": "held-out loss", **{name: metric.title for name, metric in METRICS.items()}}.items():
+        values = {entry["step"]: entry[HELD_OUT + key] for entry in entries if HELD_OUT + key in entry}
+        if not values:
+            continue
+        steps = sorted(values)
+        higher = key in METRICS and METRICS[key].higher_is_better  # type: ignore[index]
+        best = (max if higher else min)(steps, key=values.__getitem__)
+        facts.append((title, f"{values[steps[0]]:.4f} at step {steps[0]}, {values[best]:.4f} best at step {best}"))
+    return facts
 
 
 def _total(entries: Iterable[dict[str, Any]], rate: str) -> float:
     return sum(entry.get(rate, 0.0) * entry.get("seconds", 0.0) for entry in entries)
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-
-
 def _charts(entries: Sequence[dict[str, Any]]) -> Iterable[Chart]:
-    rates = sorted({key for entry in entries for key in entry if key.startswith("learning_rate/")})
-    titles = FIGURES | {key: f"Learning rate of {key.partition('/')[2]}" for key in rates}
-    for key, title in titles.items():
-        points = [(entry["step"], float(entry[key])) for entry in entries if key in entry]
-        if points:
-            yield _chart(title, points, smooth=key == SMOOTHED)
+    def points(key: str) -> list[tuple[int, float]]:
+        return [(entry["step"], float(entry[key])) for entry in entries if key in entry]
 
+    def by_prefix(prefix: str) -> list[Series]:
+        keys = sorted({key for entry in entries for key in entry if key.startswith(prefix)})
+        return [Series(key.removeprefix(prefix), points(key)) for key in keys]
 
-def _chart(title: str, points: Sequence[tuple[int, float]], *, smooth: bool) -> Chart:
-    values = [value for _, value in points]
-    low, high = min(0.0, *values), max(values)
-    high = high if high > low else low + 1.0
-    first, last = points[0][0], points[-1][0]
-
-    def place(step: int, value: float) -> str:
-        across = (step - first) / max(last - first, 1)
-        up = (value - low) / (high - low)
-        return f"{LEFT + across * (WIDTH - LEFT):.1f},{(1 - up) * (HEIGHT - BOTTOM) + 2:.1f}"
-
-    return Chart(
-        title=title,
-        line=" ".join(place(step, value) for step, value in points),
-        smooth=" ".join(place(step, value) for step, value in _smoothed(points)) if smooth else "",
-        bottom=f"{low:.3g}",
-        top=f"{high:.3g}",
-        first_step=first,
-        last_step=last,
-        last=f"{values[-1]:.4g}",
-    )
-
-
-def _smoothed(points: Sequence[tuple[int, float]]) -> Iterable[tuple[int, float]]:
-    """Yield the exponential running mean, corrected for its start as in Adam."""
-    mean, weight = 0.0, 0.0
-    for step, value in points:
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        weight = SMOOTHING * weight + (1 - SMOOTHING)
-        yield step, mean / weight
+    losses = [Series("training", points("loss"), smoothing=True)]
+    if held_out := points(f"{HELD_OUT}loss"):
+        losses.append(Series("held out", held_out))
+    yield draw("Loss", losses)
+    for name, metric in METRICS.items():
+        if found := points(HELD_OUT + name):
+            yield draw(f"Held-out {metric.title}", [Series(metric.title, found)])
+    for prefix, title in ((f"{HELD_OUT}loss/", "Held-out loss by source"), ("loss/", "Training loss by source")):
+        if by_source := by_prefix(prefix):
+            yield draw(title, by_source)
+    rates = {key: f"Learning rate of {key.partition('/')[2]}" for entry in entries for key in entry if "_rate/" in key}
+    for key, title in (FIGURES | dict(sorted(rates.items()))).items():
+        if found := points(key):
+            yield draw(title, [Series(title, found)])
 
 
 def _mixture(entries: Iterable[dict[str, Any]]) -> list[tuple[str, int, float]]:
@@ -155,17 +133,33 @@ def _mixture(entries: Iterable[dict[str, Any]]) -> list[tuple[str, int, float]]:
     return [(name, count, count / total) for name, count in counts.items()]
 
 
-def _rounds(rounds: Sequence[dict[str, Any]], shown: int = 5) -> list[dict[str, Any]]:
-    """Return each question with a few answers spread over the run, the first and the last among them."""
+def _rounds(rounds: Sequence[dict[str, Any]], output_dir: Path, shown: int = 5) -> list[dict[str, Any]]:
+    """Return each question with a few answers spread over the run, the first and the last among them.
+
+    Of held-out questions only those with a stored image are returned, if there are any.
+    """
     if not rounds:
         return []
     count = min(shown, len(rounds))
     chosen = sorted({round(number * (len(rounds) - 1) / max(count - 1, 1)) for number in range(count)})
+    first = rounds[0]["answers"]
+    with_images = [number for number, asked in enumerate(first) if asked.get("image")]
+    is_scored = any("credit" in asked for asked in first)
+    numbers = with_images if with_images and is_scored else range(len(first))
     return [
         {
-            "question": asked["question"],
-            "truth": asked["truth"],
-            "answers": [(rounds[index]["step"], rounds[index]["answers"][number]["answer"]) for index in chosen],
+            "question": first[number]["question"],
+            "truth": first[number]["truth"],
+            "image": _data_url(output_dir, first[number].get("image")),
+            "answers": [(rounds[index]["step"], rounds[index]["answers"][number]) for index in chosen],
         }
-        for number, asked in enumerate(rounds[0]["answers"])
+        for number in numbers
     ]
+
+
+def _data_url(output_dir: Path, name: str | None) -> str | None:
+    """Return an image of the run as a URL that holds it, if it is there."""
+    path = output_dir / name if name else None
+    if path is None or not path.is_file():
+        return None
+    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"

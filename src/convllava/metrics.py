@@ -1,0 +1,137 @@
+"""Metrics of short answers, which evaluation and training share: exact match, ANLS, edits per character, boxes.
+
+They need neither torch nor numpy. ``eval.metrics`` has those that reproduce a published script.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .geometry import box_iou, find_boxes
+
+MetricName = Literal["exact", "anls", "cer", "iou"]
+
+ANLS_THRESHOLD = 0.5
+"""Similarity below which an answer scores 0."""
+
+SHORT = 24
+"""Length in characters of answers that are right or wrong as they are; longer ones may be right in part."""
+
+PASSAGE = 100
+"""Length in characters from which on an answer is a passage, whose edits are counted."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure over answers: a sum of credits divided by a sum of weights.
+
+    Attributes:
+        name: Name in recipes and options.
+        title: Name in prose.
+        higher_is_better: Whether larger values are better.
+        credit: Function of an answer and its truth that returns credit and weight.
+    """
+
+    name: MetricName
+    title: str
+    higher_is_better: bool
+    credit: Callable[[str, str], tuple[float, float]]
+
+    def value(self, pairs: Sequence[tuple[str, str]]) -> float:
+        """Return the figure of (answer, truth) pairs.
+
+        Raises:
+            ValueError: There are no pairs.
+        """
+        if not pairs:
+            raise ValueError(f"{self.title} needs at least one answer")
+        credits, weights = zip(*(self.credit(answer, truth) for answer, truth in pairs), strict=True)
+        return sum(credits) / sum(weights)
+
+
+def choose_metric(truths: Sequence[str]) -> Metric:
+    """Return the metric that fits true answers: boxes, short answers, sentences or passages.
+
+    Raises:
+        ValueError: There are no answers.
+    """
+    if not truths:
+        raise ValueError("a metric is chosen from true answers, and there are none")
+    if all(_one_box(truth) is not None for truth in truths):
+        return METRICS["iou"]
+    lengths = sorted(len(truth) for truth in truths)
+    typical = lengths[len(lengths) * 9 // 10]  # nine in ten are at most as long
+    return METRICS["exact" if typical <= SHORT else "anls" if typical <= PASSAGE else "cer"]
+
+
+def edit_distance(prediction: str, truth: str) -> int:
+    """Return the Levenshtein distance of two texts, in characters."""
+    if prediction == truth:
+        return 0
+    previous = list(range(len(truth) + 1))
+    for line, predicted in enumerate(prediction, start=1):
+        current = [line]
+        for column, expected in enumerate(truth, start=1):
+            substituted = previous[column - 1] + (predicted != expected)
+            current.append(min(previous[column] + 1, current[-1] + 1, substituted))
+        previous = current
+    return previous[-1]
+
+
+def character_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
+    """Return edits per true character over all (prediction, truth) pairs; may exceed 1."""
+    edits = sum(edit_distance(prediction, truth) for prediction, truth in pairs)
+    return edits / sum(len(truth) for _, truth in pairs)
+
+
+def exact_match(prediction: str, truth: str) -> bool:
+    """Return whether two short answers are equal, ignoring case, outer blanks and a final period."""
+    return _plain(prediction) == _plain(truth)
+
+
+def anls(prediction: str, answers: Sequence[str]) -> float:
+    """Return the average normalized Levenshtein similarity of one question, from 0 to 1, as VLMEvalKit computes it.
+
+    The most similar reference counts. The distance ignores case and the amount of white space. It is divided by the
+    length of the longer text as given, in capitals, so that a sharp s counts twice. A similarity below one half
+    scores 0, and so does a question without references.
+    """
+    if not answers:
+        return 0.0
+    similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
+    return similarity if similarity >= ANLS_THRESHOLD else 0.0
+
+
+def text_box_iou(prediction: str, truth: str) -> float:
+    """Return the intersection over union of the only box in an answer and the one in the truth, 0 without one."""
+    box, true_box = _one_box(prediction), _one_box(truth)
+    return 0.0 if box is None or true_box is None else box_iou(box, true_box)
+
+
+def _relative_distance(prediction: str, answer: str) -> float:
+    length = max(len(prediction.upper()), len(answer.upper()))
+    return edit_distance(_collapsed(prediction), _collapsed(answer)) / length if length else 0.0
+
+
+def _collapsed(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _plain(text: str) -> str:
+    return text.strip().removesuffix(".").casefold()
+
+
+def _one_box(text: str) -> tuple[float, float, float, float] | None:
+    boxes = find_boxes(text)
+    return boxes[0] if len(boxes) == 1 else None
+
+
+METRICS: dict[MetricName, Metric] = {
+    "exact": Metric("exact", "exact match", True, lambda text, truth: (float(exact_match(text, truth)), 1.0)),
+    "anls": Metric("anls", "ANLS", True, lambda text, truth: (anls(text, [truth]), 1.0)),
+    "cer": Metric(
+        "cer", "character error rate", False, lambda text, truth: (edit_distance(text, truth), max(len(truth), 1))
+    ),
+    "iou": Metric("iou", "IoU of boxes", True, lambda text, truth: (text_box_iou(text, truth), 1.0)),
+}
+"""Every metric by name."""

@@ -1,0 +1,25 @@
+"""Every module can be imported where modules of Unix are missing, as on Windows."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import importlib, pkgutil, sys
+for name in ("resource", "fcntl", "termios", "pwd", "grp"):
+    sys.modules[name] = None
+import convllava
+failed = []
+for module in pkgutil.walk_packages(convllava.__path__, "convllava."):
+    if module.name.endswith(("__main__", "lmms_eval_model", "triton_conv_norm")):
+        continue  # they run at import, or need an optional package
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        failed.append(f"{module.name}: {error}")
+sys.exit("\\n".join(failed))
+"""
+
+
+def test_every_module_is_imported_without_the_modules_of_unix() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

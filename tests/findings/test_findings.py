@@ -108,7 +108,7 @@ def test_a_toy_finding_is_trained_measured_and_resumed(toy: Path, tmp_path: Path
     page = (out / "findings.md").read_text()
     assert "| Table 3, ConvNeXt-L 768 | 66.5 | 68.6 | 60 | 40.2 |" in page
     assert "Made by `convllava findings run F1 --quick`" in page
-    assert "Updating helps: **does not show** on synthetic-scenes. updated against frozen: +0.0 points" in page
+    assert "Updating helps: **cannot be told** on synthetic-scenes. updated against frozen: +0.0 points" in page
     assert (out / "F1.png").stat().st_size > 1000
     towers = {
         name: load_file(out / "seed-0" / name / folder / "model.safetensors")[

@@ -36,7 +36,7 @@ def list_findings(recipes: Recipes = Path("recipes/findings")) -> None:
 def run(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...] [KEY=VALUE...]", help="Findings, by default all; values for --like."),
+        typer.Argument(metavar="NAME|KEY=VALUE", help="Findings, by default all; values for --like."),
     ] = None,
     recipes: Recipes = Path("recipes/findings"),
     out: Annotated[Path, typer.Option(help="Folder of models and results; what is there is kept.")] = Path(

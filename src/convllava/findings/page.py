@@ -87,24 +87,33 @@ def _measured_table(arms: dict[str, list[Measured]]) -> list[str]:
 
 
 def _plot(result: Result, path: Path) -> None:
-    """Plot the figures of the arms over their visual tokens: a panel for each benchmark, a mark for each seed."""
+    """Plot a panel for each benchmark, small marks for the seeds and a large one for their mean.
+
+    Arms with three or more numbers of visual tokens are over these, as in the paper's Figure 3; others are in rows.
+    """
     figure_module = require("matplotlib.figure", extra="plots", purpose="plots")
     benchmarks = list(next(iter(result.arms.values()))[0].values)
+    by_tokens = len({round(one.visual_tokens) for measured in result.arms.values() for one in measured}) >= 3
     figure = figure_module.Figure(figsize=(4.5 * len(benchmarks), 4), layout="constrained")
-    panels = figure.subplots(1, len(benchmarks), squeeze=False)[0]
+    panels = figure.subplots(1, len(benchmarks), squeeze=False, sharey=not by_tokens)[0]
     for axes, benchmark in zip(panels, benchmarks, strict=True):
         for number, (name, measured) in enumerate(result.arms.items()):
-            color = f"C{number % 10}"
             values = [100 * one.values[benchmark] for one in measured]
-            tokens = [one.visual_tokens for one in measured]
-            axes.plot(tokens, values, linestyle="", marker=".", color=color)
-            axes.plot(
-                statistics.mean(tokens), statistics.mean(values), linestyle="", marker="o", color=color, label=name
-            )
+            places = [one.visual_tokens for one in measured] if by_tokens else [-float(number)] * len(measured)
+            seeds, mean = (places, values), ([statistics.mean(places)], [statistics.mean(values)])
+            for (x, y), marker in ((seeds, "."), (mean, "o")):
+                first, second = (x, y) if by_tokens else (y, x)
+                axes.plot(first, second, linestyle="", marker=marker, color=f"C{number % 10}", label=name)
         axes.set_title(benchmark)
-        axes.set_xlabel("visual tokens per sample")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("exact match (%)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
+        axes.set_xlabel("visual tokens per sample" if by_tokens else "exact match (%)")
+        (axes.set_ylim if by_tokens else axes.set_xlim)(-3, 103)
+    if by_tokens:
+        panels[0].set_ylabel("exact match (%)")
+        handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize="small")
+    else:
+        panels[0].set_yticks([-number for number in range(len(result.arms))], list(result.arms))
+        panels[0].set_ylim(0.5 - len(result.arms), 0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

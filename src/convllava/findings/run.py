@@ -19,7 +19,7 @@ from ..support import write_json
 from ..train import Pipeline, load_pipeline, train
 from ..train.callbacks import LOG_FILE, OnLog, read_log
 from ..train.output_folder import recipe_changes
-from .catalog import Arm, Catalog, Finding, Measuring
+from .catalog import Arm, Catalog, Claim, Finding, Measuring
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Verdict:
         text: The statement of the paper.
         difference: Mean difference between the two arms over the seeds, in points; above 0 as the paper says.
         interval: 95 % interval of it, from the samples and the seeds.
-        shows: "shows", "does not show" or "shows the opposite".
+        shows: "shows", "does not show", "shows the opposite", or "cannot be told" where both arms are at zero.
     """
 
     text: str
@@ -220,7 +220,7 @@ def _measure(model: Path, arm: Arm, seed: int, settings: FindingsSettings) -> Me
     return Measured(seed, folder, values, statistics.mean(tokens), statistics.mean(seconds), flops / 1e9)
 
 
-def _verdict(claim: Any, measured: dict[str, list[Measured]], settings: FindingsSettings) -> Verdict:
+def _verdict(claim: Claim, measured: dict[str, list[Measured]], settings: FindingsSettings) -> Verdict:
     """Compare two arms on the same samples, seed by seed."""
     found = []
     for arm, than in zip(measured[claim.arm], measured[claim.than], strict=True):
@@ -230,9 +230,9 @@ def _verdict(claim: Any, measured: dict[str, list[Measured]], settings: Findings
     errors = [(one.interval[1] - one.interval[0]) / 3.92 for one in found]
     difference, error = statistics.mean(differences), pooled_error(differences, errors)
     interval = (difference - 1.96 * error, difference + 1.96 * error)
-    return Verdict(
-        claim.text, claim.benchmark, claim.arm, claim.than, difference, interval, judge(interval, claim.about_equal)
-    )
+    values = [one.values[claim.benchmark] for name in (claim.arm, claim.than) for one in measured[name]]
+    shows = judge(interval, claim.about_equal) if any(values) else "cannot be told"
+    return Verdict(claim.text, claim.benchmark, claim.arm, claim.than, difference, interval, shows)
 
 
 def pooled_error(differences: Sequence[float], errors: Sequence[float]) -> float:

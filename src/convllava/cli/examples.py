@@ -23,13 +23,13 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "convllava data check recipe.yaml --preview 2 --report found.json",
     ),
     "data convert": (
-        "convllava data convert vqa/ data.json",
+        "convllava data convert questions.csv train.jsonl --to llava",
         "convllava data convert data.json shards --to webdataset",
     ),
     "data stats": ("convllava data stats data.json", "convllava data stats recipe.yaml --out stats"),
     "eval": ("convllava eval run nano --suite synthetic", "convllava eval table scores"),
     "eval run": (
-        "convllava eval run nano --suite synthetic --limit 100",
+        "convllava eval run my-checkpoint --data questions.jsonl",
         "convllava eval run my-checkpoint --benchmark docvqa,textvqa --data ~/LMUData",
     ),
     "eval score": (

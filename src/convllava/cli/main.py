@@ -128,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_usage(error)
     except (ValueError, OSError, ImportError) as error:
         return report(error)
+    except MemoryError as error:
+        return report(ValueError(f"the memory does not suffice ({error or 'no more can be allocated'})"))
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:  # the last resort: errors that users can cause are ValueErrors where they arise

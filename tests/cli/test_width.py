@@ -106,7 +106,9 @@ def test_a_table_fits(
     arguments: list[str], words: list[str], examples: None, terminal: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(arguments)
-    lines = lines_of(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "error: " not in printed.err
+    lines = lines_of(printed.out)
     tables = [line for line in lines if "   " in line]
     assert max(map(len, tables)) <= WIDTH
     assert all(any(word in line for line in lines) for word in words)

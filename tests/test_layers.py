@@ -16,6 +16,8 @@ GROUND_FLOOR = {
     "compat",
     "image_bytes",
     "image_conversion",
+    "generation_options",
+    "json_schema",
     "image_options",
     "fetch",
     "images",
@@ -30,6 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "support": set(),
     "compat": set(),
     "image_conversion": set(),
+    "generation_options": set(),
+    "json_schema": {"support"},
     "image_options": set(),
     "fetch": {"image_conversion"},
     "image_bytes": {"image_conversion", "fetch"},
@@ -45,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"data", "synthetic", "inference"} | INFERENCE_MAY,
     "eval": {"inference", "data", "synthetic", "analysis"} | GROUND_FLOOR,
     "serve": {"inference", "analysis"} | GROUND_FLOOR,
+    "findings": {"train", "eval", "inference", "analysis"} | GROUND_FLOOR,
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"cli"}
 

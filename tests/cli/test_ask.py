@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,43 @@ def answer_with_box(monkeypatch: pytest.MonkeyPatch) -> None:
         timings=Timings(0.1, 0.2, 0.3),
     )
     monkeypatch.setattr(inference, "ask", lambda *args, **kwargs: answer)
+
+
+def test_options_of_sampling_reach_the_request(
+    image: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    answer = inference.ask
+
+    def spy(*args: Any, **options: Any) -> Answer:
+        seen.update(options)
+        return replace(answer(*args, **options), finish_reason="repetition")
+
+    monkeypatch.setattr(inference, "ask", spy)
+    words = "--temperature 0.5 --top-k 3 --min-p 0.1 --seed 4 --no-repeat-ngram-size 2 --no-repeat-ngram-window 9"
+    command = ["ask", image, QUESTION, "--model", str(tiny_checkpoint), "--max-new-tokens", "4", *words.split()]
+    assert main([*command, "--no-stop-on-repetition", "--system", "Be brief."]) == 0
+    expected = {"temperature": 0.5, "top_k": 3, "min_p": 0.1, "seed": 4, "no_repeat_ngram_size": 2}
+    expected |= {"no_repeat_ngram_window": 9, "stop_on_repetition": False, "system": "Be brief."}
+    assert expected.items() <= seen.items()
+    assert "the answer repeated itself and was ended after 4 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-k", "3"], "--top-k has no effect without sampling: add --temperature"),
+        (["--temperature", "nan"], "temperature must be from 0 to 100, got nan"),
+        (["--repetition-penalty", "inf"], "repetition_penalty must be from 0.1 to 10, got inf"),
+        (["--no-repeat-ngram-size", "99999999999999999999"], "no_repeat_ngram_size must be from 0 to 1000"),
+    ],
+)
+def test_wrong_options_of_sampling_are_one_line(
+    image: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["ask", image, QUESTION, "--model", str(tiny_checkpoint), *options]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
 
 
 def test_answer_is_streamed(ask: Any, image: str, tiny_checkpoint: Path) -> None:

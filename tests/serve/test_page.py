@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from serve.conftest import Running, encoded, noise, running
 
 from convllava.inference import Generator
@@ -39,10 +38,11 @@ class Script:
     def __init__(self, generator: Generator, text: str) -> None:
         tokenizer = build_nano_processor().tokenizer
         self.tokens = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
-        generator._choose = self.choose  # type: ignore[method-assign, assignment]
+        self.append = generator._append_token
+        generator._append_token = self.append_next  # type: ignore[method-assign]
 
-    def choose(self, sequence: Any, logits: torch.Tensor, most_likely: int) -> int:
-        return self.tokens[len(sequence.token_ids) % len(self.tokens)]
+    def append_next(self, sequence: Any, token: int) -> Any:
+        return self.append(sequence, self.tokens[len(sequence.token_ids) % len(self.tokens)])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import typer
 
 from . import options as opt
 from .ask_each import EachArguments, Job, answer_each, files_and_questions, settings_of
+from .generation import GenerationArguments, JsonSchema, System, cut_remark, read_schema
 from .sizing import choice_record, choose_options, size_remark
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def ask(
     model: opt.Model = "nano",
     *,
     sizing: opt.SizingArguments,
-    max_new_tokens: opt.MaxNewTokens = None,
+    generation: GenerationArguments,
+    system: System = None,
+    json_schema: JsonSchema = None,
     loading: opt.LoadArguments,
     preprocessing: opt.Preprocessing = None,
     page: opt.Page = None,
@@ -70,7 +73,8 @@ def ask(
 ) -> None:
     """Ask a question about one image or several, or about each of many."""
     many.check_used()
-    reading = Reading(model, loading, sizing, preprocessing, pdf_password, {"max_new_tokens": max_new_tokens})
+    request = {"max_new_tokens": None, "system": system, "json_schema": read_schema(json_schema)} | generation.given()
+    reading = Reading(model, loading, sizing, preprocessing, pdf_password, request)
     if many.each:
         check_each(page, output, sizing)
         ask_about_each(words, reading, output, many)
@@ -127,8 +131,7 @@ def ask_once(words: list[str], reading: Reading, output: OutputArguments, page: 
     found = report(answer, reading.model, question) | {"auto": choice_record(choice)}
     opt.say(json.dumps(found) if output.as_json else "")
     opt.remark(size_remark(choice))
-    if answer.finish_reason == "length":
-        opt.remark(f"the answer was cut off at {len(answer.token_ids)} tokens: raise --max-new-tokens")
+    opt.remark(cut_remark(answer))
     if output.draw is not None:
         write_drawing(output.draw, images[answer.box_image or 0], answer)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
+from .generation import RepetitionArguments
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -102,6 +103,15 @@ class ProtocolArguments:
 
 
 @dataclass(frozen=True)
+class DecodingArguments(RepetitionArguments):
+    """Options against repetition, which the paper's protocol does not have."""
+
+    stop_on_repetition: Annotated[
+        bool, typer.Option("--stop-on-repetition", help="End an answer that repeats one passage on and on.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class JudgeArguments:
     """The judge model."""
 
@@ -136,6 +146,7 @@ def run(
     images: opt.ImageArguments,
     batch_size: BatchSize = "auto",
     protocol: ProtocolArguments,
+    decoding: DecodingArguments,
     judging: JudgeArguments,
     place: opt.DeviceArguments,
     as_json: Json = False,
@@ -146,6 +157,7 @@ def run(
     if chosen.data is not None:
         opt.check_exists(chosen.data, "--data")
 
+    from ..eval.protocol import DecodingOptions
     from ..eval.suite import EvalSettings, ModelSettings, run_suite
 
     settings = EvalSettings(
@@ -162,6 +174,7 @@ def run(
         prompts=protocol.prompts,
         prompt_format=protocol.prompt_format,
         ocr_tokens=protocol.ocr_tokens,
+        decoding=DecodingOptions(**asdict(decoding)),
         judge=judging.settings(),
     )
     result = run_suite(settings, _progress)

@@ -202,7 +202,10 @@ def _shown(value: Any) -> str:
 
 
 _GENERATION: dict[str, _Rule] = {
-    **dict.fromkeys("max_new_tokens max_length num_beams top_k".split(), (_is_int, "an integer")),
+    **dict.fromkeys(
+        "max_new_tokens max_length min_new_tokens min_length num_beams top_k no_repeat_ngram_size".split(),
+        (_is_int, "an integer"),
+    ),
     **dict.fromkeys("temperature top_p min_p typical_p".split(), _RANGE),
     "repetition_penalty": _POSITIVE,
     "do_sample": _FLAG,

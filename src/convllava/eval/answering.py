@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -93,7 +93,8 @@ class SampleAnswerer:
     def _request(self, sample: EvalSample) -> Request:
         """Return a sample's request; its images are indices until they are opened."""
         messages, images = self._benchmark.messages(sample.row, len(sample.images), self._options.load)
-        return Request(messages=messages, images=images, image_options=self._options.image)
+        decoding = asdict(self._options.decoding)
+        return Request(messages=messages, images=images, image_options=self._options.image, **decoding)
 
     def _submit(self, waiting: deque[Prepared]) -> None:
         while waiting:

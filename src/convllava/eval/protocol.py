@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -22,6 +22,25 @@ _VICUNA_FORMATS = ("vicuna_v1", "llava_v1")
 
 
 @dataclass(frozen=True)
+class DecodingOptions:
+    """Options against repetition; the paper's protocol has none of them.
+
+    Attributes:
+        repetition_penalty, no_repeat_ngram_size, no_repeat_ngram_window: Same as in `Request`.
+        stop_on_repetition: Same as in `Request`, but off by default.
+    """
+
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    no_repeat_ngram_window: int | None = None
+    stop_on_repetition: bool = False
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that change something."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Options of a run that are part of its protocol.
 
@@ -29,11 +48,13 @@ class RunOptions:
         load: Options of the prompts.
         image: Options of image preprocessing.
         prompt_format: Prompt format that replaces the profile's.
+        decoding: Options against repetition.
     """
 
     load: LoadOptions = field(default_factory=LoadOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     prompt_format: str | None = None
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
 
 def prompt_format_of(benchmark: Benchmark, options: RunOptions, checkpoint_format: str) -> str:
@@ -96,6 +117,7 @@ def describe_protocol(
             "method": "greedy",
             "max_new_tokens": benchmark.max_new_tokens(options.load.prompts),
             "dtype": dtype_name(generator.model.dtype),
+            **options.decoding.given(),
         },
         "data": questions.data,
     }

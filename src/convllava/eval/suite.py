@@ -16,7 +16,7 @@ from .judge import Judge, JudgeSettings
 from .outcome import Scoring
 from .own_data import OwnData
 from .paper import FIGURE_3_BENCHMARKS, SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLES, rows_of
-from .protocol import RunOptions
+from .protocol import DecodingOptions, RunOptions
 from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
 from .scoring import Score, choose_profiles
 from .sweep import Point, combinations, family_of, model_folder, point_of, setting_name
@@ -99,6 +99,7 @@ class EvalSettings:
         prompts: Source of the prompts' texts; by default that of the profile.
         prompt_format: Prompt format that replaces the profile's.
         ocr_tokens: Whether TextVQA's OCR tokens are shown.
+        decoding: Options against repetition.
         judge: The judge model.
     """
 
@@ -115,6 +116,7 @@ class EvalSettings:
     prompts: str | None = None
     prompt_format: str | None = None
     ocr_tokens: bool = False
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
 
@@ -157,7 +159,12 @@ def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> Su
         model = ModelId.of(generator, settings.model.source)
         runs = [
             BenchmarkRun(
-                generator, benchmark, folder, RunOptions(load, image, settings.prompt_format), model, processes
+                generator,
+                benchmark,
+                folder,
+                RunOptions(load, image, settings.prompt_format, settings.decoding),
+                model,
+                processes,
             )
             for folder, image in folders.items()
             for benchmark in benchmarks

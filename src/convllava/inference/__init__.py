@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Request,
         TextDelta,
         Timings,
+        TokenLogprob,
         question_message,
     )
 
@@ -43,6 +44,7 @@ __all__ = [
     "Request",
     "TextDelta",
     "Timings",
+    "TokenLogprob",
     "ask",
     "ask_each",
     "boxes_in_pixels",
@@ -69,6 +71,7 @@ _MODULES = {
     "prompt": ("Prompt", "prepare", "prompt_of"),
     "request": (
         *("Answer", "ContextOverflowError", "Event", "Failed", "Finished", "Request", "TextDelta", "Timings"),
+        "TokenLogprob",
         "question_message",
     ),
 }

@@ -36,8 +36,9 @@ def ask(
         page: Page of a PDF among the images, counted from 1; "2-5" for several.
         password: Password of a locked PDF among them.
         on_text: Called with each piece of the answer as it comes.
-        options: Fields of `Request` (image_options, max_new_tokens, temperature, top_p, seed, stop) and image options
-            by name (image_aspect_ratio, resolution, max_visual_tokens).
+        options: Fields of `Request` (image_options, max_new_tokens, temperature, top_p, top_k, min_p, seed, stop,
+            repetition_penalty, no_repeat_ngram_size, no_repeat_ngram_window, stop_on_repetition), a `system` message,
+            and image options by name (image_aspect_ratio, resolution, max_visual_tokens).
 
     Returns:
         Text, boxes in pixels of the image that they are about (upright), visual tokens, grids and timings.

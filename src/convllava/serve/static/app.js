@@ -239,7 +239,7 @@ async function ask(question) {
   state.messages = [...messages, { role: "assistant", content: answer }];
 }
 
-function finish(item, answer, { usage, convllava, finish_reason: reason }) {
+function finish(item, answer, { usage, convllava }) {
   colorBoxes(item.querySelector(".text"), answer);
   state.boxes = convllava.boxes;
   state.boxImage = convllava.box_image ?? 0;
@@ -257,7 +257,8 @@ function finish(item, answer, { usage, convllava, finish_reason: reason }) {
     `first word after ${nice(first)}`,
     `${usage.completion_tokens} tokens in ${nice(total)}`,
     rate ? `${rate.toFixed(0)} tokens/s` : "",
-    reason === "length" ? "cut at the longest answer" : "",
+    convllava.finish_reason === "repetition" ? "ended because it repeated itself" : "",
+    convllava.finish_reason === "length" ? "cut at the longest answer" : "",
   ];
   note(item, facts.filter(Boolean).join(" · "));
 }

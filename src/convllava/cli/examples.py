@@ -46,6 +46,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "convllava eval sweep nano --benchmark pope --max-visual-tokens 16,36,144",
         "convllava eval sweep a b --benchmark docvqa --resolution 768,1024",
     ),
+    "findings": ("convllava findings list", "convllava findings run --quick"),
+    "findings list": ("convllava findings list", "convllava findings list --recipes my-findings"),
+    "findings run": (
+        "convllava findings run F5 F8",
+        'convllava findings run F5 --like "from stage 3" common.seed=7',
+    ),
     "convert": (
         "convllava convert ConvLLaVA/ConvLLaVA-sft-768 local-768",
         "convllava convert nano nano-int8 --quantize int8",

@@ -46,6 +46,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "convllava eval sweep nano --benchmark pope --max-visual-tokens 16,36,144",
         "convllava eval sweep a b --benchmark docvqa --resolution 768,1024",
     ),
+    "findings": ("convllava findings list", "convllava findings run --quick"),
+    "findings list": ("convllava findings list", "convllava findings list --recipes my-findings"),
+    "findings run": (
+        "convllava findings run F5 F8",
+        'convllava findings run F5 --like "from stage 3" common.seed=7',
+    ),
     "convert": (
         "convllava convert ConvLLaVA/ConvLLaVA-sft-768 local-768",
         "convllava convert nano nano-int8 --quantize int8",
@@ -68,6 +74,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "export onnx": (
         "convllava export onnx nano encoder.onnx",
         "convllava export onnx nano encoder.onnx --no-projector",
+    ),
+    "push": (
+        "convllava push runs/mine me/mine --license apache-2.0 --dry-run",
+        "convllava push runs/mine me/mine --license apache-2.0 --private",
     ),
     "cost": (
         "convllava cost photo.jpg",

@@ -33,11 +33,13 @@ COMMANDS = {
     "train": "Train a model by a recipe, or on data alone.",
     "data": "Make, check and measure data.",
     "eval": "Run benchmarks, score predictions and tabulate scores.",
+    "findings": "Train and measure the paper's comparisons in miniature.",
     "convert": "Rewrite a checkpoint in another layout.",
     "join": "Join an encoder and a language model by a new projector.",
     "inspect": "Describe a checkpoint and list what is suspicious about it.",
     "verify": "Compare two checkpoints: tensors and logits.",
     "export": "Write a model or its encoder for other programs.",
+    "push": "Publish a checkpoint on the hub.",
     "cost": "Count the cost of images: visual tokens, FLOPs, memory, time.",
 }
 

@@ -125,7 +125,9 @@ def _messages(record: Any, images: int) -> list[Message]:
     key = "messages" if not record.get("conversations") and record.get("messages") is not None else "conversations"
     turns = record.get(key)
     if not isinstance(turns, list) or not turns:
-        raise RecordError("malformed", f"{key!r} must be a list of turns, got {shortened(turns)}")
+        keys = shortened(list(record)) if turns is None else ""
+        hint = f"; the record has the keys {keys}, by which no format is known" if keys else ""
+        raise RecordError("malformed", f"{key!r} must be a list of turns, got {shortened(turns)}{hint}")
     messages = [_message(turn, number) for number, turn in enumerate(turns)]
     messages = _joined(messages) if key == "messages" else messages
     return [*_system(record, messages), *messages]

@@ -90,7 +90,7 @@ def is_recipe(path: Path) -> bool:
         return True
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8", errors="backslashreplace") as file:
         beginning = file.read(1 << 16)
     return beginning.lstrip().startswith("{") and '"training_stage"' in beginning
 

@@ -62,7 +62,11 @@ _SCENE_SIZES = [[128, 128], [128, 192], [192, 128]]
 
 _OWN_DATA: dict[str, list[dict[str, Any]]] = {
     "nano": [
-        {"name": "synthetic/line", "weight": 3, "options": {"sizes": [[64, 64], [64, 128], [64, 192]], "noise": 0.3}},
+        {
+            "name": "synthetic/line",
+            "weight": 3,
+            "options": {"sizes": [[64, 64], [64, 128], [64, 192], [64, 256]], "cap": [0.4, 0.75], "noise": 0.3},
+        },
         {
             "name": "synthetic/scene",
             "weight": 2,

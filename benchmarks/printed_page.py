@@ -1,10 +1,10 @@
 """Character error rates on a page in a type face that training did not use, photographed from above.
 
-python benchmarks/printed_page.py                                  # two texts in three faces of fonts-dejavu-core
+python benchmarks/printed_page.py                                  # two texts in three held-out faces
 python benchmarks/printed_page.py --text my.txt --font MyFace.ttf  # other texts and faces
 python benchmarks/printed_page.py --save runs/printed              # keeps the images and the answers
 
-The built-in texts share no word with the lists that the generator draws from, and no face is among the bundled ones.
+The built-in texts share no word with the lists that the generator draws from, and training uses none of the faces.
 The photograph has slight blur, light that falls off to one corner, sensor noise and JPEG artifacts. Pages are the same
 at every run. Each is read in three ways, and the character error rate (edits per true character, white space as one
 blank) of each is printed: the page at once, line by line, and in pieces of a few visual tokens, cut at blanks, which
@@ -24,8 +24,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageStat
 
 from convllava.eval.metrics import edit_distance
+from convllava.synthetic.fonts import FONT_DIRECTORY
 
-FACES = ("DejaVuSans.ttf", "DejaVuSerif.ttf", "DejaVuSansMono.ttf")
+FACES = tuple(
+    str(FONT_DIRECTORY / f"{name}.ttf")
+    for name in ("work-sans-regular", "libre-baskerville-regular", "courier-prime-regular")
+)
 
 TEXTS = {
     "minerals": """QUARRY BULLETIN No. 61
@@ -65,7 +69,7 @@ def print_page(text: str, face: str, font_size: int) -> Image.Image:
     try:
         font = ImageFont.truetype(face, font_size, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
-        raise ValueError(f"no type face {face} ({error}): install fonts-dejavu-core, or give --font FILE") from error
+        raise ValueError(f"no type face {face} ({error}): give the path of a font file") from error
     lines = text.splitlines()
     margin, leading = 2 * font_size, round(1.6 * font_size)
     width = round(max(font.getlength(line) for line in lines)) + 2 * margin

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +24,7 @@ Ask = Callable[..., tuple[dict[str, Any], bytes]]
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """A worker, and a way to ask it."""
-    command = [sys.executable, "-m", "convllava.image_worker", "0"]
+    command = [sys.executable, "-m", "convllava.image_worker"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def asked(data: bytes, *, is_data_url: bool = False, **order: Any) -> tuple[dict[str, Any], bytes]:
@@ -96,3 +97,12 @@ def test_turned_jpegs_are_not_reduced(ask: Ask) -> None:
     data = jpeg(photo(800, 600), exif=exif.tobytes())
     assert ask(data, work="measure")[0] == {"size": [800, 600]}
     assert ask(data, work="decode", form={"least": [80, 60]})[0] == {"size": [800, 600]}
+
+
+def test_a_header_that_takes_too_long(ask: Ask) -> None:
+    stream = BytesIO()
+    photo(64, 64).save(stream, "PNG")
+    data, empty = stream.getvalue(), b"\0\0\0\0teSt" + zlib.crc32(b"teSt").to_bytes(4, "big")
+    head, _ = ask(data[:33] + empty * 1_000_000 + data[33:], work="measure")
+    assert head["error"][1].startswith("has a header that takes too long")
+    assert ask(data, work="measure")[0] == {"size": [64, 64]}

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .inference.ask import ask
+    from .inference.asking import ask
     from .inference.loading import load_pretrained
 
 __version__ = "0.1.0"

@@ -15,6 +15,7 @@ class ImageOptions:
         image_aspect_ratio: "pad" centers the image on a square, "native" keeps its own aspect ratio.
         resolution: Side of the square ("pad") or short side ("native") in pixels.
         max_visual_tokens: Maximum visual tokens of one image; applied last, it only shrinks.
+        min_visual_tokens: Visual tokens up to which a smaller image is enlarged, at most fourfold.
 
     Raises:
         ValueError: A value is out of range.
@@ -23,6 +24,7 @@ class ImageOptions:
     image_aspect_ratio: str | None = None
     resolution: int | None = None
     max_visual_tokens: int | None = None
+    min_visual_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_aspect_ratio is not None:
@@ -31,6 +33,8 @@ class ImageOptions:
             raise ValueError(f"resolution is at least 1 pixel, got {self.resolution}")
         if self.max_visual_tokens is not None and self.max_visual_tokens < 1:
             raise ValueError(f"max_visual_tokens is at least 1, or None for no limit, got {self.max_visual_tokens}")
+        if self.min_visual_tokens is not None and self.min_visual_tokens < 1:
+            raise ValueError(f"min_visual_tokens is at least 1, or None for no limit, got {self.min_visual_tokens}")
 
     def given(self) -> dict[str, Any]:
         """Return the options that are set, as keywords of an image processor."""

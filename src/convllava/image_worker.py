@@ -5,13 +5,13 @@ limits of memory and time of its own. Orders and replies are a JSON head and byt
 """
 
 import json
-import os
 import signal
 import struct
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import IO, Any
 
 from .image_conversion import orientation, pad_to_square
@@ -20,11 +20,18 @@ from .images import SERVER_LIMITS, ImageError, decode_data_url, to_rgb, undecode
 MAX_SCANS = 100
 """Maximum scans of a JPEG: progressive ones have about ten, and each costs a pass over the whole image."""
 
+HEADER_SECONDS = 1.0
+"""Processor time for the header of an image; ordinary ones take milliseconds, millions of empty chunks take longer."""
+
 MAX_ADDRESS_SPACE = 3 << 30
 SECONDS = 120
 """Time limit of one image if the process that asked for it is gone."""
 
 _LENGTHS = struct.Struct(">IQ")
+
+
+class _TooSlowError(BaseException):
+    """The header takes too long. Not an `Exception`, which would be taken for damage of the image."""
 
 
 def write_message(stream: IO[bytes], head: dict[str, Any], data: bytes | memoryview = b"") -> None:
@@ -54,6 +61,8 @@ def _read(stream: IO[bytes], length: int) -> bytes:
 
 def measure(data: bytes, max_pixels: int) -> tuple[int, int]:
     """Return the upright (height, width) of an image from its header, and check its limits.
+
+    In the worker, a header that takes more than `HEADER_SECONDS` is too large.
 
     Raises:
         ImageError: It is not an image that is accepted, or beyond a limit.
@@ -108,12 +117,12 @@ def shown(data: bytes, max_pixels: int, form: Form) -> tuple[tuple[int, int], by
 
 
 def main() -> None:
-    """Decode images until standard input ends; the argument is by how much to lower the priority."""
+    """Decode images until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl+C is the server's to handle
     with suppress(ImportError, AttributeError, OSError, ValueError):  # not on every system
         import resource
 
-        os.nice(int(sys.argv[1]))
+        signal.signal(signal.SIGVTALRM, _end_header)
         resource.setrlimit(resource.RLIMIT_AS, (MAX_ADDRESS_SPACE, MAX_ADDRESS_SPACE))
     orders, replies = sys.stdin.buffer, sys.stdout.buffer
     with suppress(EOFError, BrokenPipeError):
@@ -132,13 +141,33 @@ def _reply(order: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         if order["is_data_url"]:
             data = decode_data_url(_json_text(data), "image")
         if order["work"] == "measure":
-            return {"size": measure(data, order["max_pixels"])}, b""
+            with _limited(HEADER_SECONDS):
+                return {"size": measure(data, order["max_pixels"])}, b""
         size, levels = shown(data, order["max_pixels"], Form(**order["form"]))
         return {"size": size}, levels
     except ImageError as error:
         return {"error": [error.kind, error.reason]}, b""
     except MemoryError:
         return {"error": ["too_large", "needs too much memory: scale it down"]}, b""
+    except _TooSlowError:
+        return {"error": ["too_large", "has a header that takes too long to read: save it again"]}, b""
+
+
+def _end_header(number: int, frame: FrameType | None) -> None:
+    raise _TooSlowError
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Limit the processor time of a block."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def _json_text(data: bytes) -> str:

@@ -30,17 +30,20 @@ class TestChoose:
     def test_square_near_one_to_one_and_native_for_elongated(self, size: tuple[int, int], aspect: str | None) -> None:
         choice = choose_size([size], RELEASED)
         assert choice.options.image_aspect_ratio == aspect
-        assert choice.shapes == (((768, 768) if aspect is None else (768, 960)),)
+        assert choice.shapes == (((768, 768) if aspect is None else (704, 832)),)
         assert "Table 7" in choice.reason
 
-    def test_native_has_the_trained_resolution_as_short_side(self) -> None:
-        choice = choose_size([(2000, 800)], RELEASED)
+    def test_native_has_the_trained_resolution_as_short_side_within_the_trained_tokens(self) -> None:
+        choice = choose_size([(2000, 800)], RELEASED, ImageOptions(max_visual_tokens=10_000))
         assert choice.options == ImageOptions("native") and choice.shapes == ((1920, 768),)
         assert choice.visual_tokens == 30 * 12 and not choice.shrunk
+        within = choose_size([(2000, 800)], RELEASED)
+        assert within.options == ImageOptions("native", max_visual_tokens=144) and within.shapes == ((1152, 512),)
+        assert within.shrunk and "shrunk from 360 to at most 144 tokens, the most in its training" in within.reason
 
     def test_one_elongated_image_of_several_decides(self) -> None:
         choice = choose_size([(500, 500), (300, 900)], RELEASED)
-        assert choice.options == ImageOptions("native") and len(choice.shapes) == 2
+        assert choice.options.image_aspect_ratio == "native" and len(choice.shapes) == 2
 
     def test_a_model_trained_on_any_shape_changes_nothing(self) -> None:
         choice = choose_size([(640, 130)], NANO)
@@ -60,9 +63,10 @@ class TestChoose:
     def test_a_budget_is_kept_and_only_shrinks(
         self, height: int, width: int, most: int, config: ConvLlavaConfig
     ) -> None:
-        within = choose_size([(height, width)], config, token_limit=most)
+        unlimited = ImageOptions(max_visual_tokens=1 << 20)  # in place of the limit of the training
+        within = choose_size([(height, width)], config, unlimited, token_limit=most)
         try:
-            free = choose_size([(height, width)], config)
+            free = choose_size([(height, width)], config, unlimited)
         except ValueError as error:  # so thin that it would become an enormous image
             assert "set max_visual_tokens" in str(error) and within.shrunk and within.visual_tokens <= most
             return
@@ -79,6 +83,26 @@ class TestChoose:
             # one row or column more at this shape would be too much
             assert (rows + 1) * (columns + 1) > most
             assert 0.5 < (rows / columns) / (height / width) < 2
+
+    def test_images_stay_within_the_sizes_of_the_training(self) -> None:
+        config = nano(stages=5)
+        config.trained_visual_tokens = [12, 35]
+        large = choose_size([(4000, 3000)], config)
+        assert large.visual_tokens == 35 and large.shapes == ((448, 320),)
+        assert "shrunk from 2961 to at most 35 tokens, the most in its training" in large.reason
+        small = choose_size([(50, 130)], config)
+        assert small.shapes == ((128, 384),) and small.enlarged and not small.shrunk
+        assert "enlarged from 3 to about 12 tokens, the fewest in its training" in small.reason
+        fits = choose_size([(300, 256)], config)
+        assert fits.options == ImageOptions() and not (fits.shrunk or fits.enlarged)
+
+    def test_a_wished_budget_replaces_that_of_the_training(self) -> None:
+        config = nano(stages=5)
+        config.trained_visual_tokens = [12, 35]
+        more = choose_size([(4000, 3000)], config, ImageOptions(max_visual_tokens=100))
+        assert 90 <= more.visual_tokens <= 100 and "training" not in more.reason
+        assert choose_size([(50, 130)], config, ImageOptions(max_visual_tokens=4)).visual_tokens <= 4
+        assert choose_size([(4000, 3000)], config, token_limit=9).visual_tokens <= 9
 
     def test_no_image(self) -> None:
         with pytest.raises(ValueError, match="no image"):

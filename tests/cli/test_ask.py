@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,43 @@ def answer_with_box(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "ask", lambda *args, **kwargs: answer)
 
 
+def test_options_of_sampling_reach_the_request(
+    image: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    answer = inference.ask
+
+    def spy(*args: Any, **options: Any) -> Answer:
+        seen.update(options)
+        return replace(answer(*args, **options), finish_reason="repetition")
+
+    monkeypatch.setattr(inference, "ask", spy)
+    words = "--temperature 0.5 --top-k 3 --min-p 0.1 --seed 4 --no-repeat-ngram-size 2 --no-repeat-ngram-window 9"
+    command = ["ask", image, QUESTION, "--model", str(tiny_checkpoint), "--max-new-tokens", "4", *words.split()]
+    assert main([*command, "--no-stop-on-repetition", "--system", "Be brief."]) == 0
+    expected = {"temperature": 0.5, "top_k": 3, "min_p": 0.1, "seed": 4, "no_repeat_ngram_size": 2}
+    expected |= {"no_repeat_ngram_window": 9, "stop_on_repetition": False, "system": "Be brief."}
+    assert expected.items() <= seen.items()
+    assert "the answer repeated itself and was ended after 4 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-k", "3"], "--top-k has no effect without sampling: add --temperature"),
+        (["--temperature", "nan"], "temperature must be from 0 to 100, got nan"),
+        (["--repetition-penalty", "inf"], "repetition_penalty must be from 0.1 to 10, got inf"),
+        (["--no-repeat-ngram-size", "99999999999999999999"], "no_repeat_ngram_size must be from 0 to 1000"),
+    ],
+)
+def test_wrong_options_of_sampling_are_one_line(
+    image: str, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["ask", image, QUESTION, "--model", str(tiny_checkpoint), *options]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
+
+
 def test_answer_is_streamed(ask: Any, image: str, tiny_checkpoint: Path) -> None:
     out, err = ask(image, QUESTION)
     loaded = inference.load_pretrained(tiny_checkpoint)
@@ -93,6 +131,25 @@ def test_boxes_are_drawn_on_a_copy(answer_with_box: None, ask: Any, image: str, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "p.png"]
 
 
+def test_boxes_are_drawn_on_the_image_that_they_are_about(
+    ask: Any, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "second.png")
+    seen: list[int | None] = []
+
+    def answer(*arguments: Any, box_image: int | None, **options: Any) -> Answer:
+        seen.append(box_image)
+        timings = Timings(0.1, 0.2, 0.3)
+        return Answer("", (1,), "stop", ((0.0, 0.0, 32.0, 64.0),), 9, 3, (), (), timings, box_image=box_image or 1)
+
+    monkeypatch.setattr(inference, "ask", answer)
+    options = ("--draw", str(tmp_path / "out.png"), "--json")
+    out, _ = ask(image, str(tmp_path / "second.png"), QUESTION, *options)
+    assert json.loads(out)["box_image"] == 1 and Image.open(tmp_path / "out.png").size == (64, 64)
+    ask(image, str(tmp_path / "second.png"), QUESTION, *options, "--box-image", "1")
+    assert seen == [None, 0]
+
+
 def test_an_answer_without_a_box_is_not_drawn(ask: Any, image: str, tmp_path: Path) -> None:
     _, err = ask(image, QUESTION, "--draw", str(tmp_path / "out.png"))
     assert err.endswith(f"the answer has no box: {tmp_path / 'out.png'} was not written\n")
@@ -123,7 +180,7 @@ def test_boxes_are_in_pixels_of_the_whole_image_however_it_is_decoded(tiny_check
     assert getattr(lazy, "tile", None)  # nothing was decoded
     request = inference.Request.of_question(QUESTION, [lazy], resolution=128)
     prompt = inference.prepare(request, processor, 512)
-    assert prompt.first_image_size == (400, 1000)
+    assert prompt.original_sizes == ((400, 1000),)
     assert lazy.size == (500, 200)  # a half is enough for 128 pixels and a margin
     assert prompt.image_sizes == ((128, 320),)
 

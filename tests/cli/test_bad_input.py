@@ -132,7 +132,7 @@ def test_missing_and_surplus_tensors(
         (("--resolution", "10"), ("resolution", "64", "10")),
         (("--max-visual-tokens", "0"), ("max_visual_tokens", "at least 1", "0")),
         (("--resolution", "2000"), ("tokens and the context holds 512", "max_visual_tokens")),
-        (("--max-new-tokens", "0"), ("max_new_tokens must be at least 1",)),
+        (("--max-new-tokens", "0"), ("--max-new-tokens", "greater than or equal to 1")),
         (("--max-new-tokens", "2000"), ("max_new_tokens is 2000", "holds 512")),
         (("--dtype", "float31"), ("dtype 'float31' is not known", "bfloat16")),
         (("--device", "toaster"), ("device 'toaster'", "cpu")),

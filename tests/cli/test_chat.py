@@ -159,7 +159,7 @@ def test_lines_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_new_images_go_with_the_next_question_only() -> None:
-    dialogue = Dialogue(["a"], ["image a"], ImageOptions(), None)
+    dialogue = Dialogue(["a"], ["image a"], ImageOptions(), {})
     first = dialogue.with_question("What?")
     assert [part["type"] for part in first[0]["content"]] == ["image", "text"]
     dialogue.answered(first, "This.")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convllava.analysis import measure, save_calibration
 from convllava.analysis.calibration import Calibration, HeldOut, calibration_key
-from convllava.cli.cost import image_sizes, read_config
+from convllava.cli.cost_inputs import image_sizes, read_config
 from convllava.cli.main import main
 from convllava.inference.loading import load_pretrained
 

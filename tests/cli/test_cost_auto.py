@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from convllava.analysis import save_calibration
 from convllava.analysis.calibration import Calibration, calibration_key
 from convllava.cli.main import main
 from convllava.cli.options import SizingArguments
-from convllava.cli.sizing import choose_options, shrunk_remark
+from convllava.cli.sizing import choose_options, size_remark
 from convllava.image_options import ImageOptions
 from convllava.inference import load_pretrained
 from convllava.model import nano, preset
@@ -37,7 +38,7 @@ def large(tmp_path: Path) -> str:
 def ask(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     def run(*arguments: str, code: int = 0) -> tuple[Any, str]:
         options = ("--model", str(tiny_checkpoint), "--device", "cpu", "--max-new-tokens", "3", "--json")
-        assert main(["ask", *arguments, *options]) == code
+        assert main(["ask", *options, *arguments]) == code
         printed = capsys.readouterr()
         return (json.loads(printed.out) if code == 0 else None), printed.err
 
@@ -74,6 +75,23 @@ def test_a_image_that_fits_is_shown_as_trained_without_a_word(ask: Any, tmp_path
     report, err = ask(str(tmp_path / "p.png"), QUESTION)
     assert report["grids"] == [[2, 3]] and report["auto"]["options"] == {}
     assert "shown at" not in err
+
+
+def test_the_sizes_of_the_training_are_kept_and_told(
+    ask: Any, large: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+    config = json.loads((copy / "config.json").read_text()) | {"trained_visual_tokens": [4, 35]}
+    (copy / "config.json").write_text(json.dumps(config))
+    report, err = ask(large, QUESTION, "--model", str(copy))
+    assert report["num_image_tokens"] == 35
+    assert err.splitlines()[0] == (
+        "shown at 320x448 (35 visual tokens): the model was trained on any shape (native, own size); shrunk from 1200 "
+        "to at most 35 tokens, the most in its training"
+    )
+    Image.new("RGB", (40, 60)).save(tmp_path / "small.png")
+    report, err = ask(str(tmp_path / "small.png"), QUESTION, "--model", str(copy))
+    assert report["num_image_tokens"] == 6 and "enlarged from 2 to about 4 tokens" in err
 
 
 def test_several_images_share_the_context(ask: Any, large: str) -> None:
@@ -135,7 +153,8 @@ def test_a_model_of_padded_squares_asked_for_auto() -> None:
     loaded = (model, processor)
     auto = SizingArguments(resolution="auto")
     options, choice = choose_options(auto, loaded, images, QUESTION, reserved=9, model_name="m")
-    assert options == ImageOptions("native") and shrunk_remark(choice) == ""
-    assert choice is not None and choice.shapes == ((1152, 256),)
+    assert options == ImageOptions("native", max_visual_tokens=16)  # those of the square
+    assert choice is not None and choice.shapes == ((512, 128),)
+    assert "shrunk from 72 to at most 16 tokens, the most in its training" in size_remark(choice)
     untouched = choose_options(SizingArguments(), loaded, images, QUESTION, reserved=9, model_name="m")
     assert untouched == (ImageOptions(), None)

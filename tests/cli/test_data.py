@@ -79,7 +79,7 @@ def test_stats(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check", "absent.json"], "no data file absent.json"),
+        (["check", "absent.json"], "data file absent.json does not exist"),
         (["check", "good.json", "max_length=3"], "max_length=3: KEY=VALUE changes a recipe"),
         (["check", "recipe.yaml", "--clean", "c.json"], "--clean copies one data set"),
         (["check", "good.json", "--clean", "data.json"], "--clean data.json exists already"),

@@ -43,7 +43,7 @@ def test_dry_run_prints_the_plan(repository: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent.yaml"], "no recipe absent.yaml"),
+        (["absent.yaml"], "recipe absent.yaml does not exist"),
         (["recipe.yaml", "learning_rat=1"], "unknown key 'learning_rat'; did you mean 'learning_rate'?"),
         (
             ["recipe.yaml", "init_from=nowhere", "model=null", "data=[{name: synthetic/line}]"],
@@ -53,7 +53,7 @@ def test_dry_run_prints_the_plan(repository: Path, capsys: pytest.CaptureFixture
             ["recipe.yaml", "model=nanno", "data=[{name: synthetic/line}]"],
             "model 'nanno' cannot be trained from scratch",
         ),
-        (["recipe.yaml", "data=[{name: synthetic/lines}]"], "did you mean 'line'?"),
+        (["recipe.yaml", "data=[{name: synthetic/lin}]"], "did you mean 'line'?"),
         (["recipe.yaml", "data=[{name: lcs-558}]"], "no data set is called 'lcs-558'; did you mean 'lcs-558k'?"),
         (["recipe.yaml"], "record 0 (id 7): no image absent.png"),
         (["recipe.yaml", "max_length=4", "data=[{name: synthetic/line, count: 3}]"], "more than max_length 4"),

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from convllava.eval import Scoring, find_benchmark
 from convllava.eval.compare import compare
-from convllava.eval.outcome import bootstrap_interval, cluster_labels, paired_interval, percent, sums_of_clusters
+from convllava.eval.outcome import (
+    bootstrap_interval,
+    cluster_labels,
+    paired_interval,
+    paired_test,
+    percent,
+    sums_of_clusters,
+)
 from convllava.eval.paper import SETTINGS_OF_TABLE_7, TABLE_6
 from convllava.eval.scoring import score_file
 from convllava.eval.tables import as_csv, as_latex, as_markdown, make_tables, read_scores
@@ -146,6 +153,15 @@ def test_comparison_is_paired(write_predictions: Any, tmp_path: Path) -> None:
     assert found.changes[0].predictions == ("B", "A")
     same = compare(first, first)
     assert (same.difference, same.interval, same.changes, same.is_clear) == (0, (0, 0), [], False)
+    assert same.p_value == 1 and found.p_value < 0.001  # 12 changes, all for the better: 2 ** -11
+
+
+def test_the_permutation_test_gives_the_exact_value() -> None:
+    first = np.array([[0, 1]] * 5 + [[1, 1]] * 4, dtype=float)
+    second = np.array([[1, 1]] * 9, dtype=float)
+    assert paired_test(first, second, percent) == pytest.approx(2 / 2**5, abs=0.01)
+    second[0, 0] = 0
+    assert paired_test(first, second, percent) == pytest.approx(2 / 2**4, abs=0.01)
 
 
 def test_different_protocols_are_not_compared(write_predictions: Any, tmp_path: Path) -> None:

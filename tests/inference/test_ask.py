@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from convllava import ask
-from convllava.inference import Generator, Request, boxes_in_pixels, draw_boxes
+from convllava.inference import Generator, Request, boxes_in_pixels, draw_boxes, prepare
+from convllava.inference.sequence import GeneratedSequence
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 
 Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
@@ -43,6 +44,46 @@ def test_image_options(tiny: Loaded, image_path: Path) -> None:
     assert ask(*tiny, image_path, "?", max_visual_tokens=2, max_new_tokens=1).grids == ((1, 2),)
     with pytest.raises(ValueError, match="needs a resolution"):
         ask(*tiny, image_path, "?", image_aspect_ratio="pad")
+
+
+def test_images_stay_within_the_sizes_of_the_training(
+    tiny: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (640, 1280), "teal").save(tmp_path / "large.png")
+    monkeypatch.setattr(tiny[0].config, "trained_visual_tokens", [4, 20])
+    assert ask(*tiny, tmp_path / "large.png", "?", max_new_tokens=1).grids == ((6, 3),)
+    assert ask(*tiny, Image.new("RGB", (64, 64)), "?", max_new_tokens=1).grids == ((2, 2),)
+    assert ask(*tiny, tmp_path / "large.png", "?", max_visual_tokens=50, max_new_tokens=1).grids == ((10, 5),)
+    assert ask(*tiny, tmp_path / "large.png", "?", resolution=640, max_new_tokens=1).grids == ((20, 10),)
+
+
+def test_boxes_are_about_the_image_that_is_named_or_the_last(tiny: Loaded, image_path: Path) -> None:
+    square = Image.new("RGB", (128, 128))
+    images = [image_path, square, image_path]
+    for question, expected in {
+        "Where is the cat?": 2,
+        "Where is the cat in the first image?": 0,
+        "Where is the cat in image 2?": 1,
+        "Is the cat of the 1st image in the second image?": 2,
+        "Where is the cat in image 7?": 2,
+    }.items():
+        assert ask(*tiny, images, question, max_new_tokens=1).box_image == expected
+    assert ask(*tiny, images, "Where is the cat in image 2?", box_image=0, max_new_tokens=1).box_image == 0
+    assert ask(*tiny, [], "Where?", max_new_tokens=1).box_image is None
+    with pytest.raises(ValueError, match="box_image is 3, but the request has 3 images"):
+        ask(*tiny, images, "Where?", box_image=3)
+    with pytest.raises(ValueError, match="box_image must be the index of an image, at least 0, got -1"):
+        ask(*tiny, images, "Where?", box_image=-1)
+
+
+def test_boxes_are_in_pixels_of_their_image(tiny: Loaded, image_path: Path) -> None:
+    request = Request.of_question("Where?", [image_path, Image.new("RGB", (128, 256))], max_new_tokens=1)
+    prompt = prepare(request, tiny[1], 512)
+    sequence = GeneratedSequence(0, request, prompt, tiny[1], 0.0)
+    for token in tiny[1].tokenizer("[0.25, 0.00, 0.75, 1.00]")["input_ids"]:
+        sequence.append(token, set())
+    answer = sequence.answer("stop")
+    assert answer.box_image == 1 and answer.boxes == ((0.0, 0.0, 128.0, 256.0),)
 
 
 def test_no_question(tiny: Loaded, image_path: Path) -> None:

@@ -200,8 +200,22 @@ def test_the_image_token_is_never_written(tiny: Loaded, settings: Any) -> None:
     assert generator._running[0].token_ids[-1] == 0
 
 
-def test_repetition_penalty_of_the_checkpoint(tiny: Loaded, settings: Any) -> None:
-    settings("repetition_penalty", 1.5)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("repetition_penalty", 1.5),
+        ("no_repeat_ngram_size", 1),
+        ("no_repeat_ngram_size", 2),
+        ("bad_words_ids", [[5], [40, 41]]),
+        ("sequence_bias", [[[45], 9.0]]),
+        ("min_new_tokens", 6),
+        ("min_length", 20),
+        ("begin_suppress_tokens", [2, 60]),
+        ("exponential_decay_length_penalty", (2, 1.5)),
+    ],
+)
+def test_settings_of_the_checkpoint(tiny: Loaded, settings: Any, name: str, value: Any) -> None:
+    settings(name, value)
     answers = Generator(*tiny).generate(REQUESTS[:3])
     assert [answer.token_ids for answer in answers] == [by_generate(tiny, r) for r in REQUESTS[:3]]
 
@@ -332,6 +346,18 @@ def test_placeholders_and_images_disagree(generator: Generator) -> None:
         ({"temperature": -1.0}, "temperature must be from 0"),
         ({"temperature": float("nan")}, "temperature must be from 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
+        ({"top_p": float("nan")}, "top_p must be above 0"),
+        ({"top_k": -1}, "top_k must be at least 0, got -1"),
+        ({"top_k": None}, "top_k must be a whole number at least 0, got None"),
+        ({"top_k": 1.5}, "top_k must be a whole number at least 0, got 1.5"),
+        ({"min_p": float("nan")}, "min_p must be from 0 to 1"),
+        ({"min_p": True}, "min_p must be from 0 to 1"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty must be from 0.1 to 10, got inf"),
+        ({"no_repeat_ngram_size": 10**30}, "no_repeat_ngram_size must be from 0 to 1000"),
+        ({"no_repeat_ngram_window": 0}, "no_repeat_ngram_window must be at least 1"),
+        ({"seed": 2**64}, "seed must be from -9223372036854775808 to 18446744073709551615"),
+        ({"seed": "7"}, "seed must be a whole number from"),
+        ({"system": "\ud800"}, "has half of a character"),
         ({"stop": "text"}, "stop must be a list"),
         ({"stop": [""]}, "stop must be a list"),
     ],
@@ -398,3 +424,34 @@ def test_the_repetition_penalty_of_a_request(tiny: Loaded, settings: Any) -> Non
     assert own.token_ids == Generator(*tiny).answer(Request.of_question("Why?", max_new_tokens=8)).token_ids
     with pytest.raises(ValueError, match="repetition_penalty must be from"):
         Request.of_question("Why?", repetition_penalty=0)
+
+
+@pytest.mark.parametrize("name", ["no_repeat_ngram_size", "repetition_penalty"])
+def test_a_request_goes_before_the_checkpoint(tiny: Loaded, settings: Any, name: str) -> None:
+    value = {"no_repeat_ngram_size": 2, "repetition_penalty": 1.7}[name]
+    plain = Generator(*tiny).answer(Request.of_question("Why?", max_new_tokens=8))
+    settings(name, value)
+    neutral = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0}[name]
+    changed = Generator(*tiny).answer(Request.of_question("Why?", max_new_tokens=8, **{name: neutral}))
+    assert changed.token_ids == plain.token_ids
+
+
+def test_a_system_message_of_one_question() -> None:
+    request = Request.of_question("Why?", system="Be brief.")
+    assert [message["role"] for message in request.messages] == ["system", "user"]
+
+
+def test_an_answer_that_loops_ends(tiny: Loaded, settings: Any) -> None:
+    settings("sequence_bias", [[[tiny[1].tokenizer.convert_tokens_to_ids("a")], 1000.0]])  # "aaaa..."
+    question = "What is the capital of France?"
+    generator = Generator(*tiny)
+    cut, whole, other = generator.generate(
+        [
+            Request.of_question(question, max_new_tokens=200),
+            Request.of_question(question, max_new_tokens=200, stop_on_repetition=False),
+            Request.of_question("Why?", max_new_tokens=20),
+        ]
+    )
+    assert (cut.finish_reason, whole.finish_reason, other.finish_reason) == ("repetition", "length", "length")
+    assert len(cut.token_ids) == 128 and cut.token_ids == whole.token_ids[: len(cut.token_ids)]
+    assert whole.text.startswith(cut.text)

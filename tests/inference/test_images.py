@@ -1,6 +1,7 @@
 """Images from anywhere, and one clear line for what is not one."""
 
 import gc
+import hashlib
 import io
 import os
 import threading
@@ -21,6 +22,7 @@ from convllava import fetch
 from convllava.fetch import FetchPolicy
 from convllava.inference import images as user_images
 from convllava.inference import open_image, open_images
+from convllava.inference.images import num_pages
 
 RED = (200, 30, 40)
 
@@ -169,6 +171,86 @@ def test_a_poster_is_rendered_more_coarsely(tmp_path: Path) -> None:
 def test_missing_page(pdf: Path, page: int) -> None:
     with pytest.raises(ValueError, match=f"has no page {page}: its pages are 1 to 2"):
         open_image(pdf, page=page)
+
+
+@pytest.mark.parametrize(
+    ("pages", "widths"),
+    [("2", [200]), ("1-2", [80, 200]), ("2-", [200]), ("1-", [80, 200]), ("2,1", [200, 80]), (" 1 - 1 , 2", [80, 200])],
+)
+def test_several_pages_become_several_images(pdf: Path, pages: str, widths: list[int]) -> None:
+    assert [image.width for image in open_images([pdf], pages)] == widths
+    images = open_images([draw_image(), pdf, pdf], pages)
+    assert [image.width for image in images] == [40, *widths, *widths]
+
+
+def test_several_frames_of_a_tiff(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (40 + 8 * number, 30)) for number in range(4)]
+    frames[0].save(tmp_path / "p.tif", save_all=True, append_images=frames[1:])
+    assert [image.width for image in open_images([tmp_path / "p.tif"], "2-3")] == [48, 56]
+    assert num_pages(tmp_path / "p.tif") == 4
+
+
+@pytest.mark.parametrize(
+    ("pages", "message"),
+    [
+        ("two", "page 'two' is not a page or a range of pages: write 2, 2-5, 2- or 1,3"),
+        ("1-2-3", "is not a page or a range"),
+        ("", "is not a page or a range"),
+        ("2-1", "page '2-1' is no range of pages: the smaller number comes first"),
+        ("1-3", "has no page 3: its pages are 1 to 2"),
+        ("3-", "has no page 3: its pages are 1 to 2"),
+        (",".join(["1-2"] * 40), "80 pages of .* are selected, at most 64"),
+    ],
+)
+def test_what_is_wrong_with_pages(pdf: Path, pages: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_images([pdf], pages)
+
+
+def test_a_locked_pdf_needs_its_password(tmp_path: Path) -> None:
+    (tmp_path / "locked.pdf").write_bytes(locked_pdf(b"open sesame"))
+    assert open_image(tmp_path / "locked.pdf", password="open sesame").size == (144, 72)
+    with pytest.raises(ValueError, match=r"locked.pdf needs a password: give it \(--pdf-password"):
+        open_image(tmp_path / "locked.pdf")
+    with pytest.raises(ValueError, match=r"locked\.pdf has another password: give the right one"):
+        open_image(tmp_path / "locked.pdf", password="sesame")
+
+
+def locked_pdf(password: bytes) -> bytes:
+    """A PDF of an empty page of 72 x 36 points that is encrypted with 40 bits (RC4, revision 2)."""
+    padding = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+    padded, ident = (password + padding)[:32], b"0123456789abcdef"
+    owner = _rc4(hashlib.md5(padded, usedforsecurity=False).digest()[:5], padded)
+    seed = padded + owner + (-4).to_bytes(4, "little", signed=True) + ident
+    user = _rc4(hashlib.md5(seed, usedforsecurity=False).digest()[:5], padding)
+    parts = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 72 36]>>",
+        b"<</Filter/Standard/V 1/R 2/P -4/O<%s>/U<%s>>>" % (owner.hex().encode(), user.hex().encode()),
+    ]
+    data, places = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, start=1):
+        places.append(len(data))
+        data += b"%d 0 obj%sendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    trailer = b"<</Size 5/Root 1 0 R/Encrypt 4 0 R/ID[<%s><%s>]>>" % ((ident.hex().encode(),) * 2)
+    return data + b"xref\n0 5\n0000000000 65535 f \n%strailer%s\nstartxref\n%d\n%%%%EOF" % (table, trailer, len(data))
+
+
+def _rc4(key: bytes, data: bytes) -> bytes:
+    state, j = list(range(256)), 0
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) % 256
+        state[i], state[j] = state[j], state[i]
+    i = j = 0
+    encrypted = bytearray()
+    for byte in data:
+        i = (i + 1) % 256
+        j = (j + state[i]) % 256
+        state[i], state[j] = state[j], state[i]
+        encrypted.append(byte ^ state[(state[i] + state[j]) % 256])
+    return bytes(encrypted)
 
 
 def test_a_page_of_no_pdf(tmp_path: Path) -> None:

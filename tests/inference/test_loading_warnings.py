@@ -85,14 +85,10 @@ def test_other_checkpoints_get_no_warning(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("no_repeat_ngram_size", 2),
-        ("bad_words_ids", [[5]]),
-        ("min_new_tokens", 4),
-        ("min_length", 4),
-        ("sequence_bias", [[[5], 2.0]]),
         ("encoder_repetition_penalty", 1.5),
-        ("exponential_decay_length_penalty", [2, 1.5]),
         ("num_beams", 3),
+        ("encoder_no_repeat_ngram_size", 2),
+        ("forced_eos_token_id", 2),
     ],
 )
 def test_generation_settings_that_are_not_followed_are_refused(checkpoint: Path, name: str, value: Any) -> None:
@@ -111,6 +107,18 @@ def test_generation_settings_that_change_nothing_or_are_followed_pass(checkpoint
     path = checkpoint / "generation_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     Generator(*load_pretrained(checkpoint))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"bad_words_ids": [[10**6]]}, {"bad_words_ids": 3}, {"sequence_bias": "x"}],
+)
+def test_generation_settings_of_a_wrong_value_are_refused(checkpoint: Path, values: dict[str, Any]) -> None:
+    path = checkpoint / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    model, processor = load_pretrained(checkpoint)
+    with pytest.raises(ValueError, match=r"generation_config\.json has a value that cannot be used"):
+        Generator(model, processor)
 
 
 def test_loading_an_official_checkpoint_prints_no_warning(shared_dir: Path) -> None:

@@ -12,7 +12,7 @@ from tokenizers.models import BPE
 from torch import tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from convllava.inference.sampling import nucleus, penalize, suppressed_tokens
+from convllava.inference.sampling import nucleus, suppressed_tokens
 from convllava.inference.text_stream import StopText, TextStream
 from convllava.model.nano_model import build_character_tokenizer
 
@@ -94,12 +94,6 @@ def test_nucleus_keeps_the_likeliest() -> None:
     assert nucleus(probabilities, 0.7).tolist() == pytest.approx([0, 0.5, 0, 0.25])
     assert nucleus(probabilities, 0.01).tolist() == pytest.approx([0, 0.5, 0, 0])
     assert nucleus(probabilities, 1.0) is probabilities
-
-
-def test_penalty_makes_seen_tokens_less_likely() -> None:
-    logits = tensor([2.0, -2.0, 3.0])
-    assert penalize(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 3.0]
-    assert penalize(logits, [0], 1.0) is logits
 
 
 def test_suppressed_tokens() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from convllava.constants import PRESET_NAMES
 from convllava.model import (
     PRESETS,
     ConvLlavaConfig,
@@ -45,11 +46,32 @@ def test_impossible_encoders_are_rejected(values: dict[str, Any], message: str) 
         ({"image_aspect_ratio": "pad", "resolution": None}, "resolution is None: image_aspect_ratio 'pad' needs it"),
         ({"resolution": 32}, "resolution 32 is less than the 64 pixels of one visual token"),
         ({"image_token_id": 50}, "image_token_id 50 is outside the vocabulary of 50"),
+        ({"trained_visual_tokens": [9, 4]}, r"trained_visual_tokens must be .* got \[9, 4\]"),
+        ({"trained_visual_tokens": [0, 4]}, r"trained_visual_tokens must be .* got \[0, 4\]"),
     ],
 )
 def test_contradictions_are_rejected(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvLlavaConfig(text_config={"vocab_size": 50, "hidden_size": 64, "num_attention_heads": 2}, **values)
+
+
+def test_the_sizes_of_the_training_are_stored_or_follow_from_the_square(tmp_path: Path) -> None:
+    assert [preset(f"convllava-7b-{side}").visual_token_range for side in (768, 1024, 1536)] == [
+        (144, 144),
+        (256, 256),
+        (576, 576),
+    ]
+    assert preset("nano").visual_token_range is None
+    text_config = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 2}
+    config = ConvLlavaConfig(
+        text_config=text_config, image_aspect_ratio="native", resolution=None, trained_visual_tokens=[1, 35]
+    )
+    config.save_pretrained(tmp_path)
+    assert ConvLlavaConfig.from_pretrained(tmp_path).visual_token_range == (1, 35)
+
+
+def test_the_names_of_the_presets_are_known_without_torch() -> None:
+    assert tuple(PRESETS) == PRESET_NAMES
 
 
 def test_any_language_model_config_round_trips(tmp_path: Path) -> None:

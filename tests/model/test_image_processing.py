@@ -86,12 +86,35 @@ class TestShapes:
         assert shape(4000, 1, max_visual_tokens=1) == (64, 64)
 
     @pytest.mark.parametrize(
+        ("size", "fewest", "expected"),
+        [
+            ((130, 130), 4, (128, 128)),  # it has as many
+            ((50, 130), 12, (128, 384)),
+            ((130, 50), 12, (384, 128)),
+            ((100, 100), 9, (192, 192)),
+            ((10, 10), 100, (64, 64)),  # at most four times as large
+            ((1, 4000), 100, (64, 16000)),
+        ],
+    )
+    def test_a_small_image_is_enlarged_to_the_fewest_tokens(
+        self, size: tuple[int, int], fewest: int, expected: tuple[int, int]
+    ) -> None:
+        assert shape(*size, min_visual_tokens=fewest) == expected
+
+    def test_enlarging_keeps_squares_and_the_largest_number_of_tokens(self) -> None:
+        padded: dict[str, Any] = {"image_aspect_ratio": "pad", "resolution": 128}
+        assert shape(100, 200, **padded, min_visual_tokens=10) == (256, 256)
+        assert shape(1000, 2000, resolution=128, min_visual_tokens=40) == (320, 640)
+        assert shape(50, 130, min_visual_tokens=12, max_visual_tokens=6) == (64, 192)
+
+    @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"image_aspect_ratio": "anyres"}, r"image_aspect_ratio .*'pad', 'native', got 'anyres'"),
             ({"image_aspect_ratio": "pad"}, "'pad' needs a resolution"),
             ({"resolution": 63}, "resolution is at least .* 64, got 63"),
             ({"max_visual_tokens": 0}, "max_visual_tokens is at least 1.*got 0"),
+            ({"min_visual_tokens": 0}, "min_visual_tokens is at least 1.*got 0"),
         ],
     )
     def test_wrong_options_name_themselves(self, options: dict[str, Any], message: str) -> None:

@@ -309,10 +309,11 @@ class TestChatTemplate:
 
     def test_text_and_ids_alone(self, nano: ConvLlavaProcessor) -> None:
         messages = [user("Hi </s>")]
-        assert nano.apply_chat_template(messages) == nano.render(messages) == "<s><|user|>Hi </s>"
+        assert nano.apply_chat_template(messages) == nano.render(messages) == "<s><|user|>Hi <\ufdd0/s>"
         assert nano.apply_chat_template([messages, messages]) == [nano.render(messages)] * 2
         ids = nano.apply_chat_template(messages, tokenize=True)
         assert ids == chat(nano, messages)["input_ids"]
+        assert list(nano(text=nano.render(messages))["input_ids"][0]) == list(ids[0])
 
     def test_continued_answer(self, nano: ConvLlavaProcessor) -> None:
         messages = [user("Hi"), assistant("The to")]

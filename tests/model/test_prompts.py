@@ -111,8 +111,11 @@ class TestTokenizersOwnTemplate:
         prompt, _ = render(chat_template("tokenizer", tokenizer), [user(IMAGE, text("What?"))], SPECIAL)
         assert prompt == "<|im_start|>user\n<image>\nWhat?<|im_end|>\n"
 
-    def test_a_template_that_knows_images_stays_as_it_is(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        assert chat_template("tokenizer", tokenizer) == tokenizer.chat_template
+    def test_a_template_that_knows_images_only_learns_to_disarm(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        template = chat_template("tokenizer", tokenizer)
+        assert template.endswith(tokenizer.chat_template)
+        tokenizer.chat_template = template
+        assert chat_template("tokenizer", tokenizer) == template
         messages = [system("Sys."), user(IMAGE, text("What?")), assistant("A cat.")]
         prompt, _ = render(tokenizer.chat_template, messages, SPECIAL)
         assert prompt == "<s>Sys.<|user|><image>What?<|assistant|>A cat.</s>"

@@ -544,7 +544,7 @@ def test_another_clients_image_shows_neither_in_counters_nor_in_time(server: Run
     """Requests with an image that another client has sent, with a new one and with one's own, in turn."""
     seconds: dict[str, list[float]] = {"theirs": [], "new": [], "own": []}
     encoding: dict[str, list[float]] = {"theirs": [], "new": [], "own": []}
-    for number in range(15):
+    for number in range(9):
         theirs, new, own = (noise(768, 768, 1000 + 3 * number + which) for which in range(3))
         asked_from(server, "127.0.0.2", theirs)
         asked_from(server, "127.0.0.3", own)

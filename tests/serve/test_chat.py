@@ -175,6 +175,32 @@ def test_stop_and_seed_and_temperature(server: Running, alone: Alone) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"no_repeat_ngram_size": 1, "no_repeat_ngram_window": 50},
+        {"repetition_penalty": 1.7},
+        {"temperature": 1.5, "seed": 3, "top_k": 2},
+        {"temperature": 1.5, "seed": 3, "min_p": 0.9},
+    ],
+)
+def test_options_of_sampling_reach_the_generator(server: Running, alone: Alone, options: dict[str, Any]) -> None:
+    reply = server.chat("Say it.", max_tokens=20, **options)
+    assert reply.json["choices"][0]["message"]["content"] == alone("Say it.", max_new_tokens=20, **options)
+    assert reply.json["choices"][0]["message"]["content"] != alone("Say it.", max_new_tokens=20)
+
+
+def test_an_answer_in_a_loop_says_so(serve: Serve, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bias = [[[loaded[1].tokenizer.convert_tokens_to_ids("a")], 1000.0]]
+    monkeypatch.setattr(loaded[0].generation_config, "sequence_bias", bias)
+    with serve() as server:
+        reply = server.chat("What is the capital of France?", max_tokens=200).json
+        streamed = server.chat("What is the capital of France?", max_tokens=200, stream=True).events[-1]
+    assert reply["choices"][0]["finish_reason"] == "length"  # OpenAI's clients know no other word
+    assert reply["convllava"]["finish_reason"] == streamed["convllava"]["finish_reason"] == "repetition"
+    assert reply["usage"]["completion_tokens"] == 128
+
+
 def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
     neutral: dict[str, Any] = {
         "n": 1,
@@ -197,6 +223,10 @@ def test_what_clients_send_although_it_says_nothing(server: Running) -> None:
         "audio": None,
         "web_search_options": None,
         "top_k": -1,
+        "min_p": 0,
+        "no_repeat_ngram_size": 0,
+        "no_repeat_ngram_window": None,
+        "stop_on_repetition": True,
         "repetition_penalty": 1,
         "chat_template_kwargs": {},
         "stream_options": {"include_usage": None},
@@ -257,9 +287,19 @@ def test_a_guess_of_another_prompt_shows_in_no_counter(serve: Serve) -> None:
         ({f"k{n}": 1 for n in range(80)}, None, "keys, at most 64"),
         ({"messages": [1] * 1001}, "messages", "at most 1000"),
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "messages[0]", "render the pages of a PDF"),
-        ({"logprobs": True}, "logprobs", "False"),
+        ({"top_k": -2}, "top_k", "greater than or equal to -1"),
+        ({"top_k": 10**30}, "top_k", "less than"),
+        ({"min_p": 1.5}, "min_p", "less than or equal to 1"),
+        ({"no_repeat_ngram_size": 10**9}, "no_repeat_ngram_size", "less than or equal to 1000"),
+        ({"no_repeat_ngram_window": 0}, "no_repeat_ngram_window", "greater than or equal to 1"),
+        ({"stop_on_repetition": "no"}, "stop_on_repetition", "valid boolean"),
+        ({"repetition_penalty": 1e308}, "repetition_penalty", "less than or equal to 10"),
+        ({"top_logprobs": 2}, None, "needs logprobs: true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
         ({"tools": [{}]}, "tools", "at most 0"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type", "'text'"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'text', 'json_object' or 'json_schema'"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "needs json_schema: {name, schema}"),
+        ({"response_format": {"type": "json_object", "json_schema": {"schema": {}}}}, "response_format", "no effect"),
         ({"image_aspect_ratio": "wide"}, "image_aspect_ratio", "'pad' or 'native'"),
         ({"image_aspect_ratio": "pad"}, None, "needs a resolution"),
         ({"resolution": 32}, None, "at least the output stride of 64"),

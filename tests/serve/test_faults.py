@@ -46,7 +46,7 @@ def read_until_closed(connection: socket.socket) -> bytes:
 
 def long_question(**options: Any) -> bytes:
     messages = [{"role": "user", "content": "Tell me a long story."}]
-    return json.dumps({"messages": messages, "max_tokens": 400, **options}).encode()
+    return json.dumps({"messages": messages, "max_tokens": 400, "stop_on_repetition": False, **options}).encode()
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_one_thread_renders_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPa
 @pytest.mark.usefixtures("endless")
 def test_a_full_queue_says_when_to_retry(serve: Serve) -> None:
     with serve(max_batch=1, max_queue=1) as server, ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(server.chat, "?", max_tokens=150) for _ in range(2)]
+        waiting = [pool.submit(server.chat, "?", max_tokens=150, stop_on_repetition=False) for _ in range(2)]
         while server.engine.taken < 2:
             time.sleep(0.005)
         refused = server.chat("?")
@@ -229,7 +229,10 @@ def test_a_full_queue_says_when_to_retry(serve: Serve) -> None:
 @pytest.mark.usefixtures("endless")
 def test_images_that_wait_take_bounded_memory(serve: Serve) -> None:
     with serve(max_batch=1, max_queue_pixels=2 * 64 * 64) as server, ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(server.chat, "?", [noise(64, 64, n)], max_tokens=150) for n in range(2)]
+        waiting = [
+            pool.submit(server.chat, "?", [noise(64, 64, n)], max_tokens=150, stop_on_repetition=False)
+            for n in range(2)
+        ]
         while server.engine.taken < 2 or server.engine.generator.num_running + server.engine.generator.num_waiting < 2:
             time.sleep(0.005)
         assert server.chat("?", [noise(64, 64, 9)]).status == 429
@@ -239,9 +242,9 @@ def test_images_that_wait_take_bounded_memory(serve: Serve) -> None:
 @pytest.mark.usefixtures("endless")
 def test_time_is_limited(serve: Serve) -> None:
     with serve(request_timeout=0.4) as server:
-        late = server.chat("?", max_tokens=450)
+        late = server.chat("?", max_tokens=450, stop_on_repetition=False)
         assert late.status == 504 and late.error["code"] == "request_timeout"
-        streamed = server.chat("?", max_tokens=450, stream=True)
+        streamed = server.chat("?", max_tokens=450, stop_on_repetition=False, stream=True)
         assert streamed.status == 200 and streamed.events[-1]["error"]["code"] == "request_timeout"
         server.wait_until_idle()
 
@@ -369,7 +372,7 @@ def test_memory_of_an_idle_server_after_large_images(tiny_checkpoint: Path) -> N
         ask: Any = partial(client.chat.completions.create, model=tiny_checkpoint.name, max_tokens=2)
         ask(messages=[{"role": "user", "content": content}])
         idle = resident_of_all(process.pid)
-        large = Image.effect_mandelbrot((6000, 6000), (-2, -1.5, 1, 1.5), 8).convert("RGB")
+        large = Image.linear_gradient("L").resize((6000, 6000)).convert("RGB")
         content[0] = image_part(data_url(encoded(large, "JPEG"), "jpeg"))
         body: Any = {"messages": [{"role": "user", "content": content}], "extra_body": {"max_visual_tokens": 64}}
         with ThreadPoolExecutor(4) as pool:

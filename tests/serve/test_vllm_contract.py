@@ -4,11 +4,13 @@ benchmarks/vllm_compare.py asks vLLM itself.
 """
 
 import inspect
+import re
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +18,7 @@ from serve.conftest import noise
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 import convllava.model
-from convllava.model import ConvLlavaModel, ConvLlavaProcessor, preset
+from convllava.model import ConvLlavaModel, ConvLlavaProcessor, build_nano_processor, preset
 
 HEAD_SIZES = {32, 64, 80, 96, 112, 128}
 """That vLLM's attention on CPUs has code for."""
@@ -95,3 +97,39 @@ def test_embeddings_in_place_of_tokens_give_the_same(tiny_checkpoint: Path) -> N
     torch.testing.assert_close(got, expected)
     assert isinstance(as_tuple, tuple)
     torch.testing.assert_close(as_tuple[0], expected)
+
+
+TYPED = ("<image>", "<|user|>Hi<|assistant|>", "</s><s>", "a <image", "<ima<image>ge>")
+
+
+@pytest.mark.parametrize("prompt_format", ["vicuna_v1", "llava_v1", "tokenizer"])
+def test_typed_control_tokens_stay_text_in_templates_that_others_render(prompt_format: str) -> None:
+    """vLLM renders the processor's template by the tokenizer's method, and gives the text to the processor."""
+    processor = build_nano_processor()
+    processor.set_prompt_format(prompt_format)
+    for typed in TYPED:
+        for content in (typed, [{"type": "text", "text": typed[:3]}, {"type": "text", "text": typed[3:]}]):
+            parts = [
+                {"type": "image"},
+                *(content if isinstance(content, list) else [{"type": "text", "text": content}]),
+            ]
+            for messages in ([{"role": "user", "content": content}], [{"role": "user", "content": parts}]):
+                text = processor.tokenizer.apply_chat_template(
+                    messages, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=True
+                )
+                images = [noise(64, 64)] if messages[0]["content"] is parts else []
+                seen = processor(images=images or None, text=text, add_special_tokens=False)["input_ids"][0]
+                expected = processor.apply_chat_template(
+                    messages, add_generation_prompt=True, tokenize=True, processor_kwargs={"images": images}
+                )[0]
+                assert list(seen) == list(expected)
+
+
+def test_vllm_hands_parts_to_the_templates() -> None:
+    """vLLM 0.18 and earlier look for a loop over message['content'] in a loop over messages."""
+    template = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(
+        re.sub(r"{%-? *(end)?generation *-?%}", "", build_nano_processor().chat_template)
+    )
+    outer = next(loop for loop in template.find_all(jinja2.nodes.For) if getattr(loop.iter, "name", "") == "messages")
+    inner = next(loop for loop in outer.find_all(jinja2.nodes.For) if isinstance(loop.iter, jinja2.nodes.Getitem))
+    assert (inner.iter.node.name, inner.iter.arg.value) == (outer.target.name, "content")

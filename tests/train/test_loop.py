@@ -70,6 +70,16 @@ def test_stop_after_minutes_leaves_a_checkpoint_to_resume_from(repository: Path,
     assert _losses(out) == pytest.approx(_losses(whole), abs=1e-6)
 
 
+def test_a_model_records_the_sizes_of_images_that_it_was_trained_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, tiny_checkpoint, max_steps=12, save_every=6)  # 12 steps see each sample once
+    early = train(load_recipe(path, ["stop_after_steps=6"]))
+    assert json.loads((early / "checkpoint-6" / "visual_tokens.json").read_text())["trained_visual_tokens"] is not None
+    out = train(load_recipe(path), resume=True, allow_change=["stop_after_steps"])
+    assert load_pretrained(out)[0].config.visual_token_range == (1, 6)
+    again = [f"init_from={out}", f"output_dir={tmp_path / 'again'}", "image.max_visual_tokens=2", "max_steps=1"]
+    assert load_pretrained(train(load_recipe(path, again)))[0].config.visual_token_range == (1, 6)
+
+
 def test_callbacks_see_every_step_and_may_save_and_stop(repository: Path, tmp_path: Path) -> None:
     class Recorder(Callback):
         def __init__(self) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..constants import RESOLUTIONS
 from ..image_options import ImageOptions
 from ..model import ConvLlavaConfig, ConvLlavaVisionConfig, num_image_tokens, resized_shape
-from ..model.presets import RESOLUTIONS
 from .budget import SHARE_FOR_ANSWERS, context_of, tokens_in_context
 
 ELONGATED = 1.25
@@ -85,6 +85,7 @@ class SizeChoice:
         shapes: (height, width) at which each image is shown.
         visual_tokens: Visual tokens of all images together.
         shrunk: Whether a token limit made the images smaller.
+        enlarged: Whether an image was smaller than those of the model's training and is shown larger.
         reason: Explanation in words.
     """
 
@@ -92,6 +93,7 @@ class SizeChoice:
     shapes: tuple[tuple[int, int], ...]
     visual_tokens: int
     shrunk: bool
+    enlarged: bool
     reason: str
 
 
@@ -114,10 +116,14 @@ def choose_size(
 ) -> SizeChoice:
     """Choose the size at which the images of one request are shown, the one rule of ``ask``, ``chat`` and the server.
 
+    Images stay within the visual tokens of the model's training, where the checkpoint says how many they were: larger
+    ones are shrunk, smaller ones enlarged.
+
     Args:
         sizes: (height, width) of each image, upright.
         config: Configuration of the model.
-        options: Options that are set already: the aspect ratio is kept, ``max_visual_tokens`` is a limit.
+        options: Options that are set already: the aspect ratio is kept, and ``max_visual_tokens`` is the limit in
+            place of that of the training.
         text_tokens: Tokens of the prompt without images; where given, images are shrunk until all fit the context.
         reserved: Tokens of the context kept for the answer and later turns; by default a quarter of it.
         token_limit: Further limit on the visual tokens of one image, such as that of a time budget.
@@ -127,31 +133,44 @@ def choose_size(
     """
     if not sizes:
         raise ValueError("there is no image to choose a size for")
-    limits = [limit for limit in (options.max_visual_tokens, token_limit) if limit is not None]
+    trained_fewest, most = config.visual_token_range or (1, None)
+    fewest = options.min_visual_tokens or trained_fewest
+    limits = [limit for limit in (options.max_visual_tokens or most, token_limit) if limit is not None]
     if text_tokens is not None:
         kept = context_of(config) // SHARE_FOR_ANSWERS if reserved is None else reserved
         limits.append(tokens_in_context(config, text_tokens=text_tokens, reserved=kept, images=len(sizes)))
     chosen, reason = _by_shape(sizes, config, options.image_aspect_ratio)
-    if limits:
-        chosen, reason = _within(min(limits), sizes, config, chosen, reason)
+    own = _tokens_by_shape(sizes, config, chosen)
+    if own is not None and min(own) < (target := min([fewest, *limits])):
+        chosen = chosen.merged(ImageOptions(min_visual_tokens=target))
+        of_training = ", the fewest in its training" if target == trained_fewest else ""
+        reason += f"; enlarged from {min(own)} to about {target} tokens{of_training}"
+        own = _tokens_by_shape(sizes, config, chosen)
+    if limits and (own is None or max(own) > min(limits)):
+        budget = min(limits)
+        chosen = chosen.merged(ImageOptions(max_visual_tokens=budget))
+        of_training = ", the most in its training" if budget == most else ""
+        reason += f"; shrunk {'' if own is None else f'from {max(own)} '}to at most {budget} tokens{of_training}"
     shapes = tuple(resized_shape(*size, **image_options(config, chosen.given())) for size in sizes)
-    num_tokens = sum(tokens_of(shape, config) for shape in shapes)
-    return SizeChoice(chosen, shapes, num_tokens, chosen.max_visual_tokens is not None, reason)
+    return SizeChoice(
+        options=chosen,
+        shapes=shapes,
+        visual_tokens=sum(tokens_of(shape, config) for shape in shapes),
+        shrunk=chosen.max_visual_tokens is not None,
+        enlarged=chosen.min_visual_tokens is not None,
+        reason=reason,
+    )
 
 
-def _within(
-    budget: int, sizes: Sequence[tuple[int, int]], config: ConvLlavaConfig, options: ImageOptions, reason: str
-) -> tuple[ImageOptions, str]:
-    """Return the options and the reason with a token limit added where an image needs it."""
-    limited = options.merged(ImageOptions(max_visual_tokens=budget))
+def _tokens_by_shape(
+    sizes: Sequence[tuple[int, int]], config: ConvLlavaConfig, options: ImageOptions
+) -> list[int] | None:
+    """Return the visual tokens of each image without a limit; None if one would have more pixels than are allowed."""
     try:
-        free = [resized_shape(*size, **image_options(config, options.given())) for size in sizes]
-    except ValueError:  # too many pixels without the limit; any other error occurs with it too
-        return limited, f"{reason}; shrunk to at most {budget} tokens"
-    wanted = max(tokens_of(shape, config) for shape in free)
-    if wanted <= budget:
-        return options, reason
-    return limited, f"{reason}; shrunk from {wanted} to at most {budget} tokens"
+        shapes = [resized_shape(*size, **image_options(config, options.given())) for size in sizes]
+    except ValueError:  # any other error occurs with a limit too
+        return None
+    return [tokens_of(shape, config) for shape in shapes]
 
 
 def _by_shape(

@@ -14,7 +14,8 @@ from ..constants import Message
 from ..image_options import ImageOptions
 from ..support import is_encodable, write_json
 from . import options as opt
-from .sizing import choose_options, shrunk_remark
+from .generation import GenerationArguments, System, cut_remark
+from .sizing import choose_options, size_remark
 
 if TYPE_CHECKING:
     from ..inference import Generator, Request
@@ -35,24 +36,30 @@ def chat(
     model: opt.Model = "nano",
     *,
     sizing: opt.SizingArguments,
-    max_new_tokens: opt.MaxNewTokens = None,
+    generation: GenerationArguments,
+    system: System = None,
     loading: opt.LoadArguments,
     page: opt.Page = None,
+    pdf_password: opt.PdfPassword = None,
 ) -> None:
     """Talk about images, one question a line; /help lists the commands, /quit or Ctrl+D ends the chat."""
     if "-" in images:
         raise ValueError("chat reads questions from standard input: give images as files or URLs instead of -")
+    decoding = generation.given()
 
     from .. import inference
+
+    opt.check_model(model)
+    opened = inference.open_images(images, page, password=pdf_password)
+    loaded = loading.load(model, resolution=sizing.pixels)
+
     from ..analysis import context_of
 
-    opened = inference.open_images(images, page)
-    loaded = loading.load(model, resolution=sizing.pixels)
     for_dialogue = context_of(loaded[0].config) // 2
     options, choice = choose_options(sizing, loaded, opened, "?", reserved=for_dialogue, model_name=model)
-    opt.remark(shrunk_remark(choice))
+    opt.remark(size_remark(choice))
     generator = inference.Generator(*loaded, max_batch=1, prefix_cache_bytes=PREFIX_CACHE_BYTES)
-    dialogue = Dialogue(images, opened, options, max_new_tokens)
+    dialogue = Dialogue(images, opened, options, decoding, system)
     with input_history():
         talk(generator, dialogue)
 
@@ -65,13 +72,15 @@ def talk(generator: "Generator", dialogue: "Dialogue") -> None:
         if line.startswith("/"):
             run_command(line, dialogue)
             continue
-        messages = dialogue.with_question(line)
+        messages, remark = dialogue.with_question(line), ""
         for event in generator.stream(dialogue.request(messages)):
             if isinstance(event, Finished):
                 dialogue.answered(messages, event.answer.text)
+                remark = cut_remark(event.answer) if event.answer.finish_reason == "repetition" else ""
             elif isinstance(event, TextDelta):
                 opt.show(event.text)
         opt.say("")
+        opt.remark(remark)
 
 
 def questions() -> Iterator[str]:
@@ -121,10 +130,17 @@ class Dialogue:
     """Images, the messages about them, and the options of the next request."""
 
     def __init__(
-        self, names: Sequence[str], images: Sequence[Any], options: ImageOptions, max_new_tokens: int | None
+        self,
+        names: Sequence[str],
+        images: Sequence[Any],
+        options: ImageOptions,
+        decoding: dict[str, Any],
+        system: str | None = None,
     ) -> None:
+        from ..inference.request import system_message
+
         self.names, self.images, self.image_options = list(names), list(images), options
-        self.max_new_tokens = max_new_tokens
+        self.decoding, self.system = decoding, system_message(system)
         self.messages: list[Message] = []
         self._num_shown = 0
 
@@ -139,10 +155,7 @@ class Dialogue:
         from ..inference import Request
 
         return Request(
-            messages=messages,
-            images=self.images,
-            image_options=self.image_options,
-            max_new_tokens=self.max_new_tokens,
+            messages=[*self.system, *messages], images=self.images, image_options=self.image_options, **self.decoding
         )
 
     def answered(self, messages: list[Message], answer: str) -> None:
@@ -169,8 +182,9 @@ class Dialogue:
         """
         if path.exists():
             raise ValueError(f"{path} exists already: give another name")
-        options = self.image_options.given() | {"max_new_tokens": self.max_new_tokens}
-        write_json(path, {"images": self.names, "options": options, "messages": self.messages})
+        options = self.image_options.given() | {"max_new_tokens": None} | self.decoding
+        messages = [*self.system, *self.messages]
+        write_json(path, {"images": self.names, "options": options, "messages": messages})
 
 
 def run_command(line: str, dialogue: Dialogue) -> None:

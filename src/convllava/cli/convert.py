@@ -31,6 +31,11 @@ def convert(
     quantize: opt.Quantize = None,
 ) -> None:
     """Rewrite a checkpoint in another layout; values stay the same unless --dtype or --quantize is given."""
+    opt.check_model(source)
+    opt.check_new(destination)
+    opt.check_place(dtype, quantize=quantize)
+    opt.check_adapter(adapter)
+
     from ..convert import convert as rewrite
     from ..convert import is_llava_lora
     from ..inference import save_merged

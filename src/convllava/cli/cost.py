@@ -1,6 +1,5 @@
 """``convllava cost``: the cost of images, and the image size to choose for a budget."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..support import did_you_mean
 from . import options as opt
+from .cost_inputs import DATA_ENDINGS, check_is_model, check_known, image_sizes, is_model, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
     from ..analysis.calibration import Calibration
     from ..model import ConvLlavaConfig
     from .cost_report import Printer
-
-FILE_SUFFIX = re.compile(r"\.(?:[A-Za-z]{2,5}|jp2)")
-"""Suffixes that make a name with one slash the path of a file; ``.5-7b`` is the end of a hub id."""
-
-DATA_ENDINGS = (".json", ".jsonl")
 
 MAX_LISTED = 20
 """Number of images up to which each one is listed; beyond it only the totals are."""
@@ -81,10 +75,7 @@ class PlaceArguments:
     device: opt.Device = None
 
     def __post_init__(self) -> None:
-        from ..analysis.counting import bytes_per_element
-
-        if self.dtype is not None:
-            bytes_per_element(self.dtype)
+        opt.check_place(self.dtype, self.device)
 
     def torch_device(self) -> "torch.device":
         """Return the device, checked to exist."""
@@ -154,6 +145,9 @@ def cost(
     from .cost_report import Printer
 
     check_used(settings, what or [], model)
+    for name in what or []:
+        check_known(name)
+    check_is_model(model)
     printer = Printer(as_json)
     if settings.paper.table1 or settings.paper.figure2:
         print_paper(printer, settings.paper)
@@ -294,47 +288,6 @@ def print_images(printer: "Printer", what: list[str], model: str, settings: Cost
         printer.totals(comparison.totals(size for _, size in sizes))
 
 
-def is_model(name: str) -> bool:
-    """Return whether a name is that of a model (bundled, preset, checkpoint directory, hub id)."""
-    from ..inference.checkpoint_files import BUNDLED, hub_id
-    from ..model import PRESETS
-
-    path = Path(name)
-    if path.is_dir():
-        return (path / "config.json").is_file()
-    known = name in BUNDLED or name in PRESETS
-    is_file_name = FILE_SUFFIX.fullmatch(path.suffix) is not None
-    return not path.exists() and (known or (hub_id(name) is not None and not is_file_name))
-
-
-def read_config(name: str) -> "ConvLlavaConfig":
-    """Return the configuration of a model in any known layout; from the hub only the configuration is downloaded.
-
-    Raises:
-        ValueError: The model is unknown, or has another architecture.
-    """
-    from ..convert import open_config
-    from ..inference.checkpoint_files import BUNDLED, hub_id, locate_config
-    from ..model import PRESETS, preset
-
-    if name not in BUNDLED and name in PRESETS:
-        return preset(name)
-    if not is_model(name):
-        raise ValueError(
-            f"unknown model {name!r}: give a directory with config.json, a hub id, or one of "
-            f"{', '.join(model_names())}{did_you_mean(name, model_names())}"
-        )
-    return open_config(locate_config(name), hub_id=hub_id(name))
-
-
-def model_names() -> list[str]:
-    """Return the names of the bundled models and the presets."""
-    from ..inference.checkpoint_files import BUNDLED
-    from ..model import PRESETS
-
-    return [*BUNDLED, *(name for name in PRESETS if name not in BUNDLED)]
-
-
 def _only(what: list[str]) -> str:
     if len(what) > 1:
         raise ValueError(f"--calibrate takes one model, got {len(what)}: {', '.join(what)}")
@@ -353,47 +306,3 @@ def require_calibration(calibration: "Calibration | None", model: str) -> "Calib
             f"threads: run 'convllava cost --calibrate --model {model}' once"
         )
     return calibration
-
-
-def image_sizes(what: Sequence[str], image_folder: Path | None = None) -> list[tuple[str, tuple[int, int]]]:
-    """Return the name and the (height, width) of every image; files are read up to their header only.
-
-    Raises:
-        ValueError: A file is missing or is not an image.
-    """
-    found: list[tuple[str, tuple[int, int]]] = []
-    for name in what:
-        found += _sizes_of(name, image_folder)
-    return found
-
-
-def _sizes_of(name: str, image_folder: Path | None) -> list[tuple[str, tuple[int, int]]]:
-    from ..images import IMAGE_SUFFIXES, image_files, image_size
-
-    path = Path(name)
-    if path.is_dir():
-        return [(str(image), image_size(image)) for image in image_files(path)]
-    if path.is_file() and path.suffix.lower() in DATA_ENDINGS:
-        return _sizes_in_data(path, image_folder)
-    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-        return [(name, image_size(path))]
-    from ..inference import open_image
-
-    if not path.exists() and not path.suffix and "/" not in name and name != "-":
-        raise ValueError(
-            f"there is no file {name!r}, and it is not a model: models are {', '.join(model_names())}"
-            f"{did_you_mean(name, model_names())}"
-        )
-    image = open_image(name)  # a URL, standard input or a PDF; otherwise its message names what is wrong
-    return [(name, (image.height, image.width))]
-
-
-def _sizes_in_data(path: Path, image_folder: Path | None) -> list[tuple[str, tuple[int, int]]]:
-    from ..data.sources import open_source
-    from ..images import image_size
-
-    source = open_source(path=path, image_folder=image_folder)
-    images = [item for index in range(len(source)) for item in source[index].images if isinstance(item, Path)]
-    if not images:
-        raise ValueError(f"{path} holds no images, only text")
-    return [(str(image), image_size(image)) for image in images]

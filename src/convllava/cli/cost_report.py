@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import options as opt
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
     from ..analysis import Calibration, Cost, ModelCost, SizeChoice
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from ..analysis.systems import Claim, System
     from ..model import ConvLlavaConfig
 
-_WORDS = frozenset(["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", ""])
+_WORDS = frozenset(
+    ["system", "vision encoder", "statement", "where", "policy", "part", "JPEG", "complexity", "shapes", ""]
+)
 """Headers of columns with words, which are aligned to the left and may wrap."""
+
+_RANKS = {"vision encoder": 9, "where": 8, "activations": 7, "MACs": 6, "mean": 5, "paper": 4, "parameters": 3, "": 2}
+"""Columns that are left out of a narrow terminal, the highest first."""
 
 _WIDTH_OF_FILES = 140
 """Characters per line in a file or pipe."""
@@ -226,16 +232,8 @@ class Printer:
         self._console.print("counting rules: " + "; ".join(COUNTING_RULES))
 
     def _table(self, title: str, head: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for column in head:
-            words = column in _WORDS
-            table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-        for row in cells:
-            table.add_row(*map(Text, row))
-        self._console.print(table)
+        columns = [Column(name, words=name in _WORDS, rank=_RANKS.get(name, 0)) for name in head]
+        print_table(self._console, title, columns, cells)
 
 
 def _parts(counted: "ModelCost") -> "list[Cost]":

@@ -1,4 +1,4 @@
-"""``convllava data``: make, check and measure data."""
+"""``convllava data``: make, check, measure and convert data."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .data_check import check
+from .data_convert import convert
 from .data_stats import stats
 from .progress import progress_bar
 
@@ -19,11 +20,12 @@ _PREVIEW_SAMPLES = 24
 
 @app.callback()
 def data() -> None:
-    """Make, check and measure data."""
+    """Make, check, measure and convert data."""
 
 
 app.command()(check)
 app.command()(stats)
+app.command()(convert)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
-from .data_opening import Opened, open_for_reading
+from .data_opening import Opened, check_input, open_for_reading
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Decode every image, read every dialogue and count every token; exit code 1 if there are errors."""
+    check_input(what, model)
+
     from ..data.check import Inspector, Limits
     from ..data.check import check as run
     from .data_report import print_report

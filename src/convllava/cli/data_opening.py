@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .checks import check_exists, check_model
+
 if TYPE_CHECKING:
     from ..data.samples import NamedSource, RecordSource
     from ..model import ConvLlavaConfig, ConvLlavaProcessor
@@ -31,6 +33,18 @@ class Opened:
     processor: "ConvLlavaProcessor"
     max_length: int
     one_image: bool = False
+
+
+def check_input(what: str, model: str | None) -> None:
+    """Check that the input and the model exist, before torch is imported.
+
+    Raises:
+        ValueError: One is missing.
+    """
+    if not any(sign in what for sign in ("://", "*", "?", "[", "{")):  # a URL or a pattern of shards
+        check_exists(what, "recipe" if what.endswith(RECIPE_ENDINGS) else "data file")
+    if model is not None:
+        check_model(model)
 
 
 def open_for_reading(

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .options import console, printable
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +31,9 @@ def print_report(report: "Report", cleaned: "CleanCopy | None", image_folder: Pa
     for source in report.sources:
         if source.format:
             shown.print(f"{source.name}: {source.format}, {_plural(source.records, 'record')}", soft_wrap=True)
-    shown.print(_sources_table(report))
+    _print_sources(shown, report)
     if report.faults:
-        shown.print(_findings_table(report))
+        _print_findings(shown, report)
     shown.print(_verdict(report))
     if cleaned is not None:
         shown.print(_about_copy(cleaned, image_folder), soft_wrap=True)
@@ -66,44 +67,44 @@ def _legend(*, marked: bool) -> "Text":
     return Text.assemble("(", (learned, STYLES["supervised"]), ", ", ("only shown", STYLES["shown"]), ")")
 
 
-def _sources_table(report: "Report") -> Any:
-    from rich.table import Table
-
+def _print_sources(console: "Console", report: "Report") -> None:
     supervised = sum(source.supervised_in_run for source in report.sources)
     in_run = any(source.drawn is not None for source in report.sources)
-    table = Table(title="Sources", title_justify="left")
-    table.add_column("source", overflow="fold")
-    drawn = ["drawn"] if in_run else []
-    for name in ("records", "usable", *drawn, "images", "text\ntokens", "visual\ntokens", "supervised\ntokens"):
-        table.add_column(name, justify="right")
-    table.add_column("share of\nsupervised" + "\nin the run" * in_run, justify="right")
-    table.add_column("longest\nsample", justify="right")
+    columns = [
+        Column("source", words=True),
+        Column("records"),
+        Column("usable"),
+        *([Column("drawn", rank=2)] if in_run else []),
+        Column("images", rank=3),
+        Column("text tokens", rank=4),
+        Column("visual tokens", rank=1),
+        Column("supervised tokens"),
+        Column("share of supervised" + " in the run" * in_run, rank=6),
+        Column("longest sample", rank=5),
+    ]
+    rows = []
     for source in report.sources:
         share = source.supervised_in_run / supervised if supervised else 0.0
         numbers = [source.records, source.usable, *([source.drawn or 0] if in_run else []), source.images]
         numbers += [source.text_tokens, source.visual_tokens, source.supervised_tokens]
-        table.add_row(source.name, *(f"{number:,}" for number in numbers), f"{share:.1%}", f"{source.longest:,}")
-    return table
+        rows.append([source.name, *(f"{number:,}" for number in numbers), f"{share:.1%}", f"{source.longest:,}"])
+    print_table(console, "Sources", columns, rows)
 
 
-def _findings_table(report: "Report") -> Any:
-    from rich.table import Table
+def _print_findings(console: "Console", report: "Report") -> None:
     from rich.text import Text
 
     from ..data.faults import ERRORS, WARNINGS
 
-    table = Table(title="Findings", title_justify="left")
-    table.add_column("")
-    table.add_column("finding")
-    table.add_column("count", justify="right")
-    table.add_column("first", overflow="fold")
+    columns = [Column("", words=True), Column("finding", words=True), Column("count"), Column("first", words=True)]
     counts = report.counts
+    rows: list[list[str | Text]] = []
     for kinds, severity, style in ((ERRORS, "error", "red"), (WARNINGS, "warning", "yellow")):
         for kind in (kind for kind in kinds if counts[kind]):
             first = next(fault for fault in report.faults if fault.kind == kind)
             found = " ".join(str(first).split())
-            table.add_row(Text(severity, style), kinds[kind], f"{counts[kind]:,}", found)
-    return table
+            rows.append([Text(severity, style), kinds[kind], f"{counts[kind]:,}", found])
+    print_table(console, "Findings", columns, rows)
 
 
 def _verdict(report: "Report") -> "Text":

@@ -10,10 +10,13 @@ import typer
 
 from . import options as opt
 from .data_check import Format, ForModel, ImageFolder, Overrides
-from .data_opening import open_for_reading
+from .data_opening import check_input, open_for_reading
 from .progress import progress_bar
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..data.samples import NamedSource
     from ..data.stats import PolicyTokens, Statistics
     from ..model import ConvLlavaConfig
@@ -38,6 +41,8 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Read the headers of all images and count their visual tokens; nothing is decoded."""
+    check_input(what, model)
+
     from ..data.stats import as_json as figures
     from ..data.stats import tokens_by_policy
     from ..data.stats_plots import write_plots
@@ -82,8 +87,6 @@ def _policies(
 
 
 def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     from .data_report import report_console
 
     console = report_console()
@@ -93,7 +96,6 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
     )
     if statistics.unreadable:
         console.print(f"{statistics.unreadable:,} records cannot be read; 'data check' lists them", style="yellow")
-    shapes = Table("", title="Shapes and lengths", title_justify="left")
     rows = {
         "width : height": ("aspect_ratio", "{:.2f}"),
         "width": ("width", "{:,.0f}"),
@@ -101,19 +103,20 @@ def _print(statistics: "Statistics", by_policy: "list[PolicyTokens]", found: dic
         "megapixels": ("megapixels", "{:.2f}"),
         "characters per sample": ("text_characters", "{:,.0f}"),
     }
-    _fill(shapes, {name: (found[key], form) for name, (key, form) in rows.items()})
-    console.print(shapes)
-    tokens = Table("policy", title="Visual tokens per image", title_justify="left")
-    _fill(tokens, {policy.name: (found["visual_tokens"][policy.name], "{:,.0f}") for policy in by_policy})
-    console.print(tokens)
+    shapes = {name: (found[key], form) for name, (key, form) in rows.items()}
+    _print_quantiles(console, "Shapes and lengths", "", shapes)
+    tokens = {policy.name: (found["visual_tokens"][policy.name], "{:,.0f}") for policy in by_policy}
+    _print_quantiles(console, "Visual tokens per image", "policy", tokens)
     refused = [policy for policy in by_policy if policy.refused]
     for policy in refused:
         console.print(f"shape not supported by '{policy.name}': {policy.refused:,}", style="yellow")
 
 
-def _fill(table: Any, rows: dict[str, tuple[dict[str, float], str]]) -> None:
-    keys = ("min", "5%", "25%", "50%", "75%", "95%", "max", "mean")
-    for key in keys:
-        table.add_column(key.replace("%", " %"), justify="right")
-    for name, (numbers, form) in rows.items():
-        table.add_row(name, *(form.format(numbers[key]) if key in numbers else "" for key in keys))
+def _print_quantiles(console: "Console", title: str, head: str, rows: dict[str, tuple[dict[str, float], str]]) -> None:
+    ranks = {"min": 0, "5%": 4, "25%": 1, "50%": 0, "75%": 2, "95%": 3, "max": 0, "mean": 0}
+    columns = [Column(head, words=True), *(Column(key.replace("%", " %"), rank=rank) for key, rank in ranks.items())]
+    cells = [
+        [name, *(form.format(numbers[key]) if key in numbers else "" for key in ranks)]
+        for name, (numbers, form) in rows.items()
+    ]
+    print_table(console, title, columns, cells)

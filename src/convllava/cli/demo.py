@@ -69,9 +69,7 @@ def demo(
 
     The images are the same at every run and were not chosen by the answers; right and wrong answers are marked.
     """
-    from ..inference import load_pretrained
-
-    loaded = load_pretrained(model, dtype=dtype, device=device)
+    loaded = opt.LoadArguments(dtype, device).load(model)
     out.mkdir(parents=True, exist_ok=True)
     console = opt.console()
     right = sum(show_case(console, loaded, out, index, seed) for index in range(len(CASES)))

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
+from .generation import RepetitionArguments
 from .progress import progress_bar
 
 if TYPE_CHECKING:
     from ..eval.compare import Comparison
     from ..eval.judge import JudgeSettings
+    from ..eval.own_data import OwnData
     from ..eval.scoring import Score
 
 app = typer.Typer(no_args_is_help=True)
@@ -26,9 +28,22 @@ Plugin = Annotated[
     list[Path] | None, typer.Option(help="Python file that registers benchmarks of your own; may be repeated.")
 ]
 Benchmarks = Annotated[str, typer.Option("--benchmark", help="Names of benchmarks, separated by commas.")]
-Suite = Annotated[str, typer.Option(help="table2 to table11, figure3, paper (tables 5 and 6), synthetic or pages.")]
+Suite = Annotated[str, typer.Option(help="table2 to table11, figure3, paper (5 and 6), synthetic, heldout, choices.")]
 Row = Annotated[str, typer.Option(help="Row of the paper's table that MODEL is, by its folder in recipes/paper.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with benchmark files; $LMUData or ~/LMUData by default.")]
+DataOrOwn = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER|FILE",
+        help="Folder with benchmark files; without --benchmark, data of your own, of any format.",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="Metric of your own data: exact, anls, cer, vqa, iou or choice; by default as the answers are."),
+]
+ImageFolder = Annotated[Path | None, typer.Option(help="Folder of the images of your own data.")]
+Format = Annotated[str | None, typer.Option("--format", help="Format of your own data; recognized by default.")]
 Out = Annotated[Path, typer.Option(help="Folder for predictions, protocols and scores; an earlier run is resumed.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Number of samples; a score of a part is marked as such.")]
 BatchSize = Annotated[str, typer.Option(help="Number of samples answered at a time, or auto.")]
@@ -48,14 +63,33 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """Benchmarks, their files, and the folder of results."""
+    """Benchmarks or data of the user's own, and the folder of results."""
 
     benchmark: Benchmarks = ""
     suite: Suite = ""
     row: Row = ""
-    data: Data = None
+    data: DataOrOwn = None
+    metric: Metric = None
+    image_folder: ImageFolder = None
+    format: Format = None
     out: Out = Path("scores")
     limit: Limit = None
+
+    def own(self) -> "OwnData | None":
+        """Return the data of the user's own, opened; None if benchmarks are named or none are given."""
+        only_own = {"--metric": self.metric, "--image-folder": self.image_folder, "--format": self.format}
+        given = [name for name, value in only_own.items() if value is not None]
+        named = self.benchmark or self.suite
+        if self.data is not None and not named:
+            return _open_own_data(self.data, self)
+        if given:
+            raise ValueError(f"{', '.join(given)}: for data of your own, which are --data FILE without --benchmark")
+        if self.data is not None and not self.data.is_dir():
+            raise ValueError(
+                f"--data {self.data} is no folder: {named} needs the folder of its file; without --benchmark and "
+                "--suite, the questions of a data file are asked as they are"
+            )
+        return None
 
 
 @dataclass(frozen=True)
@@ -66,6 +100,15 @@ class ProtocolArguments:
     prompts: Prompts = None
     prompt_format: PromptFormat = None
     ocr_tokens: OcrTokens = False
+
+
+@dataclass(frozen=True)
+class DecodingArguments(RepetitionArguments):
+    """Options against repetition, which the paper's protocol does not have."""
+
+    stop_on_repetition: Annotated[
+        bool, typer.Option("--stop-on-repetition", help="End an answer that repeats one passage on and on.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -96,17 +139,25 @@ def root(plugin: Plugin = None) -> None:
 @app.command()
 @opt.expand_settings
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")],
+    argument: opt.ModelArgument = None,
+    model: opt.ModelOrNone = None,
     *,
     chosen: BenchmarkArguments,
     images: opt.ImageArguments,
     batch_size: BatchSize = "auto",
     protocol: ProtocolArguments,
+    decoding: DecodingArguments,
     judging: JudgeArguments,
     place: opt.DeviceArguments,
     as_json: Json = False,
 ) -> None:
     """Answer benchmarks and score them; the same command resumes a run that was stopped."""
+    model = opt.one_model(argument, model)
+    opt.check_model(model)
+    if chosen.data is not None:
+        opt.check_exists(chosen.data, "--data")
+
+    from ..eval.protocol import DecodingOptions
     from ..eval.suite import EvalSettings, ModelSettings, run_suite
 
     settings = EvalSettings(
@@ -115,6 +166,7 @@ def run(
         suite=chosen.suite,
         row=chosen.row,
         data=chosen.data,
+        own=chosen.own(),
         out=chosen.out,
         limit=chosen.limit,
         image=images.options,
@@ -122,6 +174,7 @@ def run(
         prompts=protocol.prompts,
         prompt_format=protocol.prompt_format,
         ocr_tokens=protocol.ocr_tokens,
+        decoding=DecodingOptions(**asdict(decoding)),
         judge=judging.settings(),
     )
     result = run_suite(settings, _progress)
@@ -145,6 +198,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions again, without a model."""
+    opt.check_exists(predictions, "predictions")
     from ..eval.predictions import prediction_files
     from ..eval.scoring import choose_profiles, score_file
 
@@ -166,13 +220,15 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two models on the same questions."""
+    for path in (first, second):
+        opt.check_exists(path, "predictions")
     from ..eval.compare import compare as compare_files
     from ..eval.scoring import choose_profiles
 
     scoring, _ = choose_profiles(profile)
     comparison = compare_files(first, second, scoring, allowed=_split(allow))
     if as_json:
-        content = {name: getattr(comparison, name) for name in ("difference", "interval")}
+        content = {name: getattr(comparison, name) for name in ("difference", "interval", "p_value", "unit")}
         opt.say(json.dumps({**content, "changes": list(map(asdict, comparison.changes))}))
     else:
         _print_comparison(first, second, comparison)
@@ -186,6 +242,7 @@ def table(
     figure3: Annotated[Path | None, typer.Option(help="Plot of Figure 3 to write, PNG or SVG.")] = None,
 ) -> None:
     """Write scores as the paper's tables, each below the row of the paper that it belongs to."""
+    opt.check_exists(folder, "folder")
     from ..eval.tables import WRITERS, make_tables, read_scores
     from ..support import write_text
 
@@ -218,6 +275,7 @@ def report(
     judging: JudgeArguments,
 ) -> None:
     """Write an HTML page with every question, image, prediction and result."""
+    opt.check_exists(predictions, "predictions")
     from ..eval.predictions import prediction_files
     from ..eval.report import write_report
     from ..eval.scoring import choose_profiles
@@ -230,9 +288,10 @@ def report(
 
 
 @app.command()
+@opt.expand_settings
 def sweep(
-    models: Annotated[list[str], typer.Argument(help="One or several checkpoints.")],
-    benchmark: Benchmarks,
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="The same as --model.")] = None,
+    benchmark: Benchmarks = "",
     resolution: Annotated[str, typer.Option(help="Resolutions in pixels, separated by commas.")] = "",
     image_aspect_ratio: Annotated[str, typer.Option(help="pad, native, or both with a comma.")] = "",
     max_visual_tokens: Annotated[str, typer.Option(help="Token budgets, separated by commas.")] = "",
@@ -243,15 +302,24 @@ def sweep(
     out: Out = Path("sweep"),
     limit: Limit = None,
     batch_size: BatchSize = "auto",
-    dtype: opt.Dtype = None,
-    device: opt.Device = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model: nano, a checkpoint directory or a hub id; repeatable.")
+    ] = None,
+    *,
+    place: opt.DeviceArguments,
 ) -> None:
     """Measure under many image settings: figures against visual tokens and seconds, with plots."""
+    models = [*(models or []), *(model or [])]
+    if not models or not benchmark:
+        raise ValueError("give one model or several, and --benchmark NAMES")
+    for name in models:
+        opt.check_model(name)
+
     from ..eval.suite import ModelSettings, SweepSettings, run_sweep
     from ..eval.sweep import as_markdown, write_sweep
 
     settings = SweepSettings(
-        models=[ModelSettings(model, dtype, device, batch_size) for model in models],
+        models=[ModelSettings(name, place.dtype, place.device, batch_size) for name in models],
         benchmarks=_split(benchmark),
         aspect_ratios=_split(image_aspect_ratio),
         resolutions=_split_numbers(resolution),
@@ -276,6 +344,19 @@ def _split_numbers(text: str) -> list[int]:
         if not word.isdecimal():
             raise ValueError(f"{word!r} is not a whole number of at least 0")
     return [int(word) for word in _split(text)]
+
+
+def _open_own_data(data: Path, chosen: BenchmarkArguments) -> "OwnData":
+    """Open the user's own data, and say what they are and why their metric is chosen."""
+    from ..eval.own_data import open_own_data
+
+    own, found = open_own_data(data, chosen.metric, image_folder=chosen.image_folder, format=chosen.format)
+    reason = f", because {found.reason}; --metric chooses another" if found.reason else ""
+    opt.remark(
+        f"{own.name}: {len(found):,} questions about {found.num_images:,} images ({found.title}); metric: {own.metric}"
+        f"{reason}"
+    )
+    return own
 
 
 @contextmanager
@@ -312,6 +393,7 @@ def _print_comparison(first: Path, second: Path, comparison: "Comparison") -> No
     low, high = comparison.interval
     verdict = "the interval excludes 0" if comparison.is_clear else "the interval includes 0: no clear difference"
     opt.say(f"difference {comparison.difference:+.4g} (95 %: {low:+.4g} to {high:+.4g}; {verdict})")
+    opt.say(f"paired permutation test by {comparison.unit}: p = {comparison.p_value:.2g}")
     opt.say(f"{len(comparison.changes)} of {comparison.scores[0].samples} samples changed")
     for change in comparison.changes[:MAX_PRINTED_CHANGES]:
         texts = f"{change.predictions[0]!r} -> {change.predictions[1]!r}, answer {change.answer!r}"

@@ -25,6 +25,10 @@ def code(
     resolution: opt.Resolution = None,
 ) -> None:
     """Write a checkpoint that carries its own model code: transformers alone loads it (trust_remote_code)."""
+    opt.check_model(source)
+    opt.check_new(destination)
+    opt.check_place(dtype)
+
     from ..convert import export_with_code
     from ..inference.checkpoint_files import hub_id, locate
 
@@ -46,6 +50,9 @@ def backbone(
     destination: Destination,
 ) -> None:
     """Write the vision encoder alone, for AutoBackbone."""
+    opt.check_model(source, encoder_alone=True)
+    opt.check_new(destination)
+
     from ..convert import export_backbone
     from ..inference.checkpoint_files import locate
 
@@ -62,6 +69,8 @@ def onnx(
     resolution: opt.Resolution = None,
 ) -> None:
     """Write the vision encoder as ONNX for any batch, height and width; checked with onnxruntime at three shapes."""
+    opt.check_model(source)
+
     from ..convert import export_onnx, is_encoder, load_vision_tower
     from ..inference import load_pretrained
     from ..inference.checkpoint_files import locate

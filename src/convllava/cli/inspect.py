@@ -15,6 +15,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Describe a checkpoint, and list everything suspicious about its tensors."""
+    opt.check_model(checkpoint)
+
     from ..convert import inspect_checkpoint, inspect_encoder, is_encoder
     from ..inference.checkpoint_files import hub_id, locate
 
@@ -94,11 +96,14 @@ def describe_vision(vision: dict[str, Any]) -> str:
 
 
 def describe_images(report: dict[str, Any]) -> str:
-    """Return the aspect ratio policy and the resolution."""
+    """Return the aspect ratio policy, the resolution and the sizes in training."""
+    trained = report["trained_visual_tokens"]
+    sizes = "" if trained is None else f", trained on {' to '.join(map(str, sorted(set(trained))))} visual tokens"
     if report["resolution"] is not None:
-        return f"{report['image_aspect_ratio']}, resolution {report['resolution']} (from {report['resolution_from']})"
-    is_square = report["image_aspect_ratio"] == "pad"
-    return f"{report['image_aspect_ratio']}, {'resolution not set' if is_square else 'at their own size'}"
+        side = f"resolution {report['resolution']} (from {report['resolution_from']})"
+    else:
+        side = "resolution not set" if report["image_aspect_ratio"] == "pad" else "at their own size"
+    return f"{report['image_aspect_ratio']}, {side}{sizes}"
 
 
 def millions(number: int) -> str:

@@ -46,6 +46,11 @@ def join(
     max_shard_size: MaxShardSize = "5GB",
 ) -> None:
     """Join an encoder and a language model by a new projector: the init_from of a training recipe."""
+    opt.check_model(vision_tower, encoder_alone=True)
+    opt.check_model(language_model)
+    opt.check_new(destination)
+    opt.check_place(dtype)
+
     from ..convert import JoinSettings
     from ..convert import join as write
     from ..inference.checkpoint_files import locate

@@ -12,6 +12,7 @@ standard error, with exit code 2; any other error is one of the program, named a
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -21,6 +22,8 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from .examples import EXAMPLES, epilog
 
 COMMANDS = {
     "ask": "Ask a question about one image or several.",
@@ -58,10 +61,22 @@ def load_command(name: str) -> Any:
     if isinstance(app, typer.Typer):
         group = typer.main.get_group(app)
         group.name, group.help = name, group.help or COMMANDS[name]
-        return group
+        return with_plain_help(group, name)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(getattr(module, name))
-    return typer.main.get_command(single)
+    return with_plain_help(typer.main.get_command(single), name)
+
+
+def with_plain_help(command: Any, name: str) -> Any:
+    """Have a command and its subcommands show their help as plain text, which needs no wide terminal, with examples."""
+    command.rich_markup_mode = None
+    if command.help:
+        command.short_help = re.split(r"[;:(]", command.help.strip().splitlines()[0])[0].strip(" .") + "."
+    if name in EXAMPLES:
+        command.epilog = epilog(name)
+    for subname, subcommand in getattr(command, "commands", {}).items():
+        with_plain_help(subcommand, f"{name} {subname}")
+    return command
 
 
 def print_version(wanted: bool) -> None:
@@ -85,7 +100,13 @@ def stub() -> None:
 
 
 def build_app() -> typer.Typer:
-    app = typer.Typer(name="convllava", cls=LazyGroup, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name="convllava",
+        cls=LazyGroup,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog=epilog(""),
+    )
     app.callback()(root)
     for name, description in COMMANDS.items():
         app.command(name, help=description)(stub)

@@ -17,6 +17,9 @@ import typer
 
 from ..image_options import ImageOptions
 from ..support import escaped, is_shown
+from .checks import check_adapter, check_exists, check_model, check_new, check_place, working
+
+__all__ = ["check_adapter", "check_exists", "check_model", "check_new", "check_place", "working"]
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +30,10 @@ AUTO = "auto"
 """Resolution that is chosen for the images."""
 
 Model = Annotated[str, typer.Option(help="Model: nano, a checkpoint directory or a hub id.")]
+ModelOrNone = Annotated[str | None, typer.Option("--model", help="Model: nano, a checkpoint directory or a hub id.")]
+ModelArgument = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="The same as --model, which other commands have too.")
+]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda or mps; by default the best available.")]
 Dtype = Annotated[
     str | None,
@@ -62,17 +69,23 @@ MaxFirstTokenMs = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[
-    int | None, typer.Option(help="Maximum tokens of an answer; by default 512, or as many as the context still holds.")
+    int | None,
+    typer.Option(min=1, help="Maximum tokens of an answer; by default 512, or as many as the context still holds."),
 ]
 Preprocessing = Annotated[
     Literal["exact", "fast"] | None,
     typer.Option(help="fast prepares images several times faster; fine print may lose a little sharpness."),
 ]
 Page = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        help="Page of a PDF or frame of a TIFF, GIF or other file with several, counted from 1; by default the first."
+        metavar="PAGES",
+        help="Page of a PDF or frame of a TIFF, GIF or other file with several, counted from 1; by default the first. "
+        "2-5, 2- or 1,3 for several, which become as many images.",
     ),
+]
+PdfPassword = Annotated[
+    str | None, typer.Option(envvar="CONVLLAVA_PDF_PASSWORD", help="Password of locked PDFs.", show_envvar=True)
 ]
 
 
@@ -83,6 +96,9 @@ class DeviceArguments:
     dtype: Dtype = None
     device: Device = None
 
+    def __post_init__(self) -> None:
+        check_place(self.dtype, self.device)
+
 
 @dataclass(frozen=True)
 class LoadArguments(DeviceArguments):
@@ -91,6 +107,11 @@ class LoadArguments(DeviceArguments):
     adapter: Adapter = None
     quantize: Quantize = None
     fast: Fast = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_place(quantize=self.quantize)
+        check_adapter(self.adapter)
 
     def load(
         self, source: str, *, resolution: int | None = None, preprocessing: str | None = None
@@ -105,11 +126,13 @@ class LoadArguments(DeviceArguments):
         Raises:
             ValueError: The model cannot be loaded with these options.
         """
-        from ..inference import load_pretrained, stage_warning
+        check_model(source)
+        with working(f"loading {source}"):
+            from ..inference import load_pretrained, stage_warning
 
-        model, processor = load_pretrained(
-            source, **asdict(self), fallback_resolution=resolution, preprocessing=preprocessing
-        )
+            model, processor = load_pretrained(
+                source, **asdict(self), fallback_resolution=resolution, preprocessing=preprocessing
+            )
         warn(stage_warning(model))
         return model, processor
 
@@ -140,6 +163,7 @@ class SizingArguments:
     def __post_init__(self) -> None:
         if self.resolution not in (None, AUTO) and not str(self.resolution).lstrip("-").isdigit():
             raise ValueError(f"--resolution {self.resolution!r}: give a number of pixels, or auto")
+        ImageOptions(self.image_aspect_ratio, self.pixels, self.max_visual_tokens)  # checks their values
 
     @property
     def pixels(self) -> int | None:
@@ -229,6 +253,19 @@ def _build(group: Any, values: Mapping[str, Any]) -> Any:
             for field in fields(group)
         }
     )
+
+
+def one_model(argument: str | None, option: str | None, default: str | None = None) -> str:
+    """Return the model, which is given as an argument or as an option.
+
+    Raises:
+        ValueError: It is missing, or given twice.
+    """
+    if argument and option and argument != option:
+        raise ValueError(f"two models are given, {argument!r} and --model {option!r}: give one of them")
+    if (model := argument or option or default) is None:
+        raise ValueError("the model is missing: give --model nano, a checkpoint directory or a hub id")
+    return model
 
 
 def printable(text: str) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..support import duration
 from . import options as opt
+from .tables import Column, print_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from ..train import Plan, Recipe
 
@@ -40,9 +41,9 @@ def print_plan(
     console = opt.console()
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_FILES)
-    console.print(_modules(plan))
+    _print_modules(console, plan)
     if len(plan.data) > 1:
-        console.print(_data(plan))
+        _print_data(console, plan)
     lines = [*_samples(recipe, plan), *_flops(plan), *_here(seconds_here)]
     lines += [*_memory(recipe, plan, device_memory), *comparison]
     for line in [*lines, *(f"checked: {promise}" for promise in plan.protocol)]:
@@ -54,30 +55,28 @@ def _as_data(plan: "Plan", comparison: list[str]) -> dict[str, Any]:
     return asdict(plan) | {name: getattr(plan, name) for name in means} | {"reported": comparison}
 
 
-def _modules(plan: "Plan") -> "Table":
-    from rich.table import Table
-
-    table = Table("module", "parameters", "trained", title="Trained modules")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for count in plan.modules:
-        table.add_row(count.module, f"{count.total:,}", f"{count.trainable:,}")
+def _print_modules(console: "Console", plan: "Plan") -> None:
+    rows = [[count.module, f"{count.total:,}", f"{count.trainable:,}"] for count in plan.modules]
     total, trained = (sum(getattr(count, name) for count in plan.modules) for name in ("total", "trainable"))
-    table.add_row("all", f"{total:,}", f"{trained:,}")
-    return table
+    columns = [Column("module", words=True), Column("parameters"), Column("trained")]
+    print_table(console, "Trained modules", columns, [*rows, ["all", f"{total:,}", f"{trained:,}"]])
 
 
-def _data(plan: "Plan") -> "Table":
-    from rich.table import Table
-
-    table = Table("data", "samples", "visual tokens", "text tokens", "supervised", "lengths", title="Data")
-    for column in table.columns[1:5]:
-        column.justify = "right"
+def _print_data(console: "Console", plan: "Plan") -> None:
+    columns = [
+        Column("data", words=True),
+        Column("samples"),
+        Column("visual tokens"),
+        Column("text tokens", rank=2),
+        Column("supervised", rank=1),
+        Column("lengths", words=True, rank=3),
+    ]
+    rows = []
     for source in plan.data:
         tokens = (source.visual_tokens, source.text_tokens, source.supervised_tokens)
         known = "measured" if source.is_measured else "estimated"
-        table.add_row(source.name, f"{source.samples:,}", *(f"{value:.0f}" for value in tokens), known)
-    return table
+        rows.append([source.name, f"{source.samples:,}", *(f"{value:.0f}" for value in tokens), known])
+    print_table(console, "Data", columns, rows)
 
 
 def _samples(recipe: "Recipe", plan: "Plan") -> list[str]:

@@ -70,7 +70,8 @@ class ServedModelArguments(opt.DeviceArguments):
 
 @opt.expand_settings
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a checkpoint directory or a hub id.")] = "nano",
+    argument: opt.ModelArgument = None,
+    model: opt.ModelOrNone = None,
     *,
     access: AccessArguments,
     limits: LimitArguments,
@@ -80,6 +81,8 @@ def serve(
     """Serve a model: the OpenAI chat completions API at /v1, a chat page at /."""
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         require(package, extra="serve", purpose="servers")
+    model = opt.one_model(argument, model, default="nano")
+    opt.check_model(model)
 
     from .. import serve as serving
     from ..analysis import allows_auto

@@ -35,27 +35,27 @@ def choose_options(
     Raises:
         ValueError: The time limit cannot be met, the device is not calibrated, or an option is out of range.
     """
-    from ..analysis import choose_size
+    from ..inference.sizing import num_text_tokens, size_for_question
 
     model, processor = loaded
     sizes = [(image.height, image.width) for image in images]
     auto = sizing.chooses_size(model.config)
     if not sizes or not (auto or sizing.max_ttft_ms is not None):
         return sizing.options, None
-    text_tokens = _text_tokens(processor, question, len(sizes))
+    text_tokens = num_text_tokens(processor, question, len(sizes))
     limit = None if sizing.max_ttft_ms is None else _tokens_in_time(sizing, model, sizes, text_tokens, model_name)
     if auto:
-        choice = choose_size(
-            sizes, model.config, sizing.options, text_tokens=text_tokens, reserved=reserved, token_limit=limit
+        choice = size_for_question(
+            model, processor, sizes, question, sizing.options, reserved=reserved, token_limit=limit
         )
         return choice.options, choice
     limits = [number for number in (limit, sizing.max_visual_tokens) if number is not None]
     return sizing.options.merged(ImageOptions(max_visual_tokens=min(limits))), None
 
 
-def shrunk_remark(choice: "SizeChoice | None") -> str:
-    """Return a remark about images that are shown smaller than in training, or an empty string."""
-    if choice is None or not choice.shrunk:
+def size_remark(choice: "SizeChoice | None") -> str:
+    """Return a remark about images that are shown smaller or larger than they are, or an empty string."""
+    if choice is None or not (choice.shrunk or choice.enlarged):
         return ""
     shapes = ", ".join(f"{width}x{height}" for height, width in choice.shapes)
     return f"shown at {shapes} ({choice.visual_tokens} visual tokens): {choice.reason}"
@@ -87,11 +87,3 @@ def _tokens_in_time(
         text_tokens=text_tokens,
         images=len(sizes),
     )
-
-
-def _text_tokens(processor: "ConvLlavaProcessor", question: str, num_images: int) -> int:
-    """Return the tokens of a prompt without those of its images."""
-    from ..inference import question_message
-
-    prompt = processor.render([question_message(question, num_images)], add_generation_prompt=True)
-    return len(processor.tokenizer(prompt)["input_ids"]) - num_images  # each is one token here

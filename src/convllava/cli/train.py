@@ -10,6 +10,7 @@ import typer
 
 from ..support import write_text
 from . import options as opt
+from .data_opening import check_input
 from .train_progress import reporting, summary_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def train(
     ] = None,
 ) -> None:
     """Train a model by a recipe, or on data for which a recipe is chosen; run it under torchrun for several devices."""
+    check_input(str(source), model)
+
     from ..convert import parse_size
 
     memory = parse_size(device_memory) if device_memory else None

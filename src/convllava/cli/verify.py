@@ -37,6 +37,11 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare two checkpoints: tensors, then the logits for a probe (float32). Exit code 1 if they differ."""
+    for source in (first, second, language_model):
+        if source is not None:
+            opt.check_model(source)
+    if vision_tower is not None:
+        opt.check_model(vision_tower, encoder_alone=True)
     if second is not None and not (vision_tower or language_model):
         comparison = compare(first, second, resolution, tolerance, logits=logits)
     elif second is None and vision_tower and language_model:

@@ -42,6 +42,10 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def _is_token_range(value: Any) -> bool:
+    return _is_sizes(value) and len(value) == 2 and value[0] <= value[1]
+
+
 def _is_positive(value: Any) -> bool:
     return is_number(value) and value > 0
 
@@ -91,6 +95,7 @@ RULES: dict[str, _Rule] = {
     **dict.fromkeys("bos_token_id pad_token_id image_token_id image_token_index".split(), _TOKEN),
     "eos_token_id": (_is_tokens, "a token id or a list of them"),
     "mm_vision_select_layer": (_is_int, "an integer"),
+    "trained_visual_tokens": (_is_token_range, "the fewest and the most visual tokens of an image, such as [1, 200]"),
 }
 """The accepted values of each key by its name, which means the same in all layouts; null is the default of any key."""
 
@@ -197,7 +202,10 @@ def _shown(value: Any) -> str:
 
 
 _GENERATION: dict[str, _Rule] = {
-    **dict.fromkeys("max_new_tokens max_length num_beams top_k".split(), (_is_int, "an integer")),
+    **dict.fromkeys(
+        "max_new_tokens max_length min_new_tokens min_length num_beams top_k no_repeat_ngram_size".split(),
+        (_is_int, "an integer"),
+    ),
     **dict.fromkeys("temperature top_p min_p typical_p".split(), _RANGE),
     "repetition_penalty": _POSITIVE,
     "do_sample": _FLAG,

@@ -60,6 +60,7 @@ def inspect_checkpoint(folder: Path, *, resolution: int | None = None, hub_id: s
         "image_aspect_ratio": checkpoint.config.image_aspect_ratio if checkpoint.layout == "convllava" else "pad",
         "resolution": checkpoint.config.resolution,
         "resolution_from": checkpoint.notes.get("resolution_from"),
+        "trained_visual_tokens": checkpoint.config.visual_token_range,
         "parameters": _parameters(checkpoint),
         "tensors": len(weights),
         "dtypes": dict(Counter(dtype_name(weight.dtype) for weight in weights.values())),

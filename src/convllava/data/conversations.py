@@ -59,17 +59,19 @@ class ConversationDataset(RecordSource):
         default = self.path if self.path.is_dir() else self.path.parent
         self.image_folder = Path(image_folder) if image_folder is not None else default
         self.faults: list[Fault] = []
+        self._file = str(self.path)
         self._respelled: dict[Path, Path] = {}
         folder = _Folder(self.image_folder)
         self._texts = _Texts()
         good: list[int] = []
         for number, text, record in file.entries:
             try:
-                self._texts.append(self._check(record, text, number, folder))
+                self._check(record, number, folder)
             except BadSampleError as error:
                 self.faults.append(error.fault)
             else:
                 good.append(number)
+                self._texts.append(text)
         self._numbers = np.array(good, dtype=np.int64)
         if self.faults and on_bad_sample == "stop":
             raise ValueError(refusal(self.faults, str(self.path)))
@@ -104,13 +106,9 @@ class ConversationDataset(RecordSource):
         """Return the characters of a sample's texts."""
         return text_length(self[index].messages)
 
-    def _check(self, record: Any, text: str, number: int, folder: "_Folder") -> str:
-        """Return the text that is kept of a record that can be used."""
+    def _check(self, record: Any, number: int, folder: "_Folder") -> None:
         if isinstance(record, RecordError):
             raise BadSampleError(Fault(record.kind, str(self.path), number, str(number), str(record))) from record
-        if self.format.read is not None:
-            record = self._as_dialogue(record, number)
-            text = json.dumps(record)
         sample = self.sample_of(record, number)
         for image in sample.images:
             if isinstance(image, Path) and not folder.has(image):
@@ -118,30 +116,16 @@ class ConversationDataset(RecordSource):
                 if found is None:
                     raise sample.bad("missing_image", missing(image))
                 self._respelled[image] = found
-        return text
-
-    def _as_dialogue(self, record: Any, number: int) -> dict[str, Any]:
-        """Return the record of dialogue of a record in the format of the file."""
-        assert self.format.read is not None
-        try:
-            if not isinstance(record, dict):
-                raise RecordError("malformed", f"expected an object, got {type(record).__name__}")
-            if not self.format.matches(record):
-                keys = ", ".join(map(str, record)) or "none"
-                raise RecordError("malformed", f"expected the format {self.format.title}, got the keys {keys}")
-            return self.format.read(record, self.image_folder)
-        except RecordError as error:
-            fault = Fault(error.kind, str(self.path), number, record_id(record, number), str(error))
-            raise BadSampleError(fault) from error
 
     def sample_of(self, record: Any, number: int) -> Sample:
-        """Return the sample of a record of dialogue of this file.
+        """Return the sample of a record of this file.
 
         Raises:
             BadSampleError: The record cannot be used.
         """
-        origin = Origin(str(self.path), number)
+        origin = Origin(self._file, number)
         try:
+            record = self.format.as_dialogue(record, self.image_folder)
             images = [stored_image(given, self.image_folder, *origin) for given in stored_images(record)]
         except RecordError as error:
             raise BadSampleError(Fault(error.kind, *origin, record_id(record, number), str(error))) from error
@@ -177,7 +161,7 @@ class _Folder:
         self._listed: dict[str, frozenset[str]] = {}
 
     def has(self, image: Path) -> bool:
-        parent, name = os.path.split(image)
+        parent, _, name = str(image).rpartition(os.sep)
         self._lookups[parent] += 1
         if parent not in self._listed and self._lookups[parent] > _LOOKUPS_BEFORE_LISTING:
             self._listed[parent] = _files_of(parent)

@@ -163,7 +163,7 @@ def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message
     if not isinstance(system, str) or messages[0]["role"] == "system":
         reason = "a text" if not isinstance(system, str) else "given once, there or as the first turn"
         raise RecordError("malformed", f"'system' must be {reason}, got {shortened(system)}")
-    return [{"role": "system", "content": [_text(system, "system")]}]
+    return [{"role": "system", "content": [_text(system, None)]}]
 
 
 def role_of(turn: dict[str, Any]) -> str | None:
@@ -212,9 +212,9 @@ def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
     if isinstance(content, list):
         yield from (_part(part, number) for part in content)
     elif role == "user":
-        yield from _split(content, f"turn {number}")
+        yield from _split(content, number)
     else:
-        yield _text(content, f"turn {number}")
+        yield _text(content, number)
 
 
 def _part(part: Any, number: int) -> dict[str, str]:
@@ -222,18 +222,19 @@ def _part(part: Any, number: int) -> dict[str, str]:
     if kind in IMAGE_PARTS:
         return {"type": "image"}
     if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
-        return _text(part["text"], f"turn {number}")
+        return _text(part["text"], number)
     raise RecordError("malformed", f"turn {number}: a part is an image or a text with 'text', got {shortened(part)}")
 
 
-def _text(text: str, place: str) -> dict[str, str]:
+def _text(text: str, turn: int | None) -> dict[str, str]:
     """Return a text part; what no tokenizer can encode is rejected here, before training meets it."""
     if not is_encodable(text):
+        place = "system" if turn is None else f"turn {turn}"
         raise RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
     return {"type": "text", "text": text}
 
 
-def _split(value: str, place: str) -> Iterator[dict[str, str]]:
+def _split(value: str, turn: int) -> Iterator[dict[str, str]]:
     """Split a user's text at its image placeholders."""
     pieces = value.split(IMAGE_TOKEN)
     if len(pieces) == 2:  # LLaVA's code moves a single image to the front, wherever it is
@@ -245,7 +246,7 @@ def _split(value: str, place: str) -> Iterator[dict[str, str]]:
             piece = piece.removeprefix("\n") if opening else piece
         opening = opening and not piece
         if piece or len(pieces) == 1:
-            yield _text(piece, place)
+            yield _text(piece, turn)
 
 
 def _check_order(roles: list[str]) -> None:

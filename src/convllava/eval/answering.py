@@ -5,14 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from ..inference import Answer, ContextOverflowError, Failed, Finished, Generator, Prompt, Request, prepare
 from .benchmark import Benchmark, EvalSample, EvalSet
-from .prompts import images_of, user_message
 from .protocol import RunOptions
 from .table import ImageSize
 
@@ -93,8 +92,9 @@ class SampleAnswerer:
 
     def _request(self, sample: EvalSample) -> Request:
         """Return a sample's request; its images are indices until they are opened."""
-        prompt = self._benchmark.prompt(sample.row, len(sample.images), self._options.load)
-        return Request(messages=[user_message(prompt)], images=images_of(prompt), image_options=self._options.image)
+        messages, images = self._benchmark.messages(sample.row, len(sample.images), self._options.load)
+        decoding = asdict(self._options.decoding)
+        return Request(messages=messages, images=images, image_options=self._options.image, **decoding)
 
     def _submit(self, waiting: deque[Prepared]) -> None:
         while waiting:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..constants import Message
 from .outcome import Outcome, Prediction, Row, Scoring, Verdict, mean_outcome
 from .parquet import read_parquet
-from .prompts import PromptPart, PromptProfile
+from .prompts import PromptPart, PromptProfile, images_of, user_message
 from .table import BenchmarkImage, ImageSize, Table, find_files, read_jsonl
 from .tsv import read_tsv
 
@@ -106,6 +107,7 @@ class Benchmark:
         needs_judge: Whether the benchmark cannot be scored without a judge.
         has_ocr_tokens: Whether OCR tokens can be shown (`LoadOptions.ocr_tokens`).
         keeps_prompt_format: Whether the checkpoint's own prompt format is used under every profile.
+        needs_data: Whether the questions are read from a file.
         unit: What is scored as one: samples, or questions with all their rotations.
     """
 
@@ -125,6 +127,7 @@ class Benchmark:
     needs_judge: bool = False
     has_ocr_tokens: bool = False
     keeps_prompt_format: bool = False
+    needs_data: bool = True
     unit: str = "samples"
 
     # What a benchmark defines: prompt, longest answer, score.
@@ -132,6 +135,11 @@ class Benchmark:
     def prompt(self, row: Row, num_images: int, options: LoadOptions) -> list[PromptPart]:
         """Return the prompt of a row."""
         raise NotImplementedError
+
+    def messages(self, row: Row, num_images: int, options: LoadOptions) -> tuple[list[Message], list[int]]:
+        """Return the messages of a row and the indices of their images; by default one message, the prompt."""
+        prompt = self.prompt(row, num_images, options)
+        return [user_message(prompt)], images_of(prompt)
 
     def max_new_tokens(self, prompts: PromptProfile) -> int | None:
         """Return the longest answer in tokens; None uses the generator's default."""
@@ -248,6 +256,10 @@ class Benchmark:
         if self.size is not None and num_questions != self.size:
             warnings.append(f"{table.path.name} has {num_questions} questions, {self.title} has {self.size}")
         return warnings
+
+    def source(self) -> dict[str, str | None] | None:
+        """Return where the questions of own data are; None for benchmarks, which are in a folder of all of them."""
+        return None
 
     def missing_data(self, data: Path) -> str:
         """Return the message for a folder without this benchmark's file."""

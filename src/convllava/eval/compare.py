@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .outcome import Interval, Prediction, Scoring, paired_interval, sums_of_clusters
+import numpy as np
+
+from .outcome import Interval, Prediction, Scoring, paired_interval, paired_test, sums_of_clusters
 from .predictions import protocol_differences
 from .prompts import answer_of, question_of
 from .scoring import Score, ScoredPredictions, score_file
@@ -26,11 +28,18 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scores and their difference, which is second minus first."""
+    """Two scores and their difference, which is second minus first.
+
+    Attributes:
+        p_value: Probability of a difference at least as large between equally good models (`outcome.paired_test`).
+        unit: Word for what is drawn and swapped as one: samples, or the images that several questions share.
+    """
 
     scores: tuple[Score, Score]
     difference: float
     interval: Interval
+    p_value: float
+    unit: str
     changes: list[Change]
 
     @property
@@ -53,10 +62,13 @@ def compare(first: Path, second: Path, scoring: Scoring | None = None, *, allowe
     ours, theirs = score_file(first, scoring), score_file(second, scoring)
     _check_protocols(ours.score, theirs.score, first, second, (*_MODEL_ENTRIES, *allowed))
     _check_samples(ours.predictions, theirs.predictions)
+    first_sums, second_sums = _paired_sums(ours, theirs)
     return Comparison(
         scores=(ours.score, theirs.score),
         difference=theirs.score.value - ours.score.value,
-        interval=_interval_of_difference(ours, theirs),
+        interval=paired_interval(second_sums, first_sums, ours.outcome.statistic),
+        p_value=paired_test(first_sums, second_sums, ours.outcome.statistic),
+        unit=str(theirs.score.units["kind"]),
         changes=_changes(ours, theirs),
     )
 
@@ -85,12 +97,12 @@ def _check_samples(ours: list[Prediction], theirs: list[Prediction]) -> None:
         )
 
 
-def _interval_of_difference(ours: ScoredPredictions, theirs: ScoredPredictions) -> Interval:
-    """Return the interval of second minus first; samples that share an image are drawn together, for both files."""
+def _paired_sums(ours: ScoredPredictions, theirs: ScoredPredictions) -> tuple[np.ndarray, np.ndarray]:
+    """Return the counts of both files, (clusters, k) each; samples that share an image are one cluster."""
     is_finer = len(set(ours.labels.values())) > len(set(theirs.labels.values()))
     labels = theirs.labels if is_finer else ours.labels  # predictions of earlier versions do not name their images
     first, second = (sums_of_clusters(each.outcome.units, each.outcome.columns, labels) for each in (ours, theirs))
-    return paired_interval(second, first, ours.outcome.statistic)
+    return first, second
 
 
 def _changes(ours: ScoredPredictions, theirs: ScoredPredictions) -> list[Change]:

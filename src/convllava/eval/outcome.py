@@ -17,6 +17,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 Interval = tuple[float, float]
 
 REPLICATES = 1000
+PERMUTATIONS = 9999
 COVERAGE = 0.95
 SEED = 0
 _MAX_COUNTS = 1 << 24
@@ -191,6 +192,29 @@ def paired_interval(
 ) -> Interval:
     """Return the interval of first minus second; the same units, of shape (units, k), are drawn for both."""
     return _percentiles(statistic(_resampled_sums(first, replicates)) - statistic(_resampled_sums(second, replicates)))
+
+
+def paired_test(first: np.ndarray, second: np.ndarray, statistic: Statistic, permutations: int = PERMUTATIONS) -> float:
+    """Return the two-sided p value of the hypothesis that two models are equally good.
+
+    A permutation swaps the counts of both models in each unit, of shape (units, k), with probability one half. The
+    value is the share of permutations, the observed one included, whose difference is at least the observed one.
+    """
+    random = np.random.default_rng(SEED)
+    total = first.sum(axis=0) + second.sum(axis=0)
+    observed = abs(_difference(second.sum(axis=0), total, statistic))
+    at_least = 0
+    chunk = max(1, _MAX_COUNTS // max(1, len(first)))
+    for start in range(0, permutations, chunk):
+        swapped = random.integers(0, 2, size=(min(chunk, permutations - start), len(first))).astype(float)
+        sums = second.sum(axis=0) + swapped @ (first - second)
+        at_least += int((np.abs(_difference(sums, total, statistic)) >= observed - 1e-9).sum())
+    return (at_least + 1) / (permutations + 1)
+
+
+def _difference(sums: np.ndarray, total: np.ndarray, statistic: Statistic) -> np.ndarray:
+    """Return the figure of one model minus that of the other, from the sums of one and of both (..., k)."""
+    return statistic(sums) - statistic(total - sums)
 
 
 def _percentiles(values: np.ndarray) -> Interval:

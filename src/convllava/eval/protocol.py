@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -22,6 +22,25 @@ _VICUNA_FORMATS = ("vicuna_v1", "llava_v1")
 
 
 @dataclass(frozen=True)
+class DecodingOptions:
+    """Options against repetition; the paper's protocol has none of them.
+
+    Attributes:
+        repetition_penalty, no_repeat_ngram_size, no_repeat_ngram_window: Same as in `Request`.
+        stop_on_repetition: Same as in `Request`, but off by default.
+    """
+
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    no_repeat_ngram_window: int | None = None
+    stop_on_repetition: bool = False
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that change something."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Options of a run that are part of its protocol.
 
@@ -29,11 +48,13 @@ class RunOptions:
         load: Options of the prompts.
         image: Options of image preprocessing.
         prompt_format: Prompt format that replaces the profile's.
+        decoding: Options against repetition.
     """
 
     load: LoadOptions = field(default_factory=LoadOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     prompt_format: str | None = None
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
 
 
 def prompt_format_of(benchmark: Benchmark, options: RunOptions, checkpoint_format: str) -> str:
@@ -76,18 +97,19 @@ def describe_protocol(
     """Return the protocol of a run as plain data; the processor must have the run's prompt format already."""
     processor = generator.processor
     image_processor = processor.image_processor
-    stored = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS}
+    image = {name: getattr(image_processor, name) for name in IMAGE_OPTIONS} | options.image.given()
+    if image["min_visual_tokens"] is None:
+        del image["min_visual_tokens"]  # a later option; its absence keeps the hashes of earlier predictions valid
     return {
         "benchmark": benchmark.name,
         "prompts": options.load.prompts,
         "prompt_format": processor.prompt_format,
         "prompt_template": processor.render([user_message([0, "QUESTION"])], add_generation_prompt=True),
-        "prompt_example": _example_prompt(benchmark, questions[0], generator, options.load),
+        "prompt_example": rendered_prompt(benchmark, questions[0], generator, options.load),
         "ocr_tokens": options.load.ocr_tokens,
         "kit_compatible": False,  # a removed option; the key keeps the hashes of earlier predictions valid
         "image": {
-            **stored,
-            **options.image.given(),
+            **image,
             "output_stride": image_processor.output_stride,
             "resample": "bicubic",
         },
@@ -95,14 +117,16 @@ def describe_protocol(
             "method": "greedy",
             "max_new_tokens": benchmark.max_new_tokens(options.load.prompts),
             "dtype": dtype_name(generator.model.dtype),
+            **options.decoding.given(),
         },
         "data": questions.data,
     }
 
 
-def _example_prompt(benchmark: Benchmark, sample: EvalSample, generator: Generator, options: LoadOptions) -> str:
-    prompt = benchmark.prompt(sample.row, len(sample.images), options)
-    return generator.processor.render([user_message(prompt)], add_generation_prompt=True)
+def rendered_prompt(benchmark: Benchmark, sample: EvalSample, generator: Generator, options: LoadOptions) -> str:
+    """Return the prompt of a sample as the model is shown it, with ``<image>`` for each image."""
+    messages, _ = benchmark.messages(sample.row, len(sample.images), options)
+    return generator.processor.render(messages, add_generation_prompt=True)
 
 
 def protocol_hash(protocol: dict[str, Any]) -> str:

@@ -12,10 +12,10 @@ from ..geometry import Box, box_from_square, find_boxes
 from ..images import DATA_SET_LIMITS, open_image
 from ..inference import boxes_in_pixels
 from ..support import require, write_text
-from .benchmark import EvalSample, EvalSet, LoadOptions
-from .benchmarks import find_benchmark
+from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from .multiple_choice import question_with_options
 from .outcome import Prediction, Scoring, Verdict
+from .own_data import OwnData, benchmark_of
 from .predictions import Line, read_lines
 from .prompts import answer_of, question_of
 from .scoring import Score, ScoredPredictions, score_file
@@ -39,6 +39,7 @@ class Item:
     Attributes:
         state: One of `STATES`.
         answer: Reference answer.
+        prompt: The prompt as the model was shown it; empty in predictions of earlier versions.
         extracted: The part of the prediction that was scored, if it is not all of it.
         input_size: Sizes of the images as the model saw them, as text.
         num_tokens: Number of visual tokens.
@@ -53,6 +54,7 @@ class Item:
     question: str
     answer: str
     prediction: str
+    prompt: str
     extracted: str | None
     error: str | None
     categories: Sequence[str]
@@ -77,7 +79,8 @@ def write_report(
     Args:
         predictions: The file ``NAME.predictions.jsonl``.
         out: Folder of the page; by default that of the predictions.
-        data: Folder with the benchmark's file, for the images; by default VLMEvalKit's.
+        data: Folder with the benchmark's file, for the images; by default VLMEvalKit's. For own data, the file; by
+            default where it was.
         scoring: Settings of the score.
         judge: The judge of the score, if it had one.
         limit: Maximum number of samples on the page; by default all.
@@ -89,11 +92,12 @@ def write_report(
     scored = score_file(predictions, scoring, judge)
     name = scored.score.benchmark
     folder = out or predictions.parent
-    questions = _load_questions(scored.score, data or default_data_folder())
+    benchmark = benchmark_of(name, scored.score.run)
+    questions = _load_questions(benchmark, scored.score, data)
     lines = {line["sample_id"]: line for line in read_lines(predictions)}
     images = folder / f"{name}.report"
     images.mkdir(parents=True, exist_ok=True)
-    items = list(_items(scored, limit, lines, questions, images))
+    items = list(_items(benchmark, scored, limit, lines, questions, images))
     page = folder / f"{name}.report.html"
     write_text(page, render_page(scored.score, items))
     return page
@@ -119,20 +123,30 @@ def render_page(score: Score, items: Sequence[Item]) -> str:
     return page
 
 
-def _load_questions(score: Score, data: Path) -> EvalSet:
+def _load_questions(benchmark: Benchmark, score: Score, data: Path | None) -> EvalSet:
     protocol = (score.run or {}).get("protocol", {})
     options = LoadOptions(**{name: protocol[name] for name in vars(LoadOptions()) if name in protocol})
-    questions = find_benchmark(score.benchmark).load(data, options)
+    if isinstance(benchmark, OwnData):
+        questions: EvalSet = benchmark.reopened((score.run or {}).get("source") or {}, data)
+    else:
+        data = data or default_data_folder()
+        questions = benchmark.load(data, options)
     expected = protocol.get("data", {}).get("md5")
     if expected != questions.data.get("md5"):
+        found = questions.data.get("md5")
         raise ValueError(
-            f"the data below {data} (md5 {questions.data.get('md5')}) are not those of the predictions (md5 {expected})"
+            f"the data of {data or 'the run'} (md5 {found}) are not those of the predictions (md5 {expected})"
         )
     return questions
 
 
 def _items(
-    scored: ScoredPredictions, limit: int | None, lines: dict[str, Line], questions: EvalSet, folder: Path
+    benchmark: Benchmark,
+    scored: ScoredPredictions,
+    limit: int | None,
+    lines: dict[str, Line],
+    questions: EvalSet,
+    folder: Path,
 ) -> Iterator[Item]:
     positions = {name: number for number, name in enumerate(questions.ids)}
     pairs = zip(scored.predictions, scored.outcome.verdicts, strict=True)
@@ -140,11 +154,11 @@ def _items(
         sample = questions[positions[prediction.sample_id]]
         references = _reference_boxes(prediction)
         images = _write_images(sample, folder, number, references, prediction)
-        yield _item(scored.score.benchmark, prediction, verdict, lines[prediction.sample_id], sample, images)
+        yield _item(benchmark, prediction, verdict, lines[prediction.sample_id], sample, images)
 
 
 def _item(
-    benchmark: str, prediction: Prediction, verdict: Verdict, line: Line, sample: EvalSample, images: list[str]
+    benchmark: Benchmark, prediction: Prediction, verdict: Verdict, line: Line, sample: EvalSample, images: list[str]
 ) -> Item:
     row = prediction.row
     sizes = [image.size for image in sample.images if image.size is not None]
@@ -155,9 +169,10 @@ def _item(
         question=question_with_options(row, question_of(row)),
         answer=answer_of(row),
         prediction=prediction.text,
+        prompt=line.get("prompt") or "",
         extracted=verdict.extracted if verdict.extracted != prediction.text else None,
         error=prediction.error,
-        categories=list(find_benchmark(benchmark).categories(row)),
+        categories=list(benchmark.categories(row)),
         input_size=", ".join(f"{width} x {height} px" for height, width in line["image_sizes"]) or "not encoded",
         num_tokens=line["num_image_tokens"],
         image_size=", ".join(f"{width} x {height} px (aspect ratio {width / height:.2f})" for height, width in sizes),

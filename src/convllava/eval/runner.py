@@ -25,6 +25,7 @@ from .protocol import (
     model_fingerprint,
     prompt_format_of,
     protocol_hash,
+    rendered_prompt,
     use_prompt_format,
 )
 from .scoring import Score, score_lines
@@ -221,6 +222,7 @@ class BenchmarkRun:
             "protocol_hash": protocol_hash(protocol),
             "model": {"name": self._model.name, "fingerprint": self._model.fingerprint},
             "versions": code_versions(),
+            "source": self.benchmark.source(),
             "warnings": [*questions.warnings, *filter(None, [stage_warning(self._generator.model)])],
         }
 
@@ -255,6 +257,7 @@ class BenchmarkRun:
             "images": [image.name for image in sample.images],
             "model_fingerprint": self._model.fingerprint,
             "protocol_hash": self._run["protocol_hash"],
+            "prompt": rendered_prompt(self.benchmark, sample, self._generator, self.options.load),
             "row": sample.row,
         }
 

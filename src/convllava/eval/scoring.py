@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..support import write_json
 from .benchmark import Benchmark, LoadOptions
-from .benchmarks import find_benchmark
 from .metrics import PROFILES
 from .outcome import (
     Interval,
@@ -18,6 +17,7 @@ from .outcome import (
     cluster_labels,
     sums_of_clusters,
 )
+from .own_data import benchmark_of
 from .predictions import Line, PredictionFile, prediction_of, read_lines
 from .prompts import PROMPT_PROFILES
 
@@ -98,7 +98,7 @@ def score_file(path: Path, scoring: Scoring | None = None, judge: "Judge | None"
     if len(names) > 1 or len(runs) > 1:
         raise ValueError(f"{path} mixes predictions ({len(names)} benchmarks, {len(runs)} models or protocols)")
     run = PredictionFile(path.parent, names[0]).read_protocol()
-    return score_lines(find_benchmark(names[0]), lines, scoring or Scoring(), judge, run)
+    return score_lines(benchmark_of(names[0], run), lines, scoring or Scoring(), judge, run)
 
 
 def score_lines(

@@ -14,8 +14,9 @@ from .benchmark import Benchmark
 from .benchmarks import find_benchmark
 from .judge import Judge, JudgeSettings
 from .outcome import Scoring
+from .own_data import OwnData
 from .paper import FIGURE_3_BENCHMARKS, SETTINGS_OF_TABLE_7, TABLE_5, TABLE_6, TABLES, rows_of
-from .protocol import RunOptions
+from .protocol import DecodingOptions, RunOptions
 from .runner import BenchmarkRun, ModelId, OnProgress, rank_device, ranks
 from .scoring import Score, choose_profiles
 from .sweep import Point, combinations, family_of, model_folder, point_of, setting_name
@@ -29,6 +30,8 @@ SUITES: dict[str, list[str]] = {
     "paper": TABLE_5.benchmarks + TABLE_6.benchmarks,
     "synthetic": ["synthetic-lines", "synthetic-scenes", "synthetic-grounding", "synthetic-documents"],
     "pages": ["synthetic-pages", "synthetic-transcripts"],
+    "heldout": [f"heldout-{name}" for name in ("lines", "documents", "transcripts", "pages", "scenes", "boxes")],
+    "choices": [f"choices-{name}" for name in ("lines", "documents", "transcripts", "pages", "scenes", "boxes")],
 }
 """Names for sets of benchmarks."""
 
@@ -88,6 +91,7 @@ class EvalSettings:
         suite: Key of `SUITES`; by default "synthetic" if no benchmarks are named.
         row: Row of the paper's table that the model belongs to; its results go to the folder ``SUITE/ROW``.
         data: Folder with benchmark files; by default VLMEvalKit's.
+        own: Data of the user's own, in place of benchmarks.
         out: Folder for predictions, protocols and scores.
         limit: Number of samples of each benchmark; by default all.
         image: Options of image preprocessing.
@@ -95,6 +99,7 @@ class EvalSettings:
         prompts: Source of the prompts' texts; by default that of the profile.
         prompt_format: Prompt format that replaces the profile's.
         ocr_tokens: Whether TextVQA's OCR tokens are shown.
+        decoding: Options against repetition.
         judge: The judge model.
     """
 
@@ -103,6 +108,7 @@ class EvalSettings:
     suite: str = ""
     row: str = ""
     data: Path | None = None
+    own: OwnData | None = None
     out: Path = Path("scores")
     limit: int | None = None
     image: ImageOptions = field(default_factory=ImageOptions)
@@ -110,6 +116,7 @@ class EvalSettings:
     prompts: str | None = None
     prompt_format: str | None = None
     ocr_tokens: bool = False
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
 
 
@@ -137,7 +144,7 @@ def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> Su
         ValueError: A setting is invalid or has no effect, the model cannot have these image options, a benchmark's
             file is missing, or the model cannot be loaded.
     """
-    benchmarks = choose_benchmarks(settings.benchmarks, settings.suite)
+    benchmarks = choose_benchmarks(settings.benchmarks, settings.suite) if settings.own is None else [settings.own]
     scoring, load = choose_profiles(settings.profile, settings.prompts, settings.ocr_tokens)
     judge = settings.judge.open(settings.out)
     folders = _folders(settings)
@@ -152,7 +159,12 @@ def run_suite(settings: EvalSettings, progress: ProgressBar = no_progress) -> Su
         model = ModelId.of(generator, settings.model.source)
         runs = [
             BenchmarkRun(
-                generator, benchmark, folder, RunOptions(load, image, settings.prompt_format), model, processes
+                generator,
+                benchmark,
+                folder,
+                RunOptions(load, image, settings.prompt_format, settings.decoding),
+                model,
+                processes,
             )
             for folder, image in folders.items()
             for benchmark in benchmarks
@@ -204,6 +216,7 @@ def run_sweep(settings: SweepSettings, progress: ProgressBar = no_progress) -> l
         ValueError: A setting is invalid, or a benchmark has no score.
     """
     benchmarks = choose_benchmarks(settings.benchmarks, "")
+    _check_data_is_used(settings.data, benchmarks)
     data = settings.data or default_data_folder()
     check_data(benchmarks, data)
     points = []
@@ -259,10 +272,29 @@ def check_used(settings: EvalSettings, benchmarks: Sequence[Benchmark]) -> None:
         ValueError: An option has no effect.
     """
     names = ", ".join(benchmark.name for benchmark in benchmarks)
+    if settings.own is not None:
+        _check_used_by_own_data(settings)
+    else:
+        _check_data_is_used(settings.data, benchmarks)
     if settings.ocr_tokens and not any(benchmark.has_ocr_tokens for benchmark in benchmarks):
         raise ValueError(f"--ocr-tokens has no effect on {names}: only textvqa has them; leave it out")
     if settings.judge.url is not None and not any(benchmark.judge for benchmark in benchmarks):
         raise ValueError(f"--judge-url has no effect on {names}, which have no judge: leave it out")
+
+
+def _check_data_is_used(data: Path | None, benchmarks: Sequence[Benchmark]) -> None:
+    if data is not None and not any(benchmark.needs_data for benchmark in benchmarks):
+        names = ", ".join(benchmark.name for benchmark in benchmarks)
+        raise ValueError(f"--data has no effect on {names}, whose samples are drawn: leave it out, or name a benchmark")
+
+
+def _check_used_by_own_data(settings: EvalSettings) -> None:
+    named = {"--benchmark": settings.benchmarks, "--suite": settings.suite, "--row": settings.row}
+    unused = [name for name, value in named.items() if value]
+    unused += ["--prompts"] if settings.prompts is not None else []
+    unused += ["--profile llava"] if settings.profile == "llava" else []
+    if unused:
+        raise ValueError(f"{', '.join(unused)} has no effect on data of your own, asked as they are: leave it out")
 
 
 def _warn_of_missing_judge(benchmarks: Sequence[Benchmark], judge: Judge | None) -> None:

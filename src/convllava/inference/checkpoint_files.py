@@ -1,8 +1,7 @@
 """Finding the directory of a checkpoint: bundled with the package, given, or fetched from the hub."""
 
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
+from typing import Any
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "assets" / "nano"}
 """Checkpoints that come with the package."""
@@ -75,6 +74,13 @@ def _fetch(name: str) -> Path:
             pattern = _WEIGHTS[1] if part == folder else f"{part.name}/{_WEIGHTS[1]}"
             _snapshot(name, [pattern])
     return folder
+
+
+def snapshot_download(name: str, **options: Any) -> str:
+    """Fetch files of a repository from the hub; its client is imported here, since most checkpoints are local."""
+    from huggingface_hub import snapshot_download as download
+
+    return download(name, **options)
 
 
 def _snapshot(name: str, patterns: list[str]) -> Path:

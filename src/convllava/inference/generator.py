@@ -11,13 +11,16 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from ..convert import unsupported_settings
+from ..json_schema import SchemaError
 from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .batch import MAX_ENCODER_PIXELS, Batch
+from .constraint import Constraint, Grammars
 from .kv_cache import KVCapacity
+from .logit_rules import check_rules
 from .prompt import Prompt, prepare
 from .request import Answer, Event, Failed, Finished, Request, TextDelta
 from .reuse import NOTHING, PrefixCache, Reused, feature_cache
-from .sampling import end_tokens, penalize, suppressed_tokens
+from .sampling import end_tokens, suppressed_tokens
 from .sequence import GeneratedSequence
 
 MAX_BATCH = 8
@@ -39,8 +42,8 @@ class Generator:
 
     First come, first served: up to `max_batch` requests are decoded at a time, and a request that is finished or
     canceled makes room at once. At temperature 0 an answer equals that of `model.generate`, whatever else is in the
-    batch (float32; of two tokens that are equally likely within rounding either may be chosen). An image that occurs
-    again is not encoded again.
+    batch (float32; of two tokens that are equally likely within rounding either may be chosen), up to a loop that ends
+    it (`Request.stop_on_repetition`). An image that occurs again is not encoded again.
 
     Args:
         model, processor: Result of `load_pretrained`.
@@ -84,6 +87,8 @@ class Generator:
         self.context: int = text_config.max_position_embeddings
         self._capacity = KVCapacity(max_batch, self.context) if static_cache else KVCapacity()
         self._ends = end_tokens(model.generation_config, processor.tokenizer)
+        check_rules(model.generation_config, self._ends, text_config.vocab_size)
+        self.grammars = Grammars(processor.tokenizer, self._ends, text_config.vocab_size)
         image_token_id: int = processor.image_token_id
         self._suppressed = suppressed_tokens(model.generation_config, image_token_id)
         self._ids = itertools.count()
@@ -114,19 +119,25 @@ class Generator:
             raise ValueError(f"max_batch must be at least 1, got {max_batch}")
         self.max_batch = max_batch
 
-    def submit(self, request: Request, prompt: Prompt | None = None) -> int:
+    def submit(self, request: Request, prompt: Prompt | None = None, constraint: Constraint | None = None) -> int:
         """Put a request in the queue and return its id.
 
         Args:
             request: The request.
             prompt: Result of `prepare` for this request, if the images were opened and resized elsewhere.
+            constraint: Result of `grammars.constraint` for the request's `json_schema`, if it was compiled elsewhere.
 
         Raises:
             ValueError: An image cannot be opened, an option is wrong, or the context is too small.
         """
         submitted = time.perf_counter()
         prompt = prompt or prepare(request, self.processor, self.context)
-        sequence = GeneratedSequence(next(self._ids), request, prompt, self.processor, submitted)
+        if constraint is None and request.json_schema is not None:
+            constraint = self.grammars.constraint(request.json_schema)
+        config = self.model.generation_config
+        sequence = GeneratedSequence(
+            next(self._ids), request, prompt, self.processor, config, self._ends, submitted, constraint
+        )
         self._waiting.append(sequence)
         return sequence.request_id
 
@@ -275,12 +286,16 @@ class Generator:
 
     def _append_tokens(self, sequences: Sequence[GeneratedSequence], logits: Tensor) -> list[Event]:  # (N, V)
         """Append a token to each sequence and remove those that are finished."""
+        for sequence, scores in zip(sequences, logits, strict=True):
+            sequence.observe(scores)
         logits[:, self._suppressed] = -torch.inf
         most_likely = logits.argmax(dim=-1).tolist()
         events: list[Event] = []
         for sequence, scores, best in zip(sequences, logits, most_likely, strict=True):
             try:
-                new = self._append_token(sequence, self._choose(sequence, scores, best))
+                new = self._append_token(sequence, sequence.choose(scores, best))
+            except SchemaError as error:
+                new = [Failed(sequence.request_id, error)]
             except Exception as error:  # options of one request never end the others
                 logger.exception("request %d failed", sequence.request_id)
                 new = [Failed(sequence.request_id, error)]
@@ -290,19 +305,12 @@ class Generator:
         return events
 
     def _append_token(self, sequence: GeneratedSequence, token: int) -> list[Event]:
-        piece, reason = sequence.append(token, self._ends)
-        events: list[Event] = [TextDelta(sequence.request_id, piece)] if piece else []
+        piece, reason = sequence.append(token)
+        logprobs = sequence.new_logprobs() if piece or reason else ()
+        events: list[Event] = [TextDelta(sequence.request_id, piece, logprobs)] if piece or logprobs else []
         if reason is not None:
             events.append(Finished(sequence.request_id, sequence.answer(reason)))
         return events
-
-    def _choose(self, sequence: GeneratedSequence, logits: Tensor, most_likely: int) -> int:  # (V,)
-        """Return the next token of one sequence."""
-        penalty = sequence.repetition_penalty or self.model.generation_config.repetition_penalty
-        if penalty is not None and penalty != 1.0:
-            logits = penalize(logits, sequence.prompt.input_ids.tolist() + sequence.token_ids, penalty)
-            most_likely = int(logits.argmax())
-        return most_likely if sequence.sampler is None else sequence.sampler(logits)
 
     def _remove(self, sequence: GeneratedSequence, *, keep: bool = True) -> None:
         """Remove a sequence from the batch; its keys and values may serve the next turn of the dialogue."""

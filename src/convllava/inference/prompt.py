@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..model import ConvLlavaProcessor, check_context, num_image_tokens
+from .boxes import image_of_boxes
 from .images import open_images
-from .request import DEFAULT_NEW_TOKENS, ContextOverflowError, Request
+from .request import DEFAULT_NEW_TOKENS, ContextOverflowError, Request, text_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,8 @@ class Prompt:
         images: Pixels (3, H_i, W_i) of each image, resized and normalized.
         image_digests: Digest of the salt and each image's shape and pixels; equal for equal images only.
         tokens_per_image: Visual tokens of each image.
-        first_image_size: (height, width) of the first image as given, upright; None without images.
+        original_sizes: (height, width) of each image as given, upright.
+        box_image: Index of the image that boxes in the answer are about; None without images.
         max_new_tokens: Maximum length of the answer that is requested and fits the context.
         cache_salt, reuse_dialogue_only: Limits of reuse, as the request has them.
     """
@@ -31,7 +33,8 @@ class Prompt:
     images: tuple[Tensor, ...]
     image_digests: tuple[bytes, ...]
     tokens_per_image: tuple[int, ...]
-    first_image_size: tuple[int, int] | None
+    original_sizes: tuple[tuple[int, int], ...]
+    box_image: int | None
     max_new_tokens: int
     cache_salt: str = ""
     reuse_dialogue_only: bool = False
@@ -55,15 +58,15 @@ def prepare(request: Request, processor: ConvLlavaProcessor, context: int) -> Pr
         ValueError: An image cannot be opened, or placeholders and images disagree.
     """
     opened = open_images(request.sources, lazily=processor.image_processor.preprocessing == "fast")
-    first_size = (opened[0].height, opened[0].width) if opened else None  # before a JPEG is decoded at a smaller size
+    original_sizes = [(image.height, image.width) for image in opened]  # before a JPEG is decoded at a smaller size
     images = processor.image_processor.prepare_each(opened, **request.image_options.given())
-    return prompt_of(request, images, first_size, processor, context)
+    return prompt_of(request, images, original_sizes, processor, context)
 
 
 def prompt_of(
     request: Request,
     images: Sequence[Tensor],
-    first_size: tuple[int, int] | None,
+    original_sizes: Sequence[tuple[int, int]],
     processor: ConvLlavaProcessor,
     context: int,
 ) -> Prompt:
@@ -72,13 +75,13 @@ def prompt_of(
     Args:
         request: The request.
         images: Pixels (3, H_i, W_i) of each image, resized and normalized.
-        first_size: (height, width) of the first image as given, upright; None without images.
+        original_sizes: (height, width) of each image as given, upright.
         processor: Processor of the model.
         context: Context length of the language model in tokens.
 
     Raises:
         ContextOverflowError: Prompt and answer do not fit the context.
-        ValueError: Placeholders and images disagree.
+        ValueError: Placeholders and images disagree, or the request's ``box_image`` is none of them.
     """
     input_ids = processor.encode_messages(request.messages, [(image.shape[1], image.shape[2]) for image in images])
     stride = processor.image_processor.output_stride
@@ -88,11 +91,20 @@ def prompt_of(
         images=tuple(images),
         image_digests=tuple(digest(image, request.cache_salt) for image in images),
         tokens_per_image=tuple(num_image_tokens(image.shape[1], image.shape[2], stride) for image in images),
-        first_image_size=first_size,
+        original_sizes=tuple(original_sizes),
+        box_image=_box_image(request, len(images)),
         max_new_tokens=new_tokens(len(input_ids), request.max_new_tokens, context),
         cache_salt=request.cache_salt,
         reuse_dialogue_only=request.reuse_dialogue_only,
     )
+
+
+def _box_image(request: Request, num_images: int) -> int | None:
+    if request.box_image is None:
+        return image_of_boxes(text_of(request.messages[-1]), num_images)
+    if request.box_image >= num_images:
+        raise ValueError(f"box_image is {request.box_image}, but the request has {num_images} images, counted from 0")
+    return request.box_image
 
 
 def digest(image: Tensor, salt: str = "") -> bytes:

@@ -1,7 +1,5 @@
 """Choosing the next token of each sequence of a batch."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -20,6 +18,7 @@ class Sampler:
 
     def __init__(self, request: Request) -> None:
         self._temperature, self._top_p = request.temperature, request.top_p
+        self._top_k, self._min_p = request.top_k, request.min_p
         self._random = torch.Generator()
         if request.seed is None:
             self._random.seed()
@@ -29,8 +28,21 @@ class Sampler:
     def __call__(self, logits: Tensor) -> int:  # (V,)
         """Return a token drawn from logits (V,)."""
         # on the CPU, in float32: the same draw on every device
-        probabilities = torch.softmax(logits.float().cpu() / self._temperature, dim=-1)
-        return int(torch.multinomial(nucleus(probabilities, self._top_p), 1, generator=self._random))
+        scores = most_likely(logits.float().cpu() / self._temperature, self._top_k)
+        probabilities = nucleus(torch.softmax(scores, dim=-1), self._top_p)
+        if self._min_p > 0:
+            probabilities = probabilities.masked_fill(probabilities < self._min_p * probabilities.max(), 0.0)
+        return int(torch.multinomial(probabilities, 1, generator=self._random))
+
+
+def most_likely(logits: Tensor, top_k: int) -> Tensor:
+    """Keep the `top_k` highest logits (V,), and those equal to the lowest of them; the others become -inf.
+
+    A `top_k` of 0 keeps all.
+    """
+    if not 0 < top_k < len(logits):
+        return logits
+    return logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
@@ -49,15 +61,6 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 def suppressed_tokens(config: GenerationConfig, image_token_id: int) -> list[int]:
     """Return the tokens that are never generated; `<image>` is one even if the checkpoint does not list it."""
     return sorted({image_token_id, *(config.suppress_tokens or ())})
-
-
-def penalize(logits: Tensor, token_ids: Sequence[int], penalty: float | None) -> Tensor:
-    """Return logits (V,) in which tokens of the prompt or the answer are less likely, if the checkpoint says so."""
-    if penalty is None or penalty == 1.0:
-        return logits
-    seen = torch.tensor(sorted(set(token_ids)), device=logits.device)
-    scores = logits[seen]
-    return logits.index_copy(0, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
 def end_tokens(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

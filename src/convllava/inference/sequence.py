@@ -1,17 +1,22 @@
 """The state of one request between submission and answer."""
 
 import time
-from collections.abc import Set
-from typing import Literal
+from collections.abc import Sequence, Set
 
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from ..geometry import Box
 from ..model import ConvLlavaProcessor
 from .boxes import boxes_in_pixels
+from .constraint import Constraint
+from .logit_rules import rules_of
+from .loops import LoopDetector
 from .prompt import Prompt
-from .request import Answer, Request, Timings
+from .request import Answer, FinishReason, Request, Timings, TokenLogprob
 from .sampling import LOWEST_TEMPERATURE, Sampler
 from .text_stream import TextStream
-
-FinishReason = Literal["stop", "length"]
 
 
 class GeneratedSequence:
@@ -23,12 +28,22 @@ class GeneratedSequence:
         request: Request,
         prompt: Prompt,
         processor: ConvLlavaProcessor,
+        config: GenerationConfig,
+        ends: Set[int],
         submitted: float,
+        constraint: Constraint | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
+        self._tokenizer, self._ends = processor.tokenizer, ends
         self.sampler = Sampler(request) if request.temperature >= LOWEST_TEMPERATURE else None
-        self.repetition_penalty = request.repetition_penalty
+        self._rules = rules_of(request, config, prompt.input_ids.tolist(), ends)
+        self._constraint = constraint
+        self._top_logprobs = request.top_logprobs
+        self._log_probabilities: Tensor | None = None
+        self._logprobs: list[TokenLogprob] = []
+        self._num_sent_logprobs = 0
+        self._loops = LoopDetector(self._has_letters) if request.stop_on_repetition else None
         self.token_ids: list[int] = []
         self._encode_seconds = self._queue_seconds = 0.0
         self._num_cached_tokens = 0
@@ -43,14 +58,45 @@ class GeneratedSequence:
         self._queue_seconds = now - self._submitted
         self._encode_seconds, self._num_cached_tokens = encode_seconds, num_cached_tokens
 
-    def append(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
+    def observe(self, logits: Tensor) -> None:  # (V,)
+        """Note the model's logits (V,) of the next token, before any change, if log probabilities are asked for."""
+        if self._top_logprobs is not None:
+            self._log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+
+    def choose(self, logits: Tensor, most_likely: int) -> int:  # (V,)
+        """Return the next token.
+
+        Args:
+            logits: Logits (V,).
+            most_likely: Token with the highest of them.
+        """
+        if self._rules or self._constraint is not None:
+            changed = logits
+            for rule in self._rules:
+                changed = rule(changed)
+            logits = changed if self._constraint is None else self._constraint(changed, logits)
+            most_likely = int(logits.argmax())
+        return most_likely if self.sampler is None else self.sampler(logits)
+
+    def append(self, token: int) -> tuple[str, FinishReason | None]:
         """Append a token; return the new text and, at the end, the reason for it."""
         self.token_ids.append(token)
+        for rule in self._rules:
+            rule.push(token)
+        if self._constraint is not None:
+            self._constraint.push(token)
+        self._note_logprob(token)
         if len(self.token_ids) == 1:
             self._first_token_seconds = time.perf_counter() - self._submitted
-        piece, reason = self._read(token, ends)
+        piece, reason = self._read(token)
         self._text += piece
         return piece, reason
+
+    def new_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities since the last call."""
+        new = tuple(self._logprobs[self._num_sent_logprobs :])
+        self._num_sent_logprobs = len(self._logprobs)
+        return new
 
     def answer(self, reason: FinishReason) -> Answer:
         """Return the finished answer."""
@@ -60,25 +106,51 @@ class GeneratedSequence:
             text=self._text,
             token_ids=tuple(self.token_ids),
             finish_reason=reason,
-            boxes=boxes_in_pixels(self._text, *reversed(prompt.first_image_size)) if prompt.first_image_size else (),
+            boxes=self._boxes(),
             num_prompt_tokens=len(prompt.input_ids),
             num_image_tokens=sum(rows * columns for rows, columns in grids),
             image_sizes=sizes,
             grids=grids,
             timings=self._timings(),
             num_cached_tokens=self._num_cached_tokens,
+            logprobs=None if self._top_logprobs is None else tuple(self._logprobs),
+            box_image=prompt.box_image,
         )
 
-    def _read(self, token: int, ends: Set[int]) -> tuple[str, FinishReason | None]:
-        if token in ends:
+    def _boxes(self) -> tuple[Box, ...]:
+        if self.prompt.box_image is None:
+            return ()
+        height, width = self.prompt.original_sizes[self.prompt.box_image]
+        return boxes_in_pixels(self._text, width, height)
+
+    def _read(self, token: int) -> tuple[str, FinishReason | None]:
+        if token in self._ends:
             return self._stream.finish(), "stop"
         piece = self._stream.push(token)
         if self._stream.stopped:
             return piece, "stop"
-        if len(self.token_ids) < self.prompt.max_new_tokens:
+        reason: FinishReason | None = None
+        if self._constraint is not None and self._constraint.is_complete:
+            reason = "stop"
+        elif self._loops is not None and self._loops.push(token):
+            reason = "repetition"
+        elif len(self.token_ids) >= self.prompt.max_new_tokens:
+            reason = "length"
+        if reason is None:
             return piece, None
         piece += self._stream.finish()
-        return piece, "stop" if self._stream.stopped else "length"
+        return piece, "stop" if self._stream.stopped else reason
+
+    def _note_logprob(self, token: int) -> None:
+        scores = self._log_probabilities
+        if scores is None or self._top_logprobs is None or token in self._ends:
+            return
+        values, ids = scores.topk(min(self._top_logprobs, len(scores)))
+        top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+        self._logprobs.append(TokenLogprob(token, float(scores[token]), top))
+
+    def _has_letters(self, tokens: Sequence[int]) -> bool:
+        return any(map(str.isalpha, self._tokenizer.decode(tokens, skip_special_tokens=True)))
 
     def _timings(self) -> Timings:
         return Timings(

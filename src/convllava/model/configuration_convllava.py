@@ -125,6 +125,8 @@ class ConvLlavaConfig(PreTrainedConfig):
         resolution: Pixels: the square's side (pad) or the short side (native); None (native only) keeps the
             image's own size, rounded to multiples of the output stride.
         prompt_format: Name of the prompt format the checkpoint was trained with.
+        trained_visual_tokens: Fewest and most visual tokens of one image in training, the sizes that
+            ``--resolution auto`` stays within; None takes those of the padded square (pad), or is unknown (native).
         projector_hidden_act: Activation inside the two-layer projector (``mlp2x_gelu``: gelu).
 
     Raises:
@@ -140,6 +142,7 @@ class ConvLlavaConfig(PreTrainedConfig):
     image_aspect_ratio: str = "pad"
     resolution: int | None = 768
     prompt_format: str = "llava_v1"
+    trained_visual_tokens: list[int] | tuple[int, ...] | None = None
     projector_hidden_act: str = "gelu"
     tie_word_embeddings: bool = False
 
@@ -160,6 +163,16 @@ class ConvLlavaConfig(PreTrainedConfig):
             return vision_config.output_stride
         return vision_config.patch_size
 
+    @property
+    def visual_token_range(self) -> tuple[int, int] | None:
+        """Fewest and most visual tokens of one image in training; None if they are unknown."""
+        if self.trained_visual_tokens is not None:
+            fewest, most = self.trained_visual_tokens
+            return fewest, most
+        if self.image_aspect_ratio == "pad" and self.resolution is not None:
+            return ((self.resolution // self.output_stride) ** 2,) * 2
+        return None
+
     def _check(self) -> None:
         _check_choice("image_aspect_ratio", self.image_aspect_ratio, IMAGE_ASPECT_RATIOS)
         _check_choice("prompt_format", self.prompt_format, PROMPT_FORMAT_NAMES)
@@ -175,6 +188,9 @@ class ConvLlavaConfig(PreTrainedConfig):
             raise ValueError(
                 f"resolution {self.resolution} is less than the {self.output_stride} pixels of one visual token"
             )
+        if self.trained_visual_tokens is not None:
+            self.trained_visual_tokens = list(self.trained_visual_tokens)
+            _check_range("trained_visual_tokens", self.trained_visual_tokens)
 
 
 def _as_config(config: dict[str, Any] | PreTrainedConfig | None, *, default: str) -> PreTrainedConfig:
@@ -190,6 +206,11 @@ def _as_config(config: dict[str, Any] | PreTrainedConfig | None, *, default: str
 def _check_positive(name: str, values: Sequence[int]) -> None:
     if any(value < 1 for value in values):
         raise ValueError(f"{name} must be at least 1 everywhere, got {values}")
+
+
+def _check_range(name: str, values: Sequence[int]) -> None:
+    if len(values) != 2 or not 1 <= values[0] <= values[1]:
+        raise ValueError(f"{name} must be the smallest and the largest number, such as [1, 200], got {values}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

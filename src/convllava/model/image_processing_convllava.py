@@ -39,7 +39,7 @@ before its tokens are counted.
 
 
 MOST_ENLARGED = 4.0
-"""Factor by which an image thinner than one visual token is enlarged, at most.
+"""Factor by which a small image is enlarged, at most: one thinner than a visual token, or below `min_visual_tokens`.
 
 A line of text 32 pixels high fills the 64 pixels of a token undistorted, and a line one pixel high stays short.
 """
@@ -58,6 +58,7 @@ def resized_shape(
     resolution: int | None,
     max_visual_tokens: int | None,
     output_stride: int,
+    min_visual_tokens: int | None = None,
 ) -> tuple[int, int]:
     """Return the (height, width) at which an image is shown to the vision encoder.
 
@@ -70,17 +71,23 @@ def resized_shape(
             than one visual token is enlarged first, keeping its shape, at most fourfold.
         max_visual_tokens: Most tokens of one image. Applied last; a shape that fits is unchanged.
         output_stride: Pixels per visual token and side.
+        min_visual_tokens: Tokens up to which a shape with fewer is enlarged, at most fourfold along each side.
 
     Raises:
         ValueError: An option is out of range, or the shape is larger than ``MAX_RESIZED_PIXELS``.
     """
-    _check_options(height, width, image_aspect_ratio, resolution, max_visual_tokens, output_stride)
+    _check_options(height, width, image_aspect_ratio, resolution, (min_visual_tokens, max_visual_tokens), output_stride)
     if image_aspect_ratio == "pad" and resolution is not None:  # checked to be set
         shape = (resolution, resolution)
     elif resolution is None:
         shape = _original_shape(height, width, output_stride)
     else:
         shape = _with_short_side(height, width, resolution)
+    if min_visual_tokens is not None and num_image_tokens(*shape, output_stride) < min_visual_tokens:
+        sides = (max(height, width),) * 2 if image_aspect_ratio == "pad" else (height, width)
+        enlarged = _enlarged(*sides, min_visual_tokens, output_stride)
+        if num_image_tokens(*enlarged, output_stride) > num_image_tokens(*shape, output_stride):
+            shape = enlarged
     if max_visual_tokens is not None and num_image_tokens(*shape, output_stride) > max_visual_tokens:
         shape = _within_budget(*shape, max_visual_tokens, output_stride, square=image_aspect_ratio == "pad")
     if shape[0] * shape[1] > MAX_RESIZED_PIXELS:
@@ -96,7 +103,7 @@ def _check_options(
     width: int,
     image_aspect_ratio: str,
     resolution: int | None,
-    max_visual_tokens: int | None,
+    budgets: tuple[int | None, int | None],
     output_stride: int,
 ) -> None:
     if height < 1 or width < 1:
@@ -106,8 +113,9 @@ def _check_options(
         raise ValueError("image_aspect_ratio='pad' needs a resolution (the side of the square in pixels), got None")
     if resolution is not None and resolution < output_stride:
         raise ValueError(f"resolution is at least the output stride of {output_stride}, got {resolution}")
-    if max_visual_tokens is not None and max_visual_tokens < 1:
-        raise ValueError(f"max_visual_tokens is at least 1, or None for no limit, got {max_visual_tokens}")
+    for name, budget in zip(("min_visual_tokens", "max_visual_tokens"), budgets, strict=True):
+        if budget is not None and budget < 1:
+            raise ValueError(f"{name} is at least 1, or None for no limit, got {budget}")
 
 
 def _nearest_multiple(length: int, unit: int) -> int:
@@ -124,6 +132,20 @@ def _with_short_side(height: int, width: int, resolution: int) -> tuple[int, int
     short, long = sorted((height, width))
     scaled = int(resolution * long / short)
     return (resolution, scaled) if height <= width else (scaled, resolution)
+
+
+def _enlarged(height: int, width: int, budget: int, stride: int) -> tuple[int, int]:
+    """Return the smallest shape near the aspect ratio, in multiples of the stride, of at least ``budget`` tokens.
+
+    It is at most four times as large as the image along each side, and then may have fewer.
+    """
+    longest = max(height, width)
+    for length in range(1, max(1, int(MOST_ENLARGED * longest) // stride) + 1):
+        scale = length / longest
+        rows, columns = (max(1, round(side * scale)) for side in (height, width))
+        if rows * columns >= budget:
+            break
+    return rows * stride, columns * stride
 
 
 def _within_budget(height: int, width: int, budget: int, stride: int, *, square: bool) -> tuple[int, int]:
@@ -170,6 +192,7 @@ class ConvLlavaImagesKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg
     image_aspect_ratio: str
     resolution: int | None
     max_visual_tokens: int | None
+    min_visual_tokens: int | None
     preprocessing: str
 
 
@@ -181,6 +204,7 @@ class ConvLlavaImageProcessor(PilBackend):
         image_aspect_ratio: "pad": centered on a square of the mean color. "native": the image's own.
         resolution: Side of the square ("pad") or short side ("native"); None (native only) keeps the size.
         max_visual_tokens: Most tokens of one image, None for no limit.
+        min_visual_tokens: Tokens up to which a smaller image is enlarged, None for as it is.
         preprocessing: "exact": values equal those of CLIP's image processor. "fast": values differ by
             about one level on average and take a fraction of the time; see `fast_image_processing`.
 
@@ -194,6 +218,7 @@ class ConvLlavaImageProcessor(PilBackend):
     image_aspect_ratio = "native"
     resolution: int | None = None
     max_visual_tokens: int | None = None
+    min_visual_tokens: int | None = None
     preprocessing = "exact"
     image_mean = CLIP_MEAN
     image_std = CLIP_STD

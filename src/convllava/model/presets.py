@@ -4,12 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..constants import RESOLUTIONS
 from ..support import did_you_mean
 from .configuration_convllava import CONVNEXT_L_DEPTHS, CONVNEXT_L_WIDTHS, ConvLlavaConfig, ConvLlavaVisionConfig
 from .nano_model import nano
-
-RESOLUTIONS = (768, 1024, 1536)
-"""Resolutions of the paper's models, in pixels."""
 
 VICUNA_7B: dict[str, Any] = {
     "model_type": "llama",

@@ -7,6 +7,7 @@ produce: the answer, the space before it and the end token. Everything else is c
 ``llava/conversation.py``), from which ConvLLaVA's code derives.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -100,6 +101,47 @@ _FLATTEN_CONTENTS = """
 """
 
 
+# Programs that render a template themselves (vLLM, the tokenizer) neither mark typed control tokens nor refuse them. It
+# is done here once more, which changes nothing where they are marked already. Adjacent texts are joined, as in
+# `plain_messages`, and the loop over message['content'] tells vLLM that parts are read.
+_DISARM = """
+{%- macro as_text(text) -%}
+  {%- set typed = namespace(text=text) -%}
+  {%- for token in CONTROL_TOKENS -%}
+    {%- set typed.text = typed.text | replace(token, token[:1] + '\\ufdd0' + token[1:]) -%}
+  {%- endfor -%}
+  {{- typed.text -}}
+{%- endmacro -%}
+{%- set safe = namespace(messages=[], parts=[], text='') -%}
+{%- for message in messages -%}
+  {%- if message['content'] is string -%}
+    {%- set safe.messages = safe.messages + [dict(message, content=as_text(message['content']))] -%}
+  {%- elif message['content'] -%}
+    {%- set safe.parts = [] -%}
+    {%- set safe.text = '' -%}
+    {%- for part in message['content'] -%}
+      {%- if part['type'] == 'text' -%}
+        {%- set safe.text = safe.text + part['text'] -%}
+      {%- else -%}
+        {%- if safe.text -%}
+          {%- set safe.parts = safe.parts + [{'type': 'text', 'text': as_text(safe.text)}] -%}
+          {%- set safe.text = '' -%}
+        {%- endif -%}
+        {%- set safe.parts = safe.parts + [part] -%}
+      {%- endif -%}
+    {%- endfor -%}
+    {%- if safe.text -%}
+      {%- set safe.parts = safe.parts + [{'type': 'text', 'text': as_text(safe.text)}] -%}
+    {%- endif -%}
+    {%- set safe.messages = safe.messages + [dict(message, content=safe.parts)] -%}
+  {%- else -%}
+    {%- set safe.messages = safe.messages + [message] -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- set messages = safe.messages -%}
+"""
+
+
 def _conversation(default_system: str) -> str:
     return _WRITE_CONTENT + _CONVERSATION.replace("DEFAULT_SYSTEM", f'"{default_system}"')
 
@@ -119,10 +161,19 @@ def chat_template(prompt_format: str, tokenizer: PreTrainedTokenizerBase) -> str
         ValueError: The name is unknown, or "tokenizer" for a tokenizer without a chat template.
     """
     if prompt_format == "tokenizer":
-        return tokenizer_template(tokenizer)
+        return _disarmed(tokenizer_template(tokenizer), tokenizer)
     if prompt_format not in PROMPT_FORMATS:
         raise ValueError(f"unknown prompt_format {prompt_format!r}: choose one of {', '.join(PROMPT_FORMAT_NAMES)}")
-    return PROMPT_FORMATS[prompt_format]
+    return _disarmed(PROMPT_FORMATS[prompt_format], tokenizer)
+
+
+def _disarmed(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a template in which control tokens that a message contains stay text."""
+    if template.startswith("\n{%- macro as_text(text) -%}"):
+        return template
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} | {IMAGE_TOKEN}
+    tokens = sorted((token for token in special if len(token) > 1), key=lambda token: (-len(token), token))
+    return _DISARM.replace("CONTROL_TOKENS", json.dumps(tokens)) + template
 
 
 def tokenizer_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from .. import inference
 from ..fetch import FetchPolicy, fetch
 from ..inference import Answer, Event, Finished, Prompt
+from ..inference.vocabulary import Vocabulary
 from .completions import EventStream
 from .conversion import (
     ImagePlan,
@@ -55,7 +56,8 @@ class Chat:
         self._fetching = ThreadPoolExecutor(FETCHING_THREADS, "fetch")
         self.parser = Parser()
         self.decoder = Decoder(settings)
-        self._stride = engine.generator.processor.image_processor.output_stride
+        processor = engine.generator.processor
+        self._stride, self._vocabulary = processor.image_processor.output_stride, Vocabulary(processor.tokenizer)
 
     async def __call__(self, request: Request, endpoint: Endpoint[Any]) -> Response:
         """Return the response to one request, complete or as a stream.
@@ -75,7 +77,7 @@ class Chat:
         with ExitStack() as held:
             asked, is_stream, ticket = await self._submission(request, endpoint, deadline, held)
             events = ticket.events(deadline)
-            writer = endpoint.writer(asked, self._settings.model_name, self._stride)
+            writer = endpoint.writer(asked, self._settings.model_name, self._stride, self._vocabulary)
             if not is_stream:
                 return JSONResponse(writer.complete(await unless_left(_finished(events), request)).model_dump())
             release = held.pop_all().close  # the stream releases it
@@ -121,6 +123,7 @@ class Chat:
         asked = inference_request(chat, salt, reuse_dialogue_only=self._settings.api_key is None)
         try:
             async with asyncio.timeout_at(deadline):
+                constraint = await self._engine.constraint(asked)
                 files = list(await asyncio.gather(*map(self._encoded, sources)))
                 budget = self.decoder.budget()
                 sizes = await self._sizes(sources, files, budget)
@@ -130,7 +133,7 @@ class Chat:
                 prompt = await self._engine.prepare(lambda: self._prepared(asked, images, plan))
         except TimeoutError:
             raise too_late() from None
-        ticket = self._engine.submit(asked, prompt)
+        ticket = self._engine.submit(asked, prompt, constraint)
         held.callback(self._engine.cancel, ticket)
         return ticket
 

@@ -4,14 +4,16 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..inference import Answer, Event, Finished, TextDelta
+from ..inference.vocabulary import Vocabulary
 from .conversion import image_cost
 from .errors import CLIENT_LEFT, ERROR_NOTE, ApiError
+from .logprobs import logprobs_of
 from .schema import (
     AnswerMessage,
     AnswerTimings,
@@ -32,14 +34,18 @@ DONE = b"data: [DONE]\n\n"
 class CompletionWriter:
     """Formats one answer; all its pieces have the same id."""
 
-    def __init__(self, asked: ChatRequest, model: str, stride: int) -> None:
+    def __init__(self, asked: ChatRequest, model: str, stride: int, vocabulary: Vocabulary) -> None:
         self._includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
         self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
-        self._stride = stride
+        self._stride, self._vocabulary = stride, vocabulary
 
     def complete(self, answer: Answer) -> ChatCompletion:
         """Return the complete answer."""
-        choice = Choice(message=AnswerMessage(content=answer.text), finish_reason=answer.finish_reason)
+        choice = Choice(
+            message=AnswerMessage(content=answer.text),
+            logprobs=None if answer.logprobs is None else logprobs_of(answer.logprobs, self._vocabulary),
+            finish_reason=finish_reason(answer),
+        )
         return ChatCompletion(
             **self._head, choices=[choice], usage=usage(answer), convllava=extension(answer, self._stride)
         )
@@ -54,7 +60,7 @@ class CompletionWriter:
                     if self._includes_usage:
                         yield self.usage(arrived.answer)
                 elif isinstance(arrived, TextDelta):
-                    yield self.piece(arrived.text)
+                    yield self.piece(arrived)
         except ApiError as error:
             yield event(error.body)
         yield DONE
@@ -63,13 +69,14 @@ class CompletionWriter:
         """Return the first event, with the role."""
         return self._event([ChunkChoice(delta=Delta(role="assistant", content=""))])
 
-    def piece(self, text: str) -> bytes:
+    def piece(self, delta: TextDelta) -> bytes:
         """Return the event of a piece of text."""
-        return self._event([ChunkChoice(delta=Delta(content=text))])
+        logprobs = logprobs_of(delta.logprobs, self._vocabulary) if delta.logprobs else None
+        return self._event([ChunkChoice(delta=Delta(content=delta.text), logprobs=logprobs)])
 
     def last(self, answer: Answer) -> bytes:
         """Return the event with the finish reason and our extension."""
-        choice = ChunkChoice(delta=Delta(), finish_reason=answer.finish_reason)
+        choice = ChunkChoice(delta=Delta(), finish_reason=finish_reason(answer))
         return self._event([choice], convllava=extension(answer, self._stride))
 
     def usage(self, answer: Answer) -> bytes:
@@ -86,7 +93,7 @@ def _dumped(choices: list[ChunkChoice]) -> list[dict[str, Any]]:
         {
             "index": 0,
             "delta": choice.delta.model_dump(exclude_none=True),
-            "logprobs": None,
+            "logprobs": None if choice.logprobs is None else choice.logprobs.model_dump(),
             "finish_reason": choice.finish_reason,
         }
         for choice in choices
@@ -124,6 +131,15 @@ class EventStream(StreamingResponse):
         self._is_complete = True
 
 
+def finish_reason(answer: Answer) -> Literal["stop", "length"]:
+    """Return the finish reason in OpenAI's words.
+
+    Clients accept no others. An answer that was cut in a loop is incomplete, which `length` tells them: they raise an
+    error where they would parse it.
+    """
+    return "stop" if answer.finish_reason == "stop" else "length"
+
+
 def usage(answer: Answer) -> Usage:
     """Return the numbers of tokens."""
     return Usage(
@@ -141,7 +157,9 @@ def extension(answer: Answer, stride: int) -> Extension:
     timings = answer.timings
     return Extension(
         images=[image_cost(size, stride) for size in answer.image_sizes],
+        finish_reason=answer.finish_reason,
         boxes=[[round(edge, 2) for edge in box] for box in answer.boxes],
+        box_image=answer.box_image,
         timings=AnswerTimings(
             encode_seconds=round(timings.encode_seconds, 4),
             queue_seconds=round(timings.queue_seconds, 4),

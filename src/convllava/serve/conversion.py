@@ -219,7 +219,7 @@ def prepared(
         else:
             decoded = zip(images, plan.sizes, plan.shapes, plan.aspect_ratios, strict=True)
             pixels = [images_processor.to_pixels_fast(*image) for image in decoded]
-        return prompt_of(request, pixels, plan.sizes[0] if plan.sizes else None, processor, context)
+        return prompt_of(request, pixels, plan.sizes, processor, context)
 
 
 def _tokens_before_last_image(chat: ChatRequest, processor: ConvLlavaProcessor, context: int) -> int:
@@ -264,9 +264,17 @@ def inference_request(chat: ChatRequest, salt: str, *, reuse_dialogue_only: bool
             max_new_tokens=chat.max_tokens or chat.max_completion_tokens,
             temperature=chat.temperature or 0.0,
             repetition_penalty=chat.repetition_penalty,
+            no_repeat_ngram_size=chat.no_repeat_ngram_size,
+            no_repeat_ngram_window=chat.no_repeat_ngram_window,
+            stop_on_repetition=chat.stop_on_repetition is not False,
+            box_image=chat.box_image,
             top_p=1.0 if chat.top_p is None else chat.top_p,
+            top_k=max(0, chat.top_k or 0),
+            min_p=chat.min_p or 0.0,
             seed=chat.seed,
             stop=[chat.stop] if isinstance(chat.stop, str) else chat.stop or [],
+            top_logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+            json_schema=chat.response_format.schema_of_answer if chat.response_format else None,
             cache_salt=salt,
             reuse_dialogue_only=reuse_dialogue_only,
         )

@@ -21,7 +21,14 @@ __all__ = ["Decoder", "EncodedImage", "Form", "TimeBudget"]
 
 Result = TypeVar("Result")
 
-WORKER_COMMAND = [sys.executable, "-m", "convllava.image_worker"]
+WORKER_SCRIPT = """
+import os, sys
+if hasattr(os, "nice"):
+    os.nice(int(sys.argv[1]))  # before the imports, which take a while
+from convllava.image_worker import main
+main()
+"""
+WORKER_COMMAND = [sys.executable, "-c", WORKER_SCRIPT]
 
 WORKERS = 2
 NICENESS = 10
@@ -33,7 +40,7 @@ LARGE_PIXELS = 1 << 24
 The photos of most telephones have 12 million pixels.
 """
 
-NICENESS_OF_LARGE = 19
+NICENESS_OF_LARGE = 15
 
 
 class EncodedImage(NamedTuple):

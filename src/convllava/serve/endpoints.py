@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from ..inference import Answer, Event
+from ..inference.vocabulary import Vocabulary
 from .completions import CompletionWriter
 from .conversion import place_in_messages
 from .responses import ResponseWriter, chat_of, place_of_image
@@ -37,14 +38,14 @@ class Endpoint(Generic[Body]):
         dialogue: Key of the body that has the dialogue.
         as_chat: Conversion of a body to a chat request.
         place_of_image: Place in a body of an image, by the indices of its message and part in the chat request.
-        writer: Constructor of a writer, from the body, the model's name and its output stride.
+        writer: Constructor of a writer, from the body, the model's name, its output stride and its vocabulary.
     """
 
     body_type: type[Body]
     dialogue: str
     as_chat: Callable[[Body], ChatRequest]
     place_of_image: Callable[[Body, int, int], str]
-    writer: Callable[[Body, str, int], Writer]
+    writer: Callable[[Body, str, int, Vocabulary], Writer]
 
 
 COMPLETIONS = Endpoint(

@@ -7,13 +7,16 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
 from ..inference import Event, Failed, Finished, Generator, Prompt, Request, TextDelta
+from ..inference.constraint import Constraint
+from ..json_schema import SchemaError
+from ..support import MissingPackageError
 from .errors import ApiError, server_error
 from .metrics import Metrics
 from .settings import Settings
@@ -40,6 +43,7 @@ class Ticket:
 
     request: Request
     prompt: Prompt
+    constraint: Constraint | None = None
     _arrived: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
     async def events(self, deadline: float) -> AsyncIterator[Event]:
@@ -54,6 +58,8 @@ class Ticket:
                     event = await self._arrived.get()
             except TimeoutError:
                 raise too_late() from None
+            if isinstance(event, Failed) and isinstance(event.error, SchemaError):
+                raise invalid_schema(event.error)
             if isinstance(event, Failed):
                 raise server_error(500, "the model failed on this request; the log says why", "model_error")
             yield event
@@ -68,6 +74,11 @@ class Ticket:
 def too_late() -> ApiError:
     """Return the error of a request that exceeds its time limit."""
     return server_error(504, "the answer takes longer than this server allows", "request_timeout")
+
+
+def invalid_schema(error: ValueError) -> ApiError:
+    """Return the error of a JSON schema that answers cannot follow."""
+    return ApiError(400, str(error), param="response_format", code="invalid_json_schema")
 
 
 def _busy(reason: str) -> ApiError:
@@ -103,6 +114,7 @@ class Engine:
         self._tickets: dict[int, Ticket] = {}
         self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, "prepare")
+        self._schemas = ThreadPoolExecutor(1, "schema")
         # A copy, as the generator's thread uses the original. Only one, as chat templates cannot be rendered by two
         # threads at a time: transformers keeps them compiled, with the positions of the answers as their state.
         self._processor, self._processor_is_taken = copy.deepcopy(generator.processor), threading.Lock()
@@ -120,11 +132,13 @@ class Engine:
         return self._taken
 
     def start(self) -> None:
-        """Warm the model up with one question, then start the thread."""
+        """Warm the model up with one question and read the vocabulary for JSON schemas, then start the thread."""
         self._loop = asyncio.get_running_loop()
         blank = Image.new("RGB", (WARM_UP_SIDE, WARM_UP_SIDE), "white")
         options = self.settings.image_options
         self.generator.generate([Request.of_question("?", [blank], image_options=options, max_new_tokens=8)])
+        with suppress(MissingPackageError):
+            self.generator.grammars.prepare()
         self._thread.start()
 
     def stop(self) -> None:
@@ -132,6 +146,7 @@ class Engine:
         self._commands.put(None)
         self._thread.join(STOP_SECONDS)  # a step that takes longer ends with the process
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._schemas.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def slot(self) -> Iterator[None]:
@@ -177,9 +192,23 @@ class Engine:
         with self._processor_is_taken:
             yield self._processor
 
-    def submit(self, request: Request, prompt: Prompt) -> Ticket:
+    async def constraint(self, request: Request) -> Constraint | None:
+        """Return the constraint of a request's JSON schema, compiled in a thread that does nothing else.
+
+        Raises:
+            ApiError: Answers cannot follow the schema.
+        """
+        if request.json_schema is None:
+            return None
+        compiling = self._schemas, self.generator.grammars.constraint, request.json_schema
+        try:
+            return await asyncio.get_running_loop().run_in_executor(*compiling)
+        except ValueError as error:  # also if llguidance is not installed
+            raise invalid_schema(error) from error
+
+    def submit(self, request: Request, prompt: Prompt, constraint: Constraint | None = None) -> Ticket:
         """Put a request in the queue."""
-        ticket = Ticket(request, prompt)
+        ticket = Ticket(request, prompt, constraint)
         self._commands.put(Command(self._submit, ticket))
         return ticket
 
@@ -214,7 +243,7 @@ class Engine:
 
     def _submit(self, ticket: Ticket) -> None:
         try:
-            self._tickets[self.generator.submit(ticket.request, ticket.prompt)] = ticket
+            self._tickets[self.generator.submit(ticket.request, ticket.prompt, ticket.constraint)] = ticket
         except Exception as error:
             logger.exception("a request could not be queued")
             self._send([(ticket, Failed(-1, error))])

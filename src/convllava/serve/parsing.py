@@ -17,7 +17,7 @@ from .errors import ApiError, validation_error
 MAX_VALUES = 5000
 """Maximum values in a body: a dialogue of 500 turns of several parts. Each wrong one costs 13 microseconds."""
 
-MAX_DEPTH = 16
+MAX_DEPTH = 32
 MAX_KEY_BYTES = 128
 MAX_QUOTES = 100_000
 MAX_ESCAPES = 1_000_000

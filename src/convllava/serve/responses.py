@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..inference import Answer, Event, Finished, TextDelta
+from ..inference.vocabulary import Vocabulary
 from .completions import extension
 from .errors import ApiError
 from .responses_schema import (
@@ -46,7 +47,7 @@ def chat_of(asked: ResponsesRequest) -> ChatRequest:
         max_tokens=asked.max_output_tokens,
         temperature=asked.temperature,
         top_p=asked.top_p,
-        response_format=None if asked.text is None else asked.text.format,
+        response_format=None if asked.text is None or asked.text.format is None else asked.text.format.as_chat,
         **asked.image_options.given(),
     )
 
@@ -89,11 +90,11 @@ def _part(part: Any) -> TextPart | ImagePart:
 class ResponseWriter:
     """Formats one answer; all its events have the same id."""
 
-    def __init__(self, asked: ResponsesRequest, model: str, stride: int) -> None:
+    def __init__(self, asked: ResponsesRequest, model: str, stride: int, vocabulary: Vocabulary) -> None:
         self._stride = stride
         self._message_id = f"msg_{uuid.uuid4().hex}"
         self._number = 0
-        form = {"type": "text"} if asked.text is None or asked.text.format is None else asked.text.format.model_dump()
+        form = {"type": "text"} if asked.text is None or asked.text.format is None else asked.text.format.given
         self._head: dict[str, Any] = {
             "id": f"resp_{uuid.uuid4().hex}",
             "created_at": int(time.time()),
@@ -109,7 +110,7 @@ class ResponseWriter:
 
     def complete(self, answer: Answer) -> ResponseObject:
         """Return the complete answer."""
-        is_cut = answer.finish_reason == "length"
+        is_cut = answer.finish_reason != "stop"
         return ResponseObject(
             **self._head,
             status="incomplete" if is_cut else "completed",

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from .schema import (
     MOST_MESSAGES,
@@ -10,6 +10,7 @@ from .schema import (
     Extension,
     ImageOptionFields,
     Integer,
+    JsonSchemaFormat,
     Part,
     ResponseFormat,
     Strict,
@@ -90,10 +91,38 @@ InputItem = Annotated[
 ]
 
 
+class TextFormat(Strict):
+    """The format of the answer: text, any JSON object, or JSON that follows a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, Field(max_length=256)] | None = Field(None, description="Without effect, like `strict`.")
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = Field(None, description="Every schema is followed strictly.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TextFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError(f"type is {self.type}: give a schema with the type json_schema, and only with it")
+        return self
+
+    @property
+    def as_chat(self) -> ResponseFormat:
+        """The same as a chat request has it."""
+        if self.json_schema is None:
+            return ResponseFormat(type=self.type)
+        return ResponseFormat(type=self.type, json_schema=JsonSchemaFormat(schema=self.json_schema))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The format as it was sent."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
 class TextConfig(Strict):
     """The format of the answer."""
 
-    format: ResponseFormat | None = None
+    format: TextFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 

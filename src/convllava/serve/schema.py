@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..image_options import ImageAspectRatio, ImageOptions
+from .logprobs import Logprobs
 
 MOST_STOPS = 4
 MOST_STOP_CHARACTERS = 1024
@@ -128,10 +129,35 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] = False
 
 
-class ResponseFormat(Strict):
-    """The format of the answer; only plain text is supported."""
+class JsonSchemaFormat(Strict):
+    """A JSON schema that the answer follows."""
 
-    type: Literal["text"]
+    name: Annotated[str, Field(max_length=256)] | None = Field(None, description="Without effect, like `strict`.")
+    description: str | None = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = Field(None, description="Every schema is followed strictly.")
+
+
+class ResponseFormat(Strict):
+    """The format of the answer: text, any JSON object, or JSON that follows a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("type json_schema needs json_schema: {name, schema}")
+        if self.type != "json_schema" and self.json_schema is not None:
+            raise ValueError(f"json_schema has no effect with type {self.type}: set type to json_schema")
+        return self
+
+    @property
+    def schema_of_answer(self) -> dict[str, Any] | None:
+        """JSON schema that the answer follows; None for plain text."""
+        if self.json_schema is not None:
+            return self.json_schema.json_schema
+        return {"type": "object"} if self.type == "json_object" else None
 
 
 class ImageOptionFields(Strict):
@@ -175,21 +201,43 @@ class ChatRequest(ImageOptionFields):
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = Field(
         None, description="Above 1, tokens of the prompt and the answer become less likely; by default the model's."
     )
+    top_k: Annotated[Integer, Field(ge=-1, lt=2**63)] | None = Field(
+        None, description="Sample among so many most likely tokens; 0 or -1 sets no limit."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Sample among tokens of at least this fraction of the highest probability."
+    )
+    no_repeat_ngram_size: Annotated[Integer, Field(ge=0, le=1000)] | None = Field(
+        None, description="Length of token sequences that never occur twice; by default the model's, 0 allows all."
+    )
+    no_repeat_ngram_window: Annotated[Integer, Field(ge=1, lt=2**63)] | None = Field(
+        None, description="Number of latest tokens that no_repeat_ngram_size looks at; by default all."
+    )
+    stop_on_repetition: bool | None = Field(
+        None, description="End an answer that repeats one passage on and on; true by default."
+    )
     seed: Annotated[Integer, Field(ge=-(2**63), lt=2**63)] | None = None
+    logprobs: bool | None = Field(None, description="Return the log probability of each token of the answer.")
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = Field(
+        None, description="Number of most likely tokens to return with each; needs `logprobs`."
+    )
+    box_image: Annotated[Integer, Field(ge=0, le=MOST_PARTS)] | None = Field(
+        None,
+        description="Index of the image that boxes in the answer are about; by default the one that the question names "
+        "('the second image'), else the last.",
+    )
     n: Annotated[Literal[1], BeforeValidator(_as_integer)] | None = Field(
         None, description="One answer a request; send several requests for several."
     )
     # accepted at their defaults, which some clients send; other values are not supported
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
-    logprobs: Literal[False] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
     tool_choice: Literal["none", "auto"] | None = None
     store: Literal[False] | None = None
     user: str | None = None
     metadata: Annotated[dict[str, str], BeforeValidator(bounded_metadata)] | None = None
-    top_logprobs: Literal[0] | None = None
     logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -200,9 +248,6 @@ class ChatRequest(ImageOptionFields):
     verbosity: Literal["medium"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    top_k: Literal[-1, 0] | None = None
-    min_p: Literal[0] | None = None
-    no_repeat_ngram_size: Literal[0] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=0)] | None = None
 
     @model_validator(mode="after")
@@ -210,6 +255,8 @@ class ChatRequest(ImageOptionFields):
         both = (self.max_tokens, self.max_completion_tokens)
         if None not in both and both[0] != both[1]:
             raise ValueError(f"max_tokens is {both[0]} and max_completion_tokens {both[1]}: give one of them")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError(f"top_logprobs is {self.top_logprobs}, which needs logprobs: true")
         return self
 
 
@@ -268,7 +315,11 @@ class Extension(BaseModel):
     """Additions to OpenAI's format."""
 
     images: list[ImageCost]
-    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the first image, upright.")
+    finish_reason: Literal["stop", "length", "repetition"] = Field(
+        description="As in the choice, but `repetition` where an answer was cut because it repeated itself."
+    )
+    boxes: list[list[float]] = Field(description="[x0, y0, x1, y1] in pixels of the image `box_image`, upright.")
+    box_image: int | None = Field(description="Index of the image that the boxes are about; null without images.")
     timings: AnswerTimings
 
 
@@ -285,7 +336,7 @@ class Choice(BaseModel):
 
     index: Literal[0] = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 
@@ -313,7 +364,7 @@ class ChunkChoice(BaseModel):
 
     index: Literal[0] = 0
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
 
 

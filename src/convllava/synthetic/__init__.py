@@ -5,5 +5,16 @@ from .example import Example, Kind
 from .export import write_dataset
 from .positions import POSITION_END
 from .preview import preview_sheet
+from .printed import sizes_of
 
-__all__ = ["ENDLESS", "KINDS", "POSITION_END", "Example", "Kind", "SyntheticDataset", "preview_sheet", "write_dataset"]
+__all__ = [
+    "ENDLESS",
+    "KINDS",
+    "POSITION_END",
+    "Example",
+    "Kind",
+    "SyntheticDataset",
+    "preview_sheet",
+    "sizes_of",
+    "write_dataset",
+]

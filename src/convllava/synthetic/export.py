@@ -6,12 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..constants import IMAGE_TOKEN, Message
+from ..data.conversion import llava_record
 from ..data.images import EncodedImage, StoredImage
 from ..data.samples import Sample, SampleSource
 from ..support import atomic_directory
-
-_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 def write_dataset(
@@ -40,17 +38,6 @@ def write_dataset(
     with atomic_directory(target) as draft:
         _write_all(dataset, draft, progress)
     return target
-
-
-def llava_record(sample: Sample, images: list[str]) -> dict[str, Any]:
-    """Return a sample as a record of the LLaVA format with the given image paths."""
-    record: dict[str, Any] = {"id": sample.sample_id}
-    if images:
-        record["image"] = images[0] if len(images) == 1 else images
-    record["conversations"] = [
-        {"from": _SPEAKERS[message["role"]], "value": _value(message)} for message in sample.messages
-    ]
-    return record
 
 
 def _write_all(dataset: SampleSource, draft: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -85,8 +72,3 @@ def _write_image(image: StoredImage, draft: Path, name: str) -> str:
         path = f"{name}.png"
         image.save(draft / path)
     return path
-
-
-def _value(message: Message) -> str:
-    parts = (f"{IMAGE_TOKEN}\n" if part["type"] == "image" else part["text"] for part in message["content"])
-    return "".join(parts)

@@ -59,7 +59,7 @@ class PrintedKind:
 
     split: str
     sizes: tuple[Size, ...] = sizes_of((4, 48), 5)
-    font_size: Range = (14, 40)
+    font_size: Range = (14, 48)
     layouts: tuple[str, ...] = DOCUMENTS
     tasks: tuple[str, ...] = tuple(PAGE_TASKS)
     questions: int = 6

@@ -101,6 +101,7 @@ def config_with_stages(config: ConvLlavaConfig, appended: AppendStages) -> ConvL
     check_is_convnext(config.vision_config, "append_stages")
     values: dict[str, Any] = config.to_dict()
     values["vision_config"] = append_stages(config.vision_config, appended.depths, appended.hidden_sizes).to_dict()
+    values["trained_visual_tokens"] = None  # they had another size
     return ConvLlavaConfig.from_dict(values)
 
 

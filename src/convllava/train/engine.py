@@ -115,6 +115,11 @@ class Engine:
         )
         return summed.tolist()
 
+    def all_values(self, values: Sequence[int]) -> list[int]:
+        """Return the numbers of all processes in one list."""
+        gathered: Tensor = self.accelerator.gather(torch.tensor(values, device=self.device))
+        return gathered.tolist()
+
     def gather_lists(self, values: list[str]) -> list[list[str]]:
         """Return the list of each process, in the order of their ranks."""
         if self.num_processes == 1:

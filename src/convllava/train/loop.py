@@ -63,6 +63,7 @@ from .sharding import ShardedEngine
 from .source_losses import SourceLosses
 from .stages import parameter_groups, restore_schedule, schedule_of
 from .throughput import ThroughputMeter
+from .trained_sizes import TrainedSizes
 from .validation import Validator
 
 ENGINES: dict[str, type[Engine]] = {"ddp": Engine, "fsdp2": ShardedEngine, "deepspeed": DeepSpeedEngine}
@@ -102,6 +103,7 @@ class TrainingLoop:
         if recipe.stop_after_minutes is not None:
             self.callbacks.append(TimeBudget(recipe.stop_after_minutes, engine.device))
         self.skipped = SkippedSamples(recipe.output_dir / SKIPPED_FILE)
+        self.sizes = TrainedSizes(model.config)
         self.meter = ThroughputMeter([entry.label for entry in recipe.data])
         self.source_losses = SourceLosses(self.meter.source_names, engine.device)
         if recipe.trains_language_model:
@@ -214,6 +216,7 @@ class TrainingLoop:
         for batch in micro_batches:
             self.skipped.add(batch.faults, self.progress.step + 1)
             self.meter.count(batch.num_images, batch.drawn)
+            self.sizes.add(batch.inputs.get("image_sizes"))
         is_late = self.engine.is_main and self.meter.seconds() >= self.recipe.log_seconds
         tokens, images, late = self.engine.total(
             [
@@ -243,6 +246,7 @@ class TrainingLoop:
             with explained_damage(checkpoint):
                 engine.load_optimizer(self.prepared, self.optimizer, checkpoint)
                 restore_schedule(self.scheduler, torch.load(checkpoint / SCHEDULER_FILE, weights_only=True), peaks)
+                self.sizes.load(checkpoint)
         self.loss_since_log = torch.tensor(0.0, device=engine.device)
         self.first_step = self.last_logged = self.progress.step
         self.steps_without_tokens = 0
@@ -303,6 +307,7 @@ class TrainingLoop:
             if engine.is_main:
                 self.processor.save_pretrained(staged)
                 torch.save(self.scheduler.state_dict(), staged / SCHEDULER_FILE)
+            self.sizes.write(staged, engine, to_resume=True)
             for callback in self.callbacks:
                 callback.on_checkpoint(self.progress, staged)
             engine.wait_for_all()

@@ -250,6 +250,7 @@ def _append_stages(
     tower: ConvLlavaVisionModel = append_stages(model.model.vision_tower, appended.depths, appended.hidden_sizes)
     values: dict[str, Any] = model.config.to_dict()
     values["vision_config"] = tower.config.to_dict()
+    values["trained_visual_tokens"] = None  # they had another size
     grown = ConvLlavaForConditionalGeneration(ConvLlavaConfig.from_dict(values))
     grown.model.vision_tower.load_state_dict(tower.state_dict())
     grown.model.language_model.load_state_dict(model.model.language_model.state_dict())

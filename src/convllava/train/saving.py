@@ -34,6 +34,7 @@ def save_model(loop: "TrainingLoop", resolved: ResolvedModel) -> None:
                 loop.processor.save_pretrained(staged)
         elif engine.is_main:
             saved = save_adapters(loop.module, recipe, loop.processor, staged, lambda: resolved.load(quantized=False))
+        loop.sizes.write(staged, engine)
         engine.wait_for_all()
         if engine.is_main:
             publish_model(output_dir, staged.name)

@@ -93,7 +93,7 @@ def _clean_records(
             kept.append(text.strip())
         elif (
             number in misplaced
-            and dataset.format.read is None
+            and dataset.format.read is None  # only dialogues have turns to cut
             and (cut := repaired_record(record))
             and _is_good(dataset, cut, number, inspect)
         ):

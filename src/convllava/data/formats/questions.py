@@ -18,7 +18,8 @@ QUESTION_KEYS = ("question", "query", "prompt", "problem", "instruction")
 ANSWER_KEYS = ("answers", "answer", "label", "response", "output", "completion", "multiple_choice_answer", "solution")
 CAPTION_KEYS = ("caption", "captions", "text", "description", "transcription", "transcript")
 CHOICE_KEYS = ("choices", "options")
-_HINT_KEYS = ("hint", "context", "lecture")
+_HINT_KEYS = frozenset(("hint", "context", "lecture"))
+_CHOICE_KEYS = frozenset(("choices", "options", "A"))
 
 
 def _is_alpaca(record: Record) -> bool:
@@ -63,22 +64,22 @@ def choices_of(record: Record) -> list[str]:
 
 
 def _is_qa(record: Record) -> bool:
-    return isinstance(first_value(record, QUESTION_KEYS), str) and not set(ANSWER_KEYS).isdisjoint(record)
+    return isinstance(first_value(record, QUESTION_KEYS), str) and any(key in record for key in ANSWER_KEYS)
 
 
 def _read_qa(record: Record, _: Path) -> dict[str, Any]:
     images = images_of(record)
     question = text_of(first_value(record, QUESTION_KEYS), "question")
-    choices = choices_of(record)
+    choices = [] if _CHOICE_KEYS.isdisjoint(record) else choices_of(record)
     answers = _answers(record)
     if choices:
         question = with_choices(question, choices)
         answers = [letter_of(answer, choices) for answer in answers]
-    hint = first_value(record, _HINT_KEYS)
+    hint = None if _HINT_KEYS.isdisjoint(record) else first_value(record, ("hint", "context", "lecture"))
     text = f"{hint}\n{question}" if isinstance(hint, str) else question
     if not answers:
         raise RecordError("no_answer", "the answer is empty: there is nothing to learn from")
-    most = Counter(answers).most_common(1)[0][0]
+    most = answers[0] if len(answers) == 1 else Counter(answers).most_common(1)[0][0]
     turns = [question_turn(text, len(images)), {"role": "assistant", "content": most}]
     return dialogue(record, turns, images, answers)
 
@@ -112,7 +113,7 @@ def _answers(record: Record) -> list[str]:
 
 
 def _is_caption(record: Record) -> bool:
-    return first_value(record, IMAGE_KEYS) is not None and not set(CAPTION_KEYS).isdisjoint(record)
+    return first_value(record, IMAGE_KEYS) is not None and any(key in record for key in CAPTION_KEYS)
 
 
 def _read_caption(record: Record, _: Path) -> dict[str, Any]:

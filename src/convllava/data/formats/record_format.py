@@ -19,6 +19,10 @@ IMAGE_KEYS = (
 """Keys of the images in formats without a fixed one, the preferred first."""
 
 
+_KEPT = frozenset(("system", "video", "videos", "audio", "audios", "tools", "chosen", "rejected"))
+"""Keys that every record of dialogue may have, to be read or refused there."""
+
+
 @dataclass(frozen=True)
 class RecordFormat:
     """One layout of records.
@@ -35,6 +39,22 @@ class RecordFormat:
     title: str
     matches: Callable[[Record], bool]
     read: Callable[[Record, Path], dict[str, Any]] | None = None
+
+    def as_dialogue(self, record: Any, image_folder: Path) -> Any:
+        """Return the record of dialogue of a record; one that is not an object is returned as it is.
+
+        Raises:
+            RecordError: The record has another layout, or cannot be read.
+        """
+        if self.read is None or not isinstance(record, dict):
+            return record
+        try:
+            return self.read(record, image_folder)
+        except RecordError as error:
+            if self.matches(record):
+                raise
+            keys = ", ".join(map(str, record)) or "none"
+            raise RecordError("malformed", f"expected the format {self.title}, got the keys {keys}") from error
 
 
 def is_anything(record: Record) -> bool:
@@ -90,9 +110,8 @@ def dialogue(
         answers: All accepted answers to the last question, if there are several.
     """
     found: dict[str, Any] = {"images": images, "messages": list(turns)}
-    for key in ("system", "video", "videos", "audio", "audios", "tools", "chosen", "rejected"):
-        if record.get(key):
-            found[key] = record[key]
+    if not _KEPT.isdisjoint(record):
+        found |= {key: record[key] for key in _KEPT.intersection(record) if record[key]}
     number = first_value(record, ID_KEYS)
     if number is not None:
         found["id"] = number

@@ -40,8 +40,7 @@ class ParquetSamples:
         if UNREADABLE in record:
             raise BadSampleError(Fault("malformed", *origin, str(origin.record), record[UNREADABLE]))
         try:
-            read = self.format.read
-            content = record if read is None else read(record, self.image_folder)
+            content = self.format.as_dialogue(record, self.image_folder)
             images = [self._image(given, origin) for given in stored_images(content)]
         except RecordError as error:
             raise BadSampleError(Fault(error.kind, *origin, record_id(record, origin.record), str(error))) from error
@@ -132,7 +131,10 @@ def _example_of(arrow_type: Any) -> Any:
         return [_example_of(arrow_type.value_type)]
     if types.is_struct(arrow_type):
         fields = (arrow_type.field(index) for index in range(arrow_type.num_fields))
-        return {field.name: _example_of(field.type) for field in fields}
+        example = {field.name: _example_of(field.type) for field in fields}
+        if {"type", "text"} <= set(example):  # parts, some of which are images
+            example["type"] = "image_url" if "image_url" in example else "image"
+        return example
     return 1 if types.is_integer(arrow_type) or types.is_floating(arrow_type) else "x"
 
 

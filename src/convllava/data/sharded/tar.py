@@ -197,7 +197,7 @@ class TarSamples:
             return content
         shown = {**{key: value for key, value in content.items() if key not in IMAGE_KEYS}, "images": names}
         format = self.format or recognize([shown])
-        return content if format is None or format.read is None else format.read(shown, Path())
+        return content if format is None or format.read is None else format.as_dialogue(shown, Path())
 
 
 def _content(record: Record, origin: Origin) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def generation_options(options: Mapping[str, Any]) -> dict[str, Any]:
             f"num_beams is {options['num_beams']}, but only greedy decoding and sampling are supported: set 1"
         )
     stop = options.get("until") or ()
-    found: dict[str, Any] = {"stop": [stop] if isinstance(stop, str) else [text for text in stop if text]}
+    stops = [stop] if isinstance(stop, str) else [text for text in stop if text]
+    found: dict[str, Any] = {"stop": stops, "stop_on_repetition": False}  # as other models in lmms-eval
     if options.get("max_new_tokens") is not None:
         found["max_new_tokens"] = int(options["max_new_tokens"])
     if options.get("do_sample", True) and options.get("temperature"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...data.samples import Sample
 from ...geometry import box_from_square, find_boxes
-from ...synthetic import SyntheticDataset
+from ...synthetic import SyntheticDataset, sizes_of
 from .. import held_out
 from ..benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from ..metrics import edit_distance, exact_match, grounding_hit
@@ -21,6 +21,12 @@ from ..prompts import PromptPart, PromptProfile, images_first
 from ..table import ImageSize, LoadedImage
 
 HELD_OUT_SEED = 2024
+TABLE_SEED = 2026
+"""Series of the figures in the model card; it is never looked at to choose anything."""
+
+CHOICES_SEED = 2025
+"""Series for choices: between recipes, checkpoints or settings."""
+
 NUM_HELD_OUT = 500
 
 _CHECKED_SAMPLES = range(3)
@@ -36,26 +42,37 @@ class SyntheticBenchmark(Benchmark):
         options: Options of the kind.
         metric: Name of the figure.
         error_rate: Whether the figure is edits per true character; otherwise it is the share of correct answers.
+        seed: Number of the series of samples.
     """
 
     keeps_prompt_format = True
 
     def __init__(
-        self, name: str, kind: str, options: dict[str, Any], metric: str = "exact match", *, error_rate: bool = False
+        self,
+        name: str,
+        kind: str,
+        options: dict[str, Any],
+        metric: str = "exact match",
+        *,
+        error_rate: bool = False,
+        seed: int = HELD_OUT_SEED,
     ) -> None:
         self.name, self.title = name, name.replace("-", " ")
         self.kind, self.options, self.error_rate = kind, options, error_rate
-        self.metric = metric
+        self.metric, self.seed = metric, seed
         self.higher_is_better = not error_rate
 
     def variant(self, name: str, **options: Any) -> "SyntheticBenchmark":
         """Return a benchmark that is scored in the same way on samples with other options."""
-        return SyntheticBenchmark(name, self.kind, {**self.options, **options}, self.metric, error_rate=self.error_rate)
+        changed = {**self.options, **options}
+        return SyntheticBenchmark(name, self.kind, changed, self.metric, error_rate=self.error_rate, seed=self.seed)
 
     def dataset(self, limit: int = NUM_HELD_OUT) -> SyntheticDataset:
         """Return the samples, at most ``limit``."""
         count = min(limit, NUM_HELD_OUT)
-        return SyntheticDataset(self.kind, count=count, seed=HELD_OUT_SEED, split="heldout", **self.options)
+        return SyntheticDataset(self.kind, count=count, seed=self.seed, split="heldout", **self.options)
+
+    needs_data = False
 
     def has_data(self, data: Path) -> bool:
         return True
@@ -172,6 +189,42 @@ _PAGES: dict[str, Any] = {
 }
 _TRANSCRIPTS: dict[str, Any] = {**_PAGES, "tasks": ["transcribe"]}
 
+_ONE_QUESTION: dict[str, Any] = {"questions": 1, "transcript": 0.0}
+_ORDINARY: dict[str, Any] = {
+    "sizes": [list(size) for size in sizes_of((6, 48), 2.5)],
+    "font_size": [14, 32],
+    "noise": 0.4,
+}
+_LARGE: dict[str, Any] = {
+    "sizes": [[512, 512], [512, 768], [768, 512], [512, 1024], [1024, 512]],
+    "font_size": [14, 32],
+    "noise": 0.4,
+    "tasks": ["field"],
+    **_ONE_QUESTION,
+}
+_ALL_SHAPES = ["caption", "count", "color", "shape", "existence", "relation", "neighbor", "size"]
+
+
+def _series(name: str, seed: int) -> list[SyntheticBenchmark]:
+    """Return the benchmarks of composed pages and scenes in one series of samples."""
+
+    def rate(what: str, kind: str, options: dict[str, Any]) -> SyntheticBenchmark:
+        full = f"{name}-{what}"
+        return SyntheticBenchmark(full, kind, options, "character error rate", error_rate=True, seed=seed)
+
+    def share(what: str, kind: str, options: dict[str, Any], metric: str = "exact match") -> SyntheticBenchmark:
+        return SyntheticBenchmark(f"{name}-{what}", kind, options, metric, seed=seed)
+
+    return [
+        rate("lines", "lines", {"font_size": [16, 48], "noise": 0.4}),
+        share("documents", "documents", {**_ORDINARY, "tasks": ["field"], **_ONE_QUESTION}),
+        rate("transcripts", "documents", {**_ORDINARY, "tasks": ["transcribe"]}),
+        share("pages", "pages", _LARGE),
+        share("scenes", "scenes", {"tasks": _ALL_SHAPES, "questions": 1}),
+        share("boxes", "boxes", {"tasks": ["locate"], "questions": 1}, "IoU >= 0.5"),
+    ]
+
+
 SYNTHETIC: dict[str, SyntheticBenchmark] = {
     benchmark.name: benchmark
     for benchmark in (
@@ -181,6 +234,8 @@ SYNTHETIC: dict[str, SyntheticBenchmark] = {
         SyntheticBenchmark("synthetic-documents", "document", _DOCUMENTS),
         SyntheticBenchmark("synthetic-pages", "document", _PAGES),
         SyntheticBenchmark("synthetic-transcripts", "document", _TRANSCRIPTS, "character error rate", error_rate=True),
+        *_series("heldout", TABLE_SEED),
+        *_series("choices", CHOICES_SEED),
     )
 }
 """The synthetic benchmarks by name."""

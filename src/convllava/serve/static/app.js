@@ -11,7 +11,8 @@ const state = {
   images: [], // {url, width, height, name, sent}
   shown: 0,
   messages: [], // as the server wants them
-  boxes: [], // in pixels of the first image
+  boxes: [], // in pixels of the image boxImage
+  boxImage: 0, // index of the image that the last answer's boxes are about
   estimate: null,
   running: null, // AbortController
 };
@@ -117,7 +118,7 @@ function redraw() {
     $("grid").checked && cost && stride
       ? cells(image.width, image.height, cost.grid, cost.resolution, stride, padded)
       : null;
-  const boxes = $("boxes").checked && state.shown === 0 ? state.boxes : [];
+  const boxes = $("boxes").checked && state.shown === state.boxImage ? state.boxes : [];
   draw($("overlay"), $("image"), { lattice, boxes });
   $("overlay").dataset.boxes = String(boxes.length);
   $("overlay").dataset.cells = lattice ? `${lattice.rows}x${lattice.columns}` : "";
@@ -238,11 +239,12 @@ async function ask(question) {
   state.messages = [...messages, { role: "assistant", content: answer }];
 }
 
-function finish(item, answer, { usage, convllava, finish_reason: reason }) {
+function finish(item, answer, { usage, convllava }) {
   colorBoxes(item.querySelector(".text"), answer);
   state.boxes = convllava.boxes;
+  state.boxImage = convllava.box_image ?? 0;
   if (convllava.boxes.length) {
-    state.shown = 0;
+    state.shown = state.boxImage;
     render();
   }
   redraw();
@@ -255,7 +257,8 @@ function finish(item, answer, { usage, convllava, finish_reason: reason }) {
     `first word after ${nice(first)}`,
     `${usage.completion_tokens} tokens in ${nice(total)}`,
     rate ? `${rate.toFixed(0)} tokens/s` : "",
-    reason === "length" ? "cut at the longest answer" : "",
+    convllava.finish_reason === "repetition" ? "ended because it repeated itself" : "",
+    convllava.finish_reason === "length" ? "cut at the longest answer" : "",
   ];
   note(item, facts.filter(Boolean).join(" · "));
 }

@@ -9,7 +9,7 @@ from ...geometry import box_to_square, format_box
 from ..example import Asked
 from ..words import any_word
 from . import values
-from .facts import LOCATE, NOT_SHOWN, PRICE, SAYS, TOPICS, Fact
+from .facts import LOCATE, NOT_SHOWN, PRICE, SAYS, TOPICS, Fact, vary
 from .page import Field, Page
 from .parts import ORDINALS
 from .warp import Warp
@@ -69,15 +69,15 @@ _WHERE_TEXT = (
 )
 _YES_NO = ("Answer yes or no.", "Answer yes or no.", "Yes or no?", "")
 
+_COSTS = ("Which item costs {}?", "What costs {}?", "Which article is priced at {}?", "What can you buy for {}?")
+
 _ABSENT = (
     *("total", "date", "due", "phone", "email", "tax", "time", "site", "subtotal", "change", "discount", "customer"),
     *("number", "street", "hours", "seat", "shop", "person", "sender"),
 )
 """Topics that questions ask for where a page does not show them."""
 
-_SHORT_NAMES = frozenset(
-    ("sign", "poster", "note", "label", "badge", "price tag", "tag", "text", "image", "name badge")
-)
+_SHORT_NAMES = frozenset(("sign", "poster", "note", "label", "badge", "price tag", "tag", "image", "name badge"))
 """Pages whose complete text answers "What does it say?"."""
 
 _LONGEST_SAYING = 120
@@ -126,6 +126,10 @@ def ask_field(talk: Talk) -> Asked | None:
     field = _clear_field(talk)
     if field is None:
         return ask_line(talk)
+    if field.fact.topic is PRICE and rng.random() < 0.1:
+        same = [other for other in page.fields if other.text == field.text]
+        if len(same) == 1 and field.fact.subject in text:
+            return rng.choice(_COSTS).format(field.text), field.fact.subject
     question = field.fact.question(rng)
     if rng.random() < 0.15:
         question = f"{question} {rng.choice(_BRIEF)}"
@@ -211,13 +215,16 @@ def ask(talk: Talk, tasks: Sequence[str], questions: int, first: bool) -> list[A
         found[question] = answer
     weights = [TASK_WEIGHTS.get(task, 1) for task in tasks]
     wanted = len(found) + questions
-    for _ in range(3 * questions):
+    for _ in range(4 * questions):
         if len(found) >= wanted or not tasks:
             break
         asked = PAGE_TASKS[rng.choices(tasks, weights)[0]](talk)
-        if asked is not None and asked[0] not in found:
+        if asked is None or asked[0] in found:
+            continue
+        # One fact in many wordings teaches less than many facts.
+        if list(found.values()).count(asked[1]) < (3 if asked[1] in ("yes", "no") else 1):
             found[asked[0]] = asked[1]
-    return list(found.items())
+    return [(vary(rng, question), answer) for question, answer in found.items()]
 
 
 def _clear_field(talk: Talk) -> Field | None:

@@ -41,6 +41,16 @@ class Fact(NamedTuple):
         return rng.choice(_GENERIC).format(self.phrase)
 
 
+def vary(rng: random.Random, question: str) -> str:
+    """Return a question as people type it: at times contracted, in small letters or without a mark at its end."""
+    kind = rng.random()
+    if kind < 0.05 and question.startswith("What is "):
+        return f"What's {question[8:]}"
+    if kind < 0.08:
+        return question[0].lower() + question[1:]
+    return question.rstrip("?.") if kind < 0.11 else question
+
+
 _GENERIC = (
     "What is {}?",
     "What is {}?",
@@ -110,6 +120,11 @@ SHOP = topic(
     "What is the name of the company?",
     "Which company issued it?",
     "Where was it bought?",
+    "What is the name of the store?",
+    "Which store is this from?",
+    "What is the merchant name?",
+    "Which business issued the {}?",
+    "What is the store name?",
 )
 DATE = topic(
     "date",

@@ -21,6 +21,9 @@ SIZES = (*range(11, 19), 20, 22, 24, 27, 30, 34, 38, 43, 48, 56, 66, 80, 96)
 _INDEX = np.zeros(256, dtype=np.intp)
 _INDEX[np.frombuffer(CHARACTERS.encode("cp1252"), dtype=np.uint8)] = np.arange(len(CHARACTERS))
 
+_FAR = 1 << 20
+"""Edge of a character without ink."""
+
 _FAINTEST = 10
 """Coverage (of 255) below which a pixel of a glyph is left out."""
 
@@ -53,7 +56,7 @@ class GlyphSet:
     Attributes:
         size: Pixels per em.
         advance: Advance of each character in pixels, float (97,).
-        edges: Ink of each character relative to its origin on the baseline, int (97, 4): left, top, right, bottom.
+        edges: Ink of each character relative to its origin on the baseline, int (4, 97): left, top, right, bottom.
         ascent: Pixels from the highest ink to the baseline.
         descent: Pixels from the baseline to the lowest ink.
     """
@@ -71,16 +74,18 @@ class GlyphSet:
         self._count = np.bincount(owner, minlength=len(origins))
         self._start = np.cumsum(self._count) - self._count
         self.edges = self._find_edges()
-        self.ascent, self.descent = -int(self.edges[:, 1].min()), int(self.edges[:, 3].max())
+        self.ascent, self.descent = -int(self.edges[1].min()), int(self.edges[3].max())
+        self._width_of = dict(zip(CHARACTERS, self.advance.tolist(), strict=True))
 
-    def _find_edges(self) -> np.ndarray:  # -> (97, 4)
-        edges = np.zeros((len(self._count), 4), dtype=np.int32)
+    def _find_edges(self) -> np.ndarray:  # -> (4, 97)
+        # A character without ink has edges that leave every minimum and maximum as it is.
+        edges = np.repeat(np.array([[_FAR], [_FAR], [-_FAR], [-_FAR]]), len(self._count), axis=1)
         inked = np.flatnonzero(self._count)
         starts = self._start[inked]
-        edges[inked, 0] = np.minimum.reduceat(self._dx, starts)
-        edges[inked, 1] = np.minimum.reduceat(self._dy, starts)
-        edges[inked, 2] = np.maximum.reduceat(self._dx, starts) + 1
-        edges[inked, 3] = np.maximum.reduceat(self._dy, starts) + 1
+        edges[0, inked] = np.minimum.reduceat(self._dx, starts)
+        edges[1, inked] = np.minimum.reduceat(self._dy, starts)
+        edges[2, inked] = np.maximum.reduceat(self._dx, starts) + 1
+        edges[3, inked] = np.maximum.reduceat(self._dy, starts) + 1
         return edges
 
     def codes(self, text: str) -> np.ndarray:  # -> (characters,)
@@ -92,8 +97,12 @@ class GlyphSet:
         return _INDEX[np.frombuffer(text.encode("cp1252"), dtype=np.uint8)]
 
     def width(self, text: str) -> float:
-        """Return the advance of a text in pixels."""
-        return float(self.advance[self.codes(text)].sum())
+        """Return the advance of a text in pixels.
+
+        Raises:
+            KeyError: A character is not one of ``CHARACTERS``.
+        """
+        return sum(map(self._width_of.__getitem__, text))
 
     def offsets(self, codes: np.ndarray, spacing: float = 0.0) -> np.ndarray:  # -> (characters + 1,)
         """Return where each character begins and where the last ends, in pixels from the start of the text."""
@@ -103,13 +112,11 @@ class GlyphSet:
 
     def ink(self, codes: np.ndarray, x: np.ndarray, baseline: int) -> Box:
         """Return the box of the ink of characters whose origins are at ``x`` (characters,), whole pixels."""
-        edges = self.edges[codes]
-        visible = self._count[codes] > 0
-        edges, x = edges[visible], x[visible]
-        if not len(x):
+        left, top, right, bottom = self.edges[:, codes]
+        if not len(x) or right.max() == -_FAR:
             return 0.0, 0.0, 0.0, 0.0
-        left, right = int((x + edges[:, 0]).min()), int((x + edges[:, 2]).max())
-        return left, baseline + int(edges[:, 1].min()), right, baseline + int(edges[:, 3].max())
+        ends = int((x + left).min()), int((x + right).max())
+        return ends[0], baseline + int(top.min()), ends[1], baseline + int(bottom.max())
 
     def draw(self, mask: np.ndarray, codes: np.ndarray, x: np.ndarray, baselines: np.ndarray) -> None:
         """Draw characters onto a mask (H, W), 255 = ink; the origin of each is at ``x`` on its baseline."""

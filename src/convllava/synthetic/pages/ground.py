@@ -14,6 +14,8 @@ from ..options import Size
 _TILE = 1152
 """Side of a texture in pixels, at least that of the largest page."""
 
+_BILINEAR = Image.Resampling.BILINEAR
+
 _LEAST_STEP = 90
 """Minimum difference in brightness between ink and paper, of 255."""
 
@@ -46,8 +48,11 @@ class Palette(NamedTuple):
 
 def draw_palette(rng: random.Random, noise: float) -> Palette:
     """Draw colors: half of all pages are black or nearly black on white or nearly white."""
-    if rng.random() < 0.3 or noise == 0:
+    kind = rng.random()
+    if kind < 0.3 or noise == 0:
         paper, ink, ground = WHITE, BLACK, "plain"
+    elif kind < 0.36:
+        return _vivid(rng)
     else:
         dark = rng.random() < 0.16
         paper = _color(rng, rng.randint(0, 90) if dark else rng.randint(205, 255), 0.6 if dark else 0.25)
@@ -63,6 +68,22 @@ def draw_palette(rng: random.Random, noise: float) -> Palette:
     return Palette(paper, shade, ground, ink, accent, faint, line, tint, WHITE if light else BLACK)
 
 
+def _vivid(rng: random.Random) -> Palette:
+    """Return the colors of a sign: white, black or yellow on a full color."""
+    paper = rng.choice(_SIGN_COLORS)
+    inks = [ink for ink in (WHITE, BLACK, (255, 230, 0)) if abs(brightness(ink) - brightness(paper)) > _LEAST_STEP]
+    ink = rng.choice(inks)
+    tint = _shifted(paper, 20 if brightness(ink) < brightness(paper) else -20)
+    on_ink = BLACK if brightness(ink) > 127 else WHITE
+    return Palette(paper, _shifted(paper, -25), "plain", ink, ink, ink, ink, tint, on_ink)
+
+
+_SIGN_COLORS = (
+    *((200, 0, 0), (220, 20, 30), (0, 90, 180), (0, 60, 140), (0, 128, 0), (0, 110, 60), (255, 200, 0), (255, 255, 0)),
+    *((255, 140, 0), (90, 40, 120), (120, 70, 30), (30, 30, 30), (0, 130, 130), (173, 216, 230), (211, 211, 211)),
+)
+
+
 def brightness(color: Color) -> float:
     """Return the brightness of a color, from 0 to 255."""
     return 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2]
@@ -74,7 +95,7 @@ def draw_ground(rng: random.Random, palette: Palette, size: Size) -> Image.Image
     if palette.ground == "plain":
         return Image.new("RGB", (width, height), palette.paper)
     if palette.ground == "gradient":
-        gray = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize((width, height))
+        gray = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize((width, height), _BILINEAR)
     else:
         gray = cut_texture(rng, palette.ground, size)
     return colorize(gray, palette.paper, palette.shade)
@@ -93,8 +114,9 @@ def cut_texture(rng: random.Random, name: str, size: Size) -> Image.Image:
 
 def colorize(gray: Image.Image, dark: Color, light: Color) -> Image.Image:
     """Return a gray image in colors between that of black and that of white."""
-    steps = np.linspace(dark, light, 256).round().astype(np.uint8).T
-    return Image.merge("RGB", [gray.point(row.tolist()) for row in steps])
+    colored = gray.copy()
+    colored.putpalette(np.linspace(dark, light, 256).round().astype(np.uint8).tobytes())
+    return colored.convert("RGB")
 
 
 def photo_like(rng: random.Random, size: Size) -> Image.Image:

@@ -27,7 +27,7 @@ def characters(sheet: Sheet) -> None:
 def dense(sheet: Sheet) -> None:
     """Fill the page with paragraphs without large gaps."""
     rng = sheet.rng
-    sheet.page.name = rng.choice(("text", "page", "paragraph"))
+    sheet.page.name = rng.choice(("image", "page", "paragraph"))
     align = rng.choice(("left", "left", "justify", "justify", "center", "right"))
     if sheet.columns > 24 and rng.random() < 0.3:
         half = 0.47 * sheet.width

@@ -82,7 +82,7 @@ def sign(sheet: Sheet) -> None:
         sheet.line(
             rng.choice(("Sale", "Up to", "All items", "Save")) + f" {5 * rng.randint(1, 16)}%", None, None, "center"
         ),
-        sheet.line(sheet.day(rng), Fact(DATE, page.name), None, "center"),
+        sheet.line(sheet.day(values.a_day(rng)), Fact(DATE, page.name), None, "center"),
         sheet.line(prose.phrase(rng, sheet.split), None, None, "center"),
     ]
     for extra in rng.sample(extras, rng.choice((0, 0, 1, 1, 2, 3))):
@@ -100,7 +100,7 @@ def notice(sheet: Sheet) -> None:
             prose_block(sheet, sheet.width, min(4, sheet.rows - 2), rng.choice(("left", "center"))), sheet.gap(0.4)
         )
     pairs = [
-        Pair(rng.choice(("Date", "When", "Day")), sheet.day(rng), Fact(DATE, page.name)),
+        Pair(rng.choice(("Date", "When", "Day")), sheet.day(values.a_day(rng)), Fact(DATE, page.name)),
         Pair(rng.choice(("Time", "Start", "Begins")), values.clock(rng), Fact(TIME)),
         pair(rng, rng.choice(("Where", "Place", "Room")), names.street(rng, sheet.split)),
         pair(rng, rng.choice(("Contact", "Host", "Speaker")), person(sheet)),
@@ -127,7 +127,7 @@ def parcel(sheet: Sheet) -> None:
             heading(sheet, rng.choice(("PARCEL", "FRAGILE", "PRIORITY", values.brand(rng, sheet.split)))),
             divider(sheet),
         )
-    chosen = pairs[: max(1, min(len(pairs), sheet.rows, rng.randint(2, 6)))]
+    chosen = pairs[: sheet.count(len(pairs))]
     while chosen and not sheet.add(key_values(sheet, chosen)):
         chosen.pop()
     _frame(sheet)
@@ -148,9 +148,9 @@ def screen(sheet: Sheet) -> None:
         sheet.add(_menu(sheet), sheet.gap(0.4))
     if sheet.rows > 5 and rng.random() < 0.5:
         sheet.add(prose_block(sheet, sheet.width, 2, "left"), sheet.gap(0.3))
-    for _ in range(rng.randint(1, 4)):
+    for label in rng.sample(_FIELDS, rng.randint(1, 4)):
         if sheet.rows > 3:
-            sheet.add(_input(sheet), sheet.gap(0.4))
+            sheet.add(_input(sheet, label), sheet.gap(0.4))
     if sheet.rows > 3 and rng.random() < 0.5:
         sheet.add(_options(sheet), sheet.gap(0.3))
     sheet.add(_buttons(sheet))
@@ -163,7 +163,7 @@ def note(sheet: Sheet) -> None:
     if rng.random() < 0.5:
         sheet.add(heading(sheet, prose.saying(rng, sheet.split)), sheet.gap(0.3))
     if rng.random() < 0.4:
-        sheet.add(bullets(sheet, min(max(1, sheet.rows - 1), rng.randint(1, 6))))
+        sheet.add(bullets(sheet, sheet.count(10, sheet.rows - 1)))
     else:
         sheet.add(prose_block(sheet, sheet.width, max(1, min(sheet.rows - 1, rng.randint(1, 6)))))
     if sheet.rows > 1 and rng.random() < 0.5:
@@ -178,9 +178,9 @@ def _frame(sheet: Sheet) -> None:
     padding = max(4, sheet.size // 2)
     if rng.random() > 0.35 or sheet.room < 2 * padding:
         return
-    height, width = sheet.page.size
-    inset = max(1, sheet.top // 3)
-    box = (inset, inset, width - inset, height - inset)
+    outside = round(0.7 * sheet.margin) + 1
+    top = sheet.top - outside
+    box = (sheet.left - outside, top, sheet.left + sheet.width + outside, sheet.page.size[0] - top)
     sheet.page.fills.append(Fill(box, None, palette.line, rng.choice((0, 0, 8)), max(1, sheet.size // 12)))
 
 
@@ -196,11 +196,10 @@ def _menu(sheet: Sheet) -> Block:
     return Row(tuple(cells)) if cells else sheet.line("Menu")
 
 
-def _input(sheet: Sheet) -> Block:
+def _input(sheet: Sheet, label: str) -> Block:
     """Return a label above or beside a field with a value."""
     rng, palette = sheet.rng, sheet.palette
     padding = max(2, sheet.size // 4)
-    label = rng.choice(_FIELDS)
     value = "********" if label == "Password" else values.labeled_value(rng, sheet.split)[1]
     fact = Fact(LABELED, label.lower())
     if rng.random() < 0.5 or sheet.columns < 16:

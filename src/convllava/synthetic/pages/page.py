@@ -215,6 +215,8 @@ def _union(boxes: Sequence[Box]) -> Box:
 
 
 def _draw_fill(canvas: ImageDraw.ImageDraw, fill: Fill) -> None:
+    if fill.color is None and fill.outline is None:
+        return
     x0, y0, x1, y1 = (round(edge) for edge in fill.box)
     box = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
     if fill.radius:

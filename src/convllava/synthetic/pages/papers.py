@@ -63,7 +63,7 @@ def form(sheet: Sheet) -> None:
     if rng.random() < 0.8:
         sheet.add(heading(sheet, rng.choice(_FORMS)), divider(sheet))
     known = _contact_pairs(sheet)
-    count = max(1, min(rng.randint(2, 10), sheet.rows))
+    count = sheet.count(14)
     pairs = [*rng.sample(known, min(len(known), rng.randint(0, count))), *some_pairs(sheet, count)][:count]
     half = 0.48 * sheet.width
     if sheet.columns > 26 and len(pairs) > 3 and rng.random() < 0.3:
@@ -80,13 +80,13 @@ def letter(sheet: Sheet) -> None:
     rng, page = sheet.rng, sheet.page
     page.name = rng.choice(("letter", "letter", "e-mail", "memo"))
     reader, writer = person(sheet), person(sheet)
-    day = sheet.line(sheet.day(rng), Fact(DATE, page.name), None, rng.choice(("left", "right")))
+    day = sheet.line(sheet.day(values.a_day(rng)), Fact(DATE, page.name), None, rng.choice(("left", "right")))
     if page.name in ("e-mail", "memo"):
         subject = prose.phrase(rng, sheet.split)
         pairs = [
             Pair("From", writer, Fact(SENDER)),
             Pair("To", reader, Fact(RECIPIENT)),
-            Pair("Date", sheet.day(rng), Fact(DATE, page.name)),
+            Pair("Date", sheet.day(values.a_day(rng)), Fact(DATE, page.name)),
             Pair("Subject", subject, Fact(TITLE, page.name)),
         ]
         sheet.add(
@@ -108,7 +108,7 @@ def letter(sheet: Sheet) -> None:
 def article(sheet: Sheet) -> None:
     """Compose prose with headings, at times in two columns."""
     rng, page = sheet.rng, sheet.page
-    page.name = rng.choice(("article", "page", "text"))
+    page.name = rng.choice(("article", "page", "page"))
     if rng.random() < 0.75:
         sheet.add(heading(sheet, prose.phrase(rng, sheet.split).capitalize()), sheet.gap(0.4))
     if sheet.rows > 2 and rng.random() < 0.2:
@@ -135,7 +135,7 @@ def data_table(sheet: Sheet) -> None:
         sheet.add(heading(sheet, prose.phrase(rng, sheet.split).capitalize()), sheet.gap(0.3))
     most = max(1, int(sheet.room / (1.45 * sheet.text.height)) - 1)
     for _ in range(6):
-        block = table(sheet, *_table_columns(sheet, max(1, min(most, rng.randint(2, 12)))))
+        block = table(sheet, *_table_columns(sheet, sheet.count(16, most)))
         if block is not None and sheet.add(block):
             return
         del sheet.page.facts[-1:]
@@ -152,16 +152,16 @@ def ticket(sheet: Sheet) -> None:
         title = prose.saying(rng, sheet.split)
     sheet.add(heading(sheet, title), divider(sheet))
     pairs = [
-        Pair("Date", sheet.day(rng), Fact(DATE, page.name)),
+        Pair("Date", sheet.day(values.a_day(rng)), Fact(DATE, page.name)),
         Pair(rng.choice(("Time", "Doors", "Departs")), values.clock(rng), Fact(TIME)),
         Pair("Seat", rng.choice((f"{rng.randint(1, 40)}{rng.choice('ABCDEF')}", str(rng.randint(1, 500)))), Fact(SEAT)),
         Pair("Price", sheet.money(values.price(rng)), Fact(PRICE, "ticket")),
         Pair("Name", person(sheet), Fact(PERSON, page.name)),
-        Pair(rng.choice(("From", "Venue", "Place")), names.town(rng, sheet.split), Fact(CITY)),
+        Pair(rng.choice(("From", "Venue", "Place")), values.city(rng, sheet.split), Fact(CITY)),
         Pair(rng.choice(("Ticket no", "No", "Booking")), values.code(rng), Fact(NUMBER, page.name)),
         *some_pairs(sheet, 2),
     ]
-    chosen = rng.sample(pairs, min(len(pairs), max(1, min(sheet.rows, rng.randint(3, 7)))))
+    chosen = rng.sample(pairs, sheet.count(len(pairs)))
     while chosen and not sheet.add(key_values(sheet, chosen)):
         chosen.pop()
 
@@ -212,7 +212,7 @@ def _contact_pairs(sheet: Sheet) -> list[Pair]:
         Pair(rng.choice(("E-mail", "Email")), text.email(rng, split), Fact(EMAIL)),
         Pair(rng.choice(("Street", "Address")), names.street(rng, split), Fact(STREET)),
         Pair(rng.choice(("City", "Town")), values.town(rng, split), Fact(CITY)),
-        Pair("Date", sheet.day(rng), Fact(DATE, sheet.page.name)),
+        Pair("Date", sheet.day(values.a_day(rng)), Fact(DATE, sheet.page.name)),
         Pair("Time", values.clock(rng), Fact(TIME)),
         Pair("Company", values.brand(rng, split), Fact(COMPANY)),
         Pair("Website", text.web_address(rng, split), Fact(SITE)),
@@ -237,7 +237,7 @@ def _table_columns(sheet: Sheet, count: int) -> tuple[list[Column], str]:
         maker = (
             (lambda: sheet.case(values.article(rng, split)))
             if name in ("Item", "Product", "Part")
-            else (lambda: names.town(rng, split))
+            else (lambda: values.city(rng, split))
         )
         first, subject = Column(name, _distinct(count, maker), "left"), rng.choice(("rows", "entries"))
     number = rng.choice(("left", "right", "right", "center"))
@@ -250,8 +250,12 @@ def _table_columns(sheet: Sheet, count: int) -> tuple[list[Column], str]:
             number,
         ),
         Column("Date", [day(values.a_day(rng)) for _ in rows], "left"),
-        Column(rng.choice(("Time", "Start", "Departs")), [values.clock(rng)[:5].strip() for _ in rows], number),
-        Column(rng.choice(("City", "Place")), [names.town(rng, split) for _ in rows], "left"),
+        Column(
+            rng.choice(("Time", "Start", "Departs")),
+            [f"{rng.randrange(24):02}:{rng.randrange(60):02}" for _ in rows],
+            number,
+        ),
+        Column(rng.choice(("City", "Place")), [values.city(rng, split) for _ in rows], "left"),
         Column(rng.choice(("Code", "ID", "Ref")), [values.code(rng) for _ in rows], "left"),
         Column("Status", [rng.choice(("open", "paid", "done", "new", "late", "ok", "closed")) for _ in rows], "left"),
         Column(rng.choice(("Share", "Rate", "Change")), [values.percent(rng) for _ in rows], number),
@@ -340,9 +344,9 @@ _PARTS = (
 def plain_lines(sheet: Sheet) -> None:
     """Compose a few plain lines of text without any structure."""
     rng, page = sheet.rng, sheet.page
-    page.name = rng.choice(("text", "image", "note"))
+    page.name = rng.choice(("image", "image", "note"))
     side = rng.choice(("left", "left", "center", "right"))
-    count = min(max(1, sheet.rows), rng.choice((1, 2, 3, 3, 4, 5)))
+    count = sheet.count(rng.choice((1, 2, 3, 3, 4, 5, 8, 12)))
     gap = rng.choice((0, 0, 0.3, 0.8, 1.5))
     for _ in range(count):
         line = prose.phrase(rng, sheet.split)

@@ -122,18 +122,21 @@ def price_rows(sheet: Sheet, items: Sequence[Article], quantities: str = "none")
     rng, letters = sheet.rng, sheet.text
     leader = sheet.palette.line if rng.random() < 0.15 and quantities == "none" else None
     gap, start = 0.7 * sheet.size, 0.0
+    # Simple programs write all prices from one place on instead of up to one.
+    widest = max((letters.width(sheet.money(item.price)) for item in items), default=0)
+    stop = sheet.width - widest if rng.random() < 0.2 else None
     counts = [f"{item.quantity}{rng.choice(('', 'x', ' x'))}" for item in items]
     if quantities == "first":
         start = max(map(letters.width, counts)) + gap
     rows = []
-    for item, count in zip(items, counts, strict=True):
+    for index, (item, count) in enumerate(zip(items, counts, strict=True)):
         amount = sheet.money(item.price)
-        end = sheet.width - letters.width(amount)
+        end = sheet.width - letters.width(amount) if stop is None else stop
         name = shorten(item.name, letters, end - gap - start)
         subject = name if rng.random() < 0.6 else name.lower()
         cells = [
-            Cell(name, letters, start, end - gap),
-            Cell(amount, letters, end, sheet.width, "right", Fact(PRICE, subject)),
+            Cell(name, letters, start, end - gap, "left", _place_fact(rng, index, len(items))),
+            Cell(amount, letters, end, sheet.width, "right" if stop is None else "left", Fact(PRICE, subject)),
         ]
         if quantities == "first":
             cells.insert(0, Cell(count, letters, 0, start, "left"))
@@ -141,9 +144,12 @@ def price_rows(sheet: Sheet, items: Sequence[Article], quantities: str = "none")
     return rows
 
 
-def price_lines_fit(sheet: Sheet) -> bool:
-    """Return whether a line has room for a name and a price."""
-    return sheet.width > 7 * sheet.size
+def _place_fact(rng: random.Random, index: int, count: int) -> Fact | None:
+    """Return that an article is the first, second (...) or last one."""
+    if index >= len(ORDINALS) or rng.random() < 0.6:
+        return None
+    order = "last" if index == count - 1 and rng.random() < 0.6 else ORDINALS[index]
+    return Fact(ITEM_AT, f"{order} {rng.choice(('item', 'item', 'article', 'product'))}")
 
 
 class Column(NamedTuple):
@@ -170,7 +176,7 @@ def table(sheet: Sheet, columns: Sequence[Column], subject: str, row_names: bool
         widths = [max(sheet.bold.width(c.name), *map(letters.width, c.texts)) + 2 * padding for c in chosen]
         if sum(widths) <= sheet.width:
             break
-        chosen.pop()
+        chosen.pop(-2 if len(chosen) > 2 else -1)
     if len(chosen) < 2:
         return None
     full = rng.random() < 0.75
@@ -239,7 +245,8 @@ def _cell_fact(sheet: Sheet, columns: Sequence[Column], place: tuple[int, int, i
         return Fact(PRICE, row_name)
     if column.name in ("Qty", "Quantity", "Pcs") and rng.random() < 0.6:
         return Fact(QUANTITY, row_name)
-    return Fact(COLUMN, rng.choice((f"{name} of {row_name}", f"{name} for {row_name}", f"{name} of the {row_name}")))
+    subjects = (f"{name} of {row_name}", f"{name} for {row_name}", f"{name} of the {row_name}", f"{row_name}'s {name}")
+    return Fact(COLUMN, rng.choice(subjects))
 
 
 def prose_block(sheet: Sheet, width: float, max_lines: int, align: str | None = None) -> Stack:

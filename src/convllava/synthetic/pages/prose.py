@@ -4,6 +4,7 @@ import random
 
 from ..words import any_word, common_words
 from . import values
+from .vocabulary import vocabulary
 
 # Words of grammar are in both splits, as labels are.
 _DETERMINERS = ("the", "the", "the", "a", "this", "every", "our", "their", "his", "her", "no", "my", "each", "some")
@@ -16,8 +17,10 @@ _ENDS = (".", ".", ".", ".", ".", "!", "?", ";", ":")
 def word(rng: random.Random, split: str) -> str:
     """Write a word: mostly listed, at times invented, a number, an amount or capitals."""
     kind = rng.random()
-    if kind < 0.62:
+    if kind < 0.35:
         return rng.choice(common_words(split))
+    if kind < 0.72:
+        return rng.choice(vocabulary(split))
     if kind < 0.82:
         return any_word(rng, split)
     if kind < 0.9:
@@ -70,8 +73,7 @@ def phrase(rng: random.Random, split: str) -> str:
 def saying(rng: random.Random, split: str) -> str:
     """Write words of a sign or a poster: one to four, in one case."""
     words = [
-        rng.choice(common_words(split)) if rng.random() < 0.7 else any_word(rng, split)
-        for _ in range(rng.randint(1, 4))
+        rng.choice(vocabulary(split)) if rng.random() < 0.7 else any_word(rng, split) for _ in range(rng.randint(1, 4))
     ]
     if len(words) > 2 and rng.random() < 0.4:
         words[1] = rng.choice(_LINKS)

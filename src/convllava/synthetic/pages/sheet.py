@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ..fonts import Face, bold_sibling, faces
 from ..options import Size
@@ -36,10 +37,16 @@ _COMMON = tuple(
 
 
 def draw_face(rng: random.Random, split: str) -> Face:
-    """Draw a face that is not bold; in training half of them are the common ones."""
-    regular = [face for face in faces(split) if not face.bold]
-    common = [face for face in regular if face.name in _COMMON]
+    """Draw a face that is not bold; in training four in ten are of the common ones."""
+    common, regular = _faces(split)
     return rng.choice(common if common and rng.random() < 0.4 else regular)
+
+
+@lru_cache
+def _faces(split: str) -> tuple[tuple[Face, ...], tuple[Face, ...]]:
+    """Return the common faces and all faces that are not bold."""
+    regular = tuple(face for face in faces(split) if not face.bold)
+    return tuple(face for face in regular if face.name in _COMMON), regular
 
 
 def draw_style(rng: random.Random, face: Face) -> Style:
@@ -67,6 +74,7 @@ class Sheet:
         top: Top of the area.
         width: Width of the area.
         room: Height that is left.
+        margin: Pixels between the area and the edges of the paper.
         case: Writes names in the document's case.
         money: Writes amounts in the document's format.
         day: Writes days in the document's format.
@@ -85,9 +93,10 @@ class Sheet:
     top: int
     width: int
     room: int
+    margin: int
     case: Callable[[str], str]
     money: values.MoneyWriter
-    day: Callable[[random.Random], str]
+    day: values.DateWriter
     blocks: list[Block] = field(default_factory=list)
 
     @property
@@ -104,6 +113,11 @@ class Sheet:
     def rows(self) -> int:
         """Lines of running text that still fit."""
         return self.room // self.text.height
+
+    def count(self, most: int, rows: int | None = None) -> int:
+        """Draw a number of lines or entries from 1 to ``most``: often as many as ``rows`` lines of room hold."""
+        room = max(1, min(most, self.rows if rows is None else rows))
+        return room if self.rng.random() < 0.5 else self.rng.randint(1, room)
 
     def add(self, *blocks: Block) -> bool:
         """Add blocks below each other if there is room for all of them."""
@@ -163,7 +177,6 @@ def draw_sheet(rng: random.Random, split: str, size: Size, font_size: float, noi
     small = lettering(glyph_set(face.name, style, nearest_size(max(12, 0.85 * body))), palette.faint, leading)
     margin = max(2, round(body * rng.choice((0.25, 0.5, 0.8, 1.2))))
     margin = min(margin, width // 12, height // 8)
-    day = values.day_format(rng)
     return Sheet(
         rng=rng,
         split=split,
@@ -177,7 +190,8 @@ def draw_sheet(rng: random.Random, split: str, size: Size, font_size: float, noi
         top=margin,
         width=width - 2 * margin - 4,
         room=height - 2 * margin,
+        margin=margin,
         case=values.word_case(rng),
         money=values.money_writer(rng),
-        day=lambda stream: day(values.a_day(stream)),
+        day=values.day_format(rng),
     )

@@ -1,6 +1,7 @@
 """Layouts of receipts, invoices, price lists and price tags."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from .. import names
 from . import values
@@ -78,7 +79,7 @@ def receipt(sheet: Sheet) -> None:
     rng, page = sheet.rng, sheet.page
     page.name = "receipt"
     side = rng.choice(("center", "center", "left"))
-    sheet.add(sheet.line(values.brand(rng, sheet.split), Fact(SHOP), sheet.title, side))
+    sheet.add(sheet.line(values.brand(rng, sheet.split), Fact(SHOP, page.name), sheet.title, side))
     for block in _address(sheet, side)[: rng.choice((0, 1, 2, 3))]:
         if sheet.rows > 6:
             sheet.add(block)
@@ -88,7 +89,7 @@ def receipt(sheet: Sheet) -> None:
         sheet.add(divider(sheet), _when(sheet))
     sheet.add(divider(sheet))
     foot_room = min(sheet.rows - 2, rng.randint(1, 6))
-    count = max(1, min(rng.randint(1, 12), sheet.rows - foot_room - 2))
+    count = sheet.count(18, sheet.rows - foot_room - 2)
     items = articles(sheet, count)
     sold = sum(item.price for item in items)
     sheet.page.facts.append((Fact(COUNT, "items"), str(len(items))))
@@ -105,7 +106,7 @@ def invoice(sheet: Sheet) -> None:
     page.name = rng.choice(("invoice", "invoice", "invoice", "bill", "quote", "order"))
     word = rng.choice((page.name.upper(), page.name.capitalize()))
     seller = values.brand(rng, sheet.split)
-    head: list[Block] = [heading(sheet, word), sheet.line(seller, Fact(SHOP), sheet.bold)]
+    head: list[Block] = [heading(sheet, word), sheet.line(seller, Fact(SHOP, page.name), sheet.bold)]
     if rng.random() < 0.4:
         head.reverse()
     sheet.add(*head)
@@ -115,7 +116,7 @@ def invoice(sheet: Sheet) -> None:
     _invoice_details(sheet)
     sheet.add(divider(sheet))
     foot_room = min(sheet.rows - 3, rng.randint(1, 4))
-    count = max(1, min(rng.randint(1, 8), int((sheet.rows - foot_room) / 1.5) - 1))
+    count = sheet.count(12, int((sheet.rows - foot_room) / 1.5) - 1)
     items = articles(sheet, count)
     if not _item_table(sheet, items, foot_room, always=True):
         sheet.add(*price_rows(sheet, items))
@@ -169,7 +170,7 @@ def price_tag(sheet: Sheet) -> None:
             None,
             side,
         ),
-        sheet.line(values.brand(rng, sheet.split), Fact(SHOP), None, side),
+        sheet.line(values.brand(rng, sheet.split), Fact(SHOP, page.name), None, side),
     ]
     for extra in rng.sample(extras, rng.randint(0, 3)):
         sheet.add(sheet.gap(0.2), extra)
@@ -203,7 +204,7 @@ def _after_label(sheet: Sheet, label: str, value: str, side: str) -> Row:
 def _when(sheet: Sheet) -> Block:
     """Return date, time and number of a receipt in one of the usual arrangements."""
     rng, kind = sheet.rng, sheet.page.name
-    day, clock = sheet.day(rng), values.clock(rng)
+    day, clock = sheet.day(values.a_day(rng)), values.clock(rng)
     date_fact, time_fact = Fact(DATE, kind), Fact(TIME)
     if rng.random() < 0.4 and sheet.text.width(f"{day} {clock}") + sheet.size < sheet.width:
         cells = (
@@ -305,7 +306,8 @@ def _sum_row(sheet: Sheet, label: str, amount: str, looks: tuple[Lettering, floa
 def _invoice_details(sheet: Sheet) -> None:
     """Add number, dates and customer: as a list, or the customer at the left and the list at the right."""
     rng, page = sheet.rng, sheet.page
-    day, due, customer = sheet.day(rng), sheet.day(rng), person(sheet)
+    issued, customer = values.a_day(rng), person(sheet)
+    day, due = sheet.day(issued), sheet.day(issued + timedelta(days=rng.choice((7, 10, 14, 21, 30, 45, 60))))
     if rng.random() < 0.4:
         customer = values.brand(rng, sheet.split)
     label = rng.choice(("{} No", "{} number", "{} #", "No", "{} no.")).format(page.name.capitalize())
@@ -328,7 +330,11 @@ def _invoice_details(sheet: Sheet) -> None:
     pairs.append(Pair(to.rstrip(":"), customer, Fact(CUSTOMER, page.name)))
     while pairs and len(pairs) > max(1, sheet.rows - 6):
         pairs.pop(rng.randrange(len(pairs)))
-    sheet.add(key_values(sheet, pairs))
+    block = key_values(sheet, pairs)
+    while block.height > sheet.room - 5 * sheet.text.height and pairs:
+        pairs.pop()
+        block = key_values(sheet, pairs)
+    sheet.add(block)
 
 
 def shopping_list(sheet: Sheet) -> None:
@@ -337,7 +343,7 @@ def shopping_list(sheet: Sheet) -> None:
     page.name = rng.choice(("list", "note"))
     title = rng.choice(("Shopping list", "To do", "Todo", "Groceries", "To buy", "Packing list", "Remember", "Notes"))
     sheet.add(heading(sheet, title), sheet.gap(0.3))
-    count = min(rng.randint(1, 10), max(1, sheet.rows))
+    count = sheet.count(14)
     if rng.random() < 0.5:
         sheet.add(bullets(sheet, count))
     else:

@@ -9,6 +9,24 @@ from .. import names, text
 from ..seeding import only
 from ..words import any_word, invented_word
 
+_CITIES = """
+    Amsterdam Athens Atlanta Austin Baltimore Bangkok Barcelona Beijing Belfast Berlin Bern Birmingham Boston Brisbane
+    Bristol Brussels Budapest Cairo Calgary Cambridge Cardiff Chicago Cologne Copenhagen Dallas Delhi Denver Detroit
+    Dublin Edinburgh Florence Frankfurt Geneva Glasgow Hamburg Hanoi Helsinki Houston Istanbul Jakarta Kyoto Leeds
+    Lima Lisbon Liverpool London Lyon Madrid Manchester Melbourne Memphis Mexico Miami Milan Montreal Moscow Mumbai
+    Munich Nairobi Naples Oslo Ottawa Oxford Paris Perth Phoenix Portland Prague Riga Rome Rotterdam Santiago Seattle
+    Seoul Shanghai Singapore Sofia Springfield Stockholm Sydney Tokyo Toronto Turin Valencia Vancouver Venice Vienna
+    Warsaw Washington Wellington York Zagreb Zurich
+"""
+
+_COUNTRIES = """
+    Argentina Australia Austria Belgium Brazil Bulgaria Canada Chile China Colombia Croatia Cuba Denmark Egypt Estonia
+    Finland France Germany Ghana Greece Hungary Iceland India Indonesia Iran Ireland Israel Italy Jamaica Japan Kenya
+    Latvia Lebanon Malaysia Mexico Morocco Nepal Netherlands Nigeria Norway Pakistan Peru Philippines Poland Portugal
+    Romania Russia Serbia Singapore Slovakia Slovenia Spain Sweden Switzerland Taiwan Thailand Tunisia Turkey Uganda
+    Ukraine Uruguay Vietnam
+"""
+
 MoneyWriter = Callable[[int], str]
 """Return an amount of cents as text."""
 
@@ -102,7 +120,7 @@ def amount(rng: random.Random, split: str = "") -> str:
 
 def price(rng: random.Random) -> int:
     """Draw a price in cents: most end in 0, 5 or 9, few are above a hundred."""
-    units = int(10 ** rng.uniform(0, rng.choice((1.3, 2, 2, 3, 3.7))))
+    units = int(10 ** rng.uniform(0, rng.choice((1, 1.3, 1.3, 1.7, 2, 2.5, 3.5))))
     kind = rng.random()
     cents = rng.choice((0, 50, 95, 99, 90, 49, 25, 75)) if kind < 0.5 else rng.randrange(100)
     return 100 * units + cents
@@ -174,9 +192,19 @@ def postcode(rng: random.Random, split: str = "") -> str:
     return rng.choice((digits(rng, 5), digits(rng, 5), digits(rng, 4), british))
 
 
+def city(rng: random.Random, split: str) -> str:
+    """Write a city: a real or an invented one."""
+    return rng.choice(listed(_CITIES, split)) if rng.random() < 0.5 else names.town(rng, split)
+
+
+def country(rng: random.Random, split: str) -> str:
+    """Write a country."""
+    return rng.choice(listed(_COUNTRIES, split))
+
+
 def town(rng: random.Random, split: str) -> str:
     """Write a town, at times with a state or a post code."""
-    name = names.town(rng, split)
+    name = city(rng, split)
     state = "".join(rng.choices(string.ascii_uppercase, k=2))
     return rng.choice((name, name, f"{name}, {state} {digits(rng, 5)}", f"{postcode(rng)} {name}"))
 
@@ -243,7 +271,7 @@ GENERAL_LABELS: dict[str, text.Writer] = {
     "Age": lambda rng, split: str(rng.randint(1, 99)),
     "Score": lambda rng, split: str(rng.randint(0, 100)),
     "Status": lambda rng, split: rng.choice(("open", "closed", "paid", "pending", "active", "done", "new", "shipped")),
-    "Country": lambda rng, split: names.town(rng, split),
+    "Country": country,
     "Department": lambda rng, split: label_word(rng, split),
     "Project": lambda rng, split: label_word(rng, split),
     "Manager": names.person,

@@ -25,12 +25,13 @@ _MAX_DEGREES = 3.0
 class Warp(NamedTuple):
     """An affine map from a page of ``source`` (height, width) to an image of ``target``.
 
-    It rotates about the center by ``degrees`` counterclockwise and then stretches.
+    It rotates about the center by ``degrees`` counterclockwise and then stretches, with the filter ``resample``.
     """
 
     source: Size
     target: Size
     degrees: float = 0.0
+    resample: Image.Resampling = Image.Resampling.BILINEAR
 
     @property
     def is_identity(self) -> bool:
@@ -68,7 +69,7 @@ class Warp(NamedTuple):
             return image
         (height, width), (new_height, new_width) = self.source, self.target
         if not self.degrees:
-            return image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+            return image.resize((new_width, new_height), self.resample)
         cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
         sx, sy = width / new_width, height / new_height
         inverse = (
@@ -88,10 +89,11 @@ def draw_warp(rng: random.Random, size: Size, noise: float) -> Warp:
         scale = rng.uniform(0.85, 1.2)
         source = round(height * scale * rng.uniform(0.94, 1.06)), round(width * scale * rng.uniform(0.94, 1.06))
     degrees = 0.0
-    if rng.random() < 0.25 * noise:
+    if rng.random() < 0.16 * noise:
         most = min(_MAX_DEGREES, math.degrees(math.asin(min(1.0, 0.12 * min(size) / max(size)))))
         degrees = rng.uniform(-most, most)
-    return Warp(source, size, degrees)
+    resample = Image.Resampling.BICUBIC if rng.random() < 0.4 else Image.Resampling.BILINEAR
+    return Warp(source, size, degrees, resample)
 
 
 def wear(image: Image.Image, rng: random.Random, noise: float) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...geometry import box_to_square, format_box
 from ..example import Asked
 from ..objects import Pair, Scene, SceneObject
-from ..pages.facts import LOCATE, NOT_SHOWN
+from ..pages.facts import LOCATE, NOT_SHOWN, vary
 from ..referring import REFERRERS
 from ..relations import DIRECTIONS, EXTREMES, by_size, extreme, holds, only_one, unique
 from .arrangement import COLORS, OTHER_NAMES, SHAPES
@@ -268,7 +268,7 @@ def ask(talk: SceneTalk, tasks: Sequence[str], questions: int) -> list[Asked]:
             found[asked[0]] = asked[1]
         if len(found) == questions:
             break
-    return list(found.items())
+    return [(vary(talk.rng, question), answer) for question, answer in found.items()]
 
 
 def _counted(count: int, color: str, shape: str) -> str:

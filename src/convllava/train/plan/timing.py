@@ -36,7 +36,7 @@ def seconds_here(recipe: Recipe, samples: int, per_device: int) -> float | None:
     if resolved.processor is None or size > LARGEST_MODEL or recipe.engine != "ddp":
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = ConvLlavaForConditionalGeneration(resolved.config).to(device)
+    model = ConvLlavaForConditionalGeneration(resolved.config).to(device, torch.float32)  # as in training
     set_trainable(model, recipe)
     module = trainable_module(recipe, model, resolved.processor).train()
     mixture = open_mixture(recipe)

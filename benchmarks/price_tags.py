@@ -75,9 +75,8 @@ def main() -> None:
     seconds, spent = time.perf_counter() - began, os.times()
     processor = sum(spent[2:4]) - sum(processor_began[2:4])  # of the finished child processes
     before, after = (right_answers(source, given.seed) for source in ("nano", str(run)))
-    print(
-        f"price tags, right of {4 * TAGS}: nano {before}, fine-tuned {after}; trained in {seconds:.0f} s ({processor:.0f} s of processors)"
-    )
+    print(f"price tags, right of {4 * TAGS}: nano {before}, fine-tuned {after}")
+    print(f"trained in {seconds:.0f} s ({processor:.0f} s of processors)")
     if given.limit:
         scores = [
             benchmarks(one, given.out / name, given.limit) for one, name in (("nano", "before"), (str(run), "after"))

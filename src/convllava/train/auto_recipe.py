@@ -39,13 +39,13 @@ HELD_OUT = 0.1
 VALIDATIONS = 10
 """Number of validations during a run."""
 
-OWN_SHARE = 0.4
+OWN_SHARE = 0.5
 """Share of the base model's own data among the samples, where it is known."""
 
-BATCH = 16
+BATCH = 8
 """Samples of a step."""
 
-FEW, MOST_PASSES = 60, 40.0
+FEW, MOST_PASSES = 60, 18.0
 """Number of samples up to which a run makes the most passes, and this number."""
 
 FIRST_SEED = 7000
@@ -275,9 +275,7 @@ def _choose_length(draft: _Draft, measured: Measured, has_own: bool) -> None:
     passes = passes_over(samples)
     batch = min(BATCH, max(1, samples))
     drawn = passes * samples / ((1 - OWN_SHARE) if has_own else 1)
-    draft.add(
-        "global_batch_size", batch, "small steps for few samples" if samples < 1000 else "the usual of small runs"
-    )
+    draft.add("global_batch_size", batch, "few samples a step, so that little data give some hundred steps")
     draft.add("max_steps", max(1, math.ceil(drawn / batch)), f"{passes:.3g} passes over {samples:,} samples")
 
 
@@ -307,9 +305,9 @@ def _choose_validation(draft: _Draft, measured: Measured) -> None:
 def _choose_small(draft: _Draft) -> None:
     draft.add("training_stage", "pretrain", "a small model learns with most of its weights")
     draft.add("train_from_stage", 3, "the first two stages of the encoder see edges and strokes, which are known")
-    draft.add("learning_rate", 3e-4, "the encoder's: it has to change least")
+    draft.add("learning_rate", 2e-4, "the encoder's: it has to change least")
     draft.add(
-        "learning_rates", {"language_model|multi_modal_projector": 6e-4}, "new questions and notations are learned here"
+        "learning_rates", {"language_model|multi_modal_projector": 4e-4}, "new questions and notations are learned here"
     )
     draft.add("weight_decay", 0.02, "as the base model was trained")
 

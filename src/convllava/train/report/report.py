@@ -84,12 +84,13 @@ def _facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _held_out_facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     facts = []
-    for key, title in {"loss": "held-out loss", **{name: metric.title for name, metric in METRICS.items()}}.items():
+    figures = [("loss", "held-out loss", False)]
+    figures += [(metric.name, metric.title, metric.higher_is_better) for metric in METRICS.values()]
+    for key, title, higher in figures:
         values = {entry["step"]: entry[HELD_OUT + key] for entry in entries if HELD_OUT + key in entry}
         if not values:
             continue
         steps = sorted(values)
-        higher = key in METRICS and METRICS[key].higher_is_better  # type: ignore[index]
         best = (max if higher else min)(steps, key=values.__getitem__)
         facts.append((title, f"{values[steps[0]]:.4f} at step {steps[0]}, {values[best]:.4f} best at step {best}"))
     return facts

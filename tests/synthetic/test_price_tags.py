@@ -38,7 +38,7 @@ def test_tags_do_not_change() -> None:
         "article": "Sandwich",
         "price": "EUR 26.66",
         "pack": "760 ml",
-        "number": "305528",
+        "number": "46941",
     }
 
 

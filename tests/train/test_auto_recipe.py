@@ -82,4 +82,4 @@ def test_few_samples_are_seen_often_and_many_once(samples: int, fewest: float, m
 
 def test_data_that_do_not_exist_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "absent.jsonl")]) == 2
-    assert "no data file" in capsys.readouterr().err
+    assert "absent.jsonl does not exist" in capsys.readouterr().err

@@ -144,8 +144,8 @@ def _write_price(rng: random.Random, mask: Image.Image, tag: Tag, face: str, row
     top, bottom = rows
     sign = rng.choice(("", "€"))
     euros, cents = str(tag.euros), f"{tag.cents:02}"
-    size = min(round((bottom - top) * 0.8), _fitting(face, sign + euros + "000", mask.width * 3 // 4, 120))
-    raised = round(size * 0.55)
+    size = min(round((bottom - top) * 0.6), _fitting(face, sign + euros + "000", mask.width * 3 // 4, 50))
+    raised = round(size * 0.6)
     width = text_width(face, raised, sign) + text_width(face, size, euros) + text_width(face, raised, cents) + size // 8
     x = max(4, round((mask.width - width) * rng.uniform(0.2, 0.8)))
     y = top + max(0, (bottom - top - round(size * 1.2)) // 2)

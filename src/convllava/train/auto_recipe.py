@@ -36,7 +36,7 @@ PROBED = 64
 HELD_OUT = 0.1
 """Share of the images that is held out."""
 
-VALIDATIONS = 10
+VALIDATIONS = 6
 """Number of validations during a run."""
 
 OWN_SHARE = 0.5
@@ -45,7 +45,7 @@ OWN_SHARE = 0.5
 BATCH = 8
 """Samples of a step."""
 
-FEW, MOST_PASSES = 60, 18.0
+FEW, MOST_PASSES = 60, 8.0
 """Number of samples up to which a run makes the most passes, and this number."""
 
 FIRST_SEED = 7000
@@ -281,7 +281,7 @@ def _choose_length(draft: _Draft, measured: Measured, has_own: bool) -> None:
 
 def passes_over(samples: int) -> float:
     """Return the passes over so many samples: many over few, one over very many."""
-    return min(MOST_PASSES, max(1.0, MOST_PASSES * (FEW / samples) ** 0.5))
+    return min(MOST_PASSES, max(1.0, MOST_PASSES * (FEW / samples) ** (1 / 3)))
 
 
 def _choose_validation(draft: _Draft, measured: Measured) -> None:

@@ -28,7 +28,7 @@ PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 export OMP_WAIT_POLICY = PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup setup-ci demo nano test test-slow check format clean
+.PHONY: setup setup-ci demo nano findings test test-slow check format clean
 
 setup: $(STAMP)
 
@@ -74,6 +74,9 @@ nano: $(STAMP)
 	$(TRAIN) recipes/nano/33_pretrain.yaml --resume
 	$(BIN)/python recipes/nano/average.py runs/nano/33_pretrain runs/nano/33_pretrain runs/nano/33_pretrain runs/nano/32_average runs/nano/34_average
 	$(BIN)/python recipes/nano/bundle.py runs/nano/34_average src/convllava/assets/nano
+
+findings: $(STAMP)
+	$(BIN)/convllava findings run
 
 test: $(STAMP)
 	$(PYTEST) -n $(WORKERS)

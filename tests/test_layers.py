@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"data", "synthetic", "inference"} | INFERENCE_MAY,
     "eval": {"inference", "data", "synthetic", "analysis"} | GROUND_FLOOR,
     "serve": {"inference", "analysis"} | GROUND_FLOOR,
+    "findings": {"train", "eval", "inference", "analysis"} | GROUND_FLOOR,
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT) | {"cli"}
 

@@ -3,7 +3,7 @@
 They need neither torch nor numpy. ``eval.metrics`` has those that reproduce a published script.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,18 +64,31 @@ def choose_metric(truths: Sequence[str]) -> Metric:
     return METRICS["exact" if typical <= SHORT else "anls" if typical <= PASSAGE else "cer"]
 
 
-def edit_distance(prediction: str, truth: str) -> int:
-    """Return the Levenshtein distance of two texts, in characters."""
+def edit_distance(prediction: Sequence[Hashable], truth: Sequence[Hashable]) -> int:
+    """Return the Levenshtein distance of two texts in characters, or of two lists in members.
+
+    It keeps a column of the table of distances as bits of two integers, one bit for each step up and each step down
+    (Myers 1999): the arithmetic of long integers does in one step what a loop over the column does in many.
+    """
     if prediction == truth:
         return 0
-    previous = list(range(len(truth) + 1))
-    for line, predicted in enumerate(prediction, start=1):
-        current = [line]
-        for column, expected in enumerate(truth, start=1):
-            substituted = previous[column - 1] + (predicted != expected)
-            current.append(min(previous[column] + 1, current[-1] + 1, substituted))
-        previous = current
-    return previous[-1]
+    if not prediction or not truth:
+        return len(prediction) + len(truth)
+    places: dict[Hashable, int] = {}
+    for number, member in enumerate(truth):
+        places[member] = places.get(member, 0) | 1 << number
+    size = len(truth)
+    full, top = (1 << size) - 1, 1 << (size - 1)
+    up, down, distance = full, 0, size  # steps of +1 and -1 from one row of the column to the next
+    for member in prediction:
+        equal = places.get(member, 0)
+        diagonal = (((equal & up) + up) ^ up) | equal
+        right, left = down | ~(diagonal | up) & full, up & diagonal
+        distance += bool(right & top) - bool(left & top)
+        vertical = equal | down
+        right, left = (right << 1 | 1) & full, left << 1 & full
+        up, down = left | ~(vertical | right) & full, right & vertical
+    return distance
 
 
 def character_error_rate(pairs: Sequence[tuple[str, str]]) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convllava.data.batching import Collator, EncodedDataset, ShapeGroupedBatches, encode_sample
+from convllava.data.faults import BadSampleError
 from convllava.data.mixture import Mixture
 from convllava.data.samples import Sample, assistant_message, user_message
 from convllava.model import build_nano_processor
@@ -165,3 +166,9 @@ def test_encoded_dataset_has_the_samples_of_its_source() -> None:
     dataset = EncodedDataset(_lines(3), PROCESSOR, 512)
     assert len(dataset) == 3
     assert dataset[2]["sample_id"] == "synthetic/line/train/0/2"
+
+
+def test_megabytes_of_text_are_too_long_without_being_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(PROCESSOR), "encode", lambda *given: pytest.fail("it was tokenized"))
+    with pytest.raises(BadSampleError, match="4000000 characters, far more than max_length 512 tokens hold"):
+        encode_sample(_sample("", "yes " * 1_000_000), PROCESSOR, 512)

@@ -171,6 +171,16 @@ def test_a_clean_copy_is_clean_and_the_original_unchanged(folder: Path, name: st
         write_clean_copy(dataset, report.faults, cleaned.path, Inspector(PROCESSOR, limits))
 
 
+def test_half_a_character_in_a_note_does_not_keep_a_record_from_being_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    turns = [{"from": "gpt", "value": "x"}, {"from": "human", "value": "?"}, {"from": "gpt", "value": "y"}]
+    path.write_text(json.dumps({"note": "\ud83d", "conversations": turns}))
+    dataset = ConversationDataset(path, on_bad_sample="list")
+    cleaned = write_clean_copy(dataset, dataset.faults, tmp_path / "clean.jsonl", Inspector(PROCESSOR, Limits()))
+    assert cleaned.repaired == 1
+    assert json.loads(cleaned.path.read_text())["note"] == "\ud83d"
+
+
 def test_shards_are_checked_and_cleaned_shard_by_shard(tmp_path: Path) -> None:
     write_tar(tmp_path / "t-0.tar", {**tar_files([1, 2]), "0003.json": record(3), **tar_files([4])})
     write_tar(tmp_path / "t-1.tar", {**tar_files([5, 4]), "0009.jpg": encoded_image(9)[:50], "0009.json": record(9)})

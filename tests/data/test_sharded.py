@@ -1,5 +1,6 @@
 """Parquet and WebDataset shards: stored and streamed give the same samples in the same order from any start."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from shard_kit import encoded_image, record, tar_files, write_parquet, write_tar
 
 from convllava.data import sharded
 from convllava.data.conversations import ConversationDataset
-from convllava.data.faults import BadSampleError
+from convllava.data.faults import BadSampleError, Fault
 from convllava.data.files import open_file
 from convllava.data.images import open_stored
 from convllava.data.mixture import Mixture
@@ -214,3 +215,35 @@ def test_an_unknown_length_asks_for_a_count(shards: str, monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match=r"how many samples .* has .count., or give max_steps"):
         len(ShardedDataset(shards, streaming=True))
     assert len(ShardedDataset(shards, streaming=True, count=62)) == 62
+
+
+def test_special_files_and_missing_shards_are_no_shards(tmp_path: Path) -> None:
+    """A pipe would be waited for, and a shard that is missing in a range would be left out without a word."""
+    os.mkfifo(tmp_path / "p.tar")
+    for name in ("p.tar", "p*.tar"):
+        with pytest.raises(ValueError, match="no data file"):
+            open_file(tmp_path / name, streaming=True)
+    for number in (0, 2):
+        write_tar(tmp_path / f"a-{number}.tar", tar_files([number]))
+    with pytest.raises(ValueError, match=r"no data file .*a-1\.tar, which is in the range .*a-\{0\.\.2\}\.tar"):
+        list_shards(tmp_path / "a-{0..2}.tar")
+    with pytest.raises(ValueError, match=r"no data file .*b-0"):
+        list_shards(tmp_path / "b-{0..9999999}{0..9999999}.tar")
+
+
+def test_a_text_of_any_size_in_a_tar_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded.tar, "_LARGEST_TEXT", 1000)
+    path = write_tar(tmp_path / "a.tar", {"1.txt": "x" * 1001, **tar_files([2])})
+    fault, sample = ShardedDataset(path, streaming=True, on_bad_sample="list").records()
+    assert isinstance(fault, Fault) and "1.txt has 1001 bytes, at most 1000 are read" in fault.message
+    assert isinstance(sample, Sample)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_damaged_pages_of_parquet_name_the_file(tmp_path: Path, streaming: bool) -> None:
+    path = write_parquet(tmp_path / "x.parquet", list(range(300)))
+    data = path.read_bytes()
+    for damaged in (range(300, len(data) // 2, 97), range(len(data) // 2, len(data) - 8, 97)):  # pages, footer
+        path.write_bytes(bytes(byte ^ 255 if place in damaged else byte for place, byte in enumerate(data)))
+        with pytest.raises(ValueError, match=r"x\.parquet"):
+            list(ShardedDataset(path, streaming=streaming, on_bad_sample="list").records())

@@ -72,7 +72,8 @@ def test_character_errors_are_over_all_characters() -> None:
     ("records", "metric"),
     [
         (PRICES, "exact"),
-        ([_ask("a.png", "All?", "A line of text that is longer than any short answer would be")], "cer"),
+        ([_ask("a.png", "All?", "A line of text that is longer than any short answer")], "anls"),
+        ([_ask("a.png", "All?", "A line of text that is longer than any short answer. " * 3)], "cer"),
         ([_ask("a.png", "Price?", ["12.50", "12,50"])], "anls"),
         ([_ask("a.png", "Price?", ["12.50"] * 10)], "vqa"),
         ([{**_ask("a.png", "Color?", "B"), "choices": ["red", "blue"]}], "choice"),
@@ -152,7 +153,7 @@ def test_run_score_compare_and_report(tiny_checkpoint: Path, folder: Path, capsy
         (["--data", "{data}", "--prompts", "llava"], "--prompts has no effect on data of your own"),
         (["--data", "{data}", "--profile", "llava"], "--profile llava has no effect on data of your own"),
         (["--data", "{data}", "--ocr-tokens"], "--ocr-tokens has no effect on mine"),
-        (["--data", "{folder}/absent.jsonl"], "no data file"),
+        (["--data", "{folder}/absent.jsonl"], "absent.jsonl does not exist"),
     ],
 )
 def test_options_without_effect_are_errors(folder: Path, words: list[str], message: str, capsys: Any) -> None:

@@ -137,3 +137,10 @@ def test_named_data_sets_share_the_root_unless_they_have_their_own(tmp_path: Pat
 def test_malformed_overrides_are_named(tmp_path: Path, override: str) -> None:
     with pytest.raises(ValueError, match=override):
         load_recipe(_write(tmp_path, MINIMAL), [override])
+
+
+@pytest.mark.parametrize("key", ["extends", "after"])
+@pytest.mark.parametrize("value", ["5", "[{a: 1}]", "{a: 1}"])
+def test_other_recipes_are_named_by_text(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"recipe .*: {key} must name a recipe file, got"):
+        load_recipe(_write(tmp_path, MINIMAL + f"{key}: {value}\n"))

@@ -23,13 +23,13 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "convllava data check recipe.yaml --preview 2 --report found.json",
     ),
     "data convert": (
-        "convllava data convert vqa/ data.json",
+        "convllava data convert questions.csv train.jsonl --to llava",
         "convllava data convert data.json shards --to webdataset",
     ),
     "data stats": ("convllava data stats data.json", "convllava data stats recipe.yaml --out stats"),
     "eval": ("convllava eval run nano --suite synthetic", "convllava eval table scores"),
     "eval run": (
-        "convllava eval run nano --suite synthetic --limit 100",
+        "convllava eval run my-checkpoint --data questions.jsonl",
         "convllava eval run my-checkpoint --benchmark docvqa,textvqa --data ~/LMUData",
     ),
     "eval score": (
@@ -45,6 +45,12 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "eval sweep": (
         "convllava eval sweep nano --benchmark pope --max-visual-tokens 16,36,144",
         "convllava eval sweep a b --benchmark docvqa --resolution 768,1024",
+    ),
+    "findings": ("convllava findings list", "convllava findings run --quick"),
+    "findings list": ("convllava findings list", "convllava findings list --recipes my-findings"),
+    "findings run": (
+        "convllava findings run F5 F8",
+        'convllava findings run F5 --like "from stage 3" common.seed=7',
     ),
     "convert": (
         "convllava convert ConvLLaVA/ConvLLaVA-sft-768 local-768",
@@ -68,6 +74,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "export onnx": (
         "convllava export onnx nano encoder.onnx",
         "convllava export onnx nano encoder.onnx --no-projector",
+    ),
+    "push": (
+        "convllava push runs/mine me/mine --license apache-2.0 --dry-run",
+        "convllava push runs/mine me/mine --license apache-2.0 --private",
     ),
     "cost": (
         "convllava cost photo.jpg",

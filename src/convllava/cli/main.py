@@ -33,11 +33,13 @@ COMMANDS = {
     "train": "Train a model by a recipe, or on data alone.",
     "data": "Make, check and measure data.",
     "eval": "Run benchmarks, score predictions and tabulate scores.",
+    "findings": "Train and measure the paper's comparisons in miniature.",
     "convert": "Rewrite a checkpoint in another layout.",
     "join": "Join an encoder and a language model by a new projector.",
     "inspect": "Describe a checkpoint and list what is suspicious about it.",
     "verify": "Compare two checkpoints: tensors and logits.",
     "export": "Write a model or its encoder for other programs.",
+    "push": "Publish a checkpoint on the hub.",
     "cost": "Count the cost of images: visual tokens, FLOPs, memory, time.",
 }
 
@@ -127,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_usage(error)
     except (ValueError, OSError, ImportError) as error:
         return report(error)
+    except MemoryError as error:
+        return report(ValueError(f"the memory does not suffice ({error or 'no more can be allocated'})"))
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:  # the last resort: errors that users can cause are ValueErrors where they arise

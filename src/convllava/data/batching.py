@@ -13,7 +13,13 @@ from ..images import ImageError
 from .conversations import OnBadSample
 from .faults import BadSampleError, Fault
 from .images import StoredImage, fault_of, open_stored
-from .samples import Sample, SampleSource
+from .samples import Sample, SampleSource, text_length
+
+_FEWEST_CHARACTERS = 100_000
+"""Characters below which a text is tokenized, whatever its length in tokens."""
+
+_MARGIN = 4
+"""Factor for tokenizers that drop or join characters."""
 
 POOL_BATCHES = 16
 """Global batches whose samples are sorted by shape and length together; more would pad less and shuffle less."""
@@ -24,9 +30,11 @@ class Encoder(Protocol):
 
     Attributes:
         image_processor: Has ``resized_shape``.
+        tokenizer: Has ``get_vocab``.
     """
 
     image_processor: Any
+    tokenizer: Any
 
     def encode(self, messages: Sequence[Any], images: Sequence[Any], **options: Any) -> Mapping[str, Tensor]: ...
 
@@ -83,6 +91,7 @@ def encode_sample(sample: Sample, processor: Encoder, max_length: int) -> dict[s
     Raises:
         BadSampleError: The sample is too long, has no answer or an unreadable image; the message names it.
     """
+    check_characters(sample, processor, max_length)
     images = [open_sample_image(image, sample) for image in sample.images]
     resized_shapes(sample, [(image.height, image.width) for image in images], processor)
     try:
@@ -115,6 +124,20 @@ def resized_shapes(sample: Sample, sizes: Sequence[tuple[int, int]], processor: 
         return [processor.image_processor.resized_shape(*size) for size in sizes]
     except ValueError as error:
         raise sample.bad("bad_shape", str(error)) from error
+
+
+def check_characters(sample: Sample, processor: Encoder, max_length: int) -> None:
+    """Check that a sample is not too long by far, before its texts are tokenized, which takes minutes for megabytes.
+
+    Raises:
+        BadSampleError: With tokens of the longest kind alone, it would be several times too long.
+    """
+    characters = text_length(sample.messages)
+    if characters <= _FEWEST_CHARACTERS:
+        return
+    longest = max(map(len, processor.tokenizer.get_vocab()))
+    if characters > _MARGIN * max_length * longest:
+        raise sample.bad("too_long", f"{characters} characters, far more than max_length {max_length} tokens hold")
 
 
 def check_one_image(sample: Sample) -> None:

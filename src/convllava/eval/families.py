@@ -116,9 +116,16 @@ def _draw(axes: "Axes", name: str, points: Sequence[FamilyPoint], color: str, *,
         [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)],
         [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)],
     ]
-    look = {"linestyle": "--", "markerfacecolor": "white"} if dashed else {"linestyle": "-"}
     axes.errorbar(
-        tokens, values, yerr=None if dashed else errors, capsize=3, marker="o", color=color, label=name, **look
+        tokens,
+        values,
+        yerr=None if dashed else errors,
+        capsize=3,
+        marker="o",
+        markerfacecolor="white" if dashed else color,
+        linestyle="--" if dashed else "-",
+        color=color,
+        label=name,
     )
     for point in points if dashed else []:  # a measured point is at the same number of tokens in the same color
         axes.annotate(

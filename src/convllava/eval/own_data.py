@@ -23,6 +23,7 @@ from ..data.images import EncodedImage, StoredImage, open_stored
 from ..data.samples import Sample
 from ..geometry import Box, box_iou, find_boxes
 from ..images import DATA_SET_LIMITS, ImageError, num_frames, undecoded, upright_size
+from ..metrics import choose_metric
 from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from .benchmarks import ALL, find_benchmark
 from .benchmarks.textvqa import normalize_vqa_answer, vqa_accuracy
@@ -53,9 +54,6 @@ METRICS = {
 """Names of the metrics on the command line, and in tables."""
 
 _IOU = 0.5
-_LONG = 40
-"""Mean characters of an answer from which on it is a transcript rather than a short answer."""
-
 _ANNOTATORS = 5
 """Mean number of answers to a question from which on they are those of annotators, as in VQA and TextVQA."""
 
@@ -348,11 +346,11 @@ def _default_metric(rows: Sequence[Row]) -> tuple[str, str]:
         return "choice", "the answers are letters of options"
     if mean(len(members) for members in answers) >= _ANNOTATORS:
         return "vqa", "the questions have the answers of several annotators"
-    if mean(len(members[0]) for members in answers) >= _LONG:
-        return "cer", f"the answers have {mean(len(members[0]) for members in answers):.0f} characters on average"
     if any(len(members) > 1 for members in answers):
         return "anls", "some questions have several accepted answers"
-    return "exact", "the answers are short"
+    name = choose_metric([members[0] for members in answers]).name
+    lengths = {"exact": "short", "anls": "sentences", "cer": "passages", "iou": "boxes"}
+    return name, f"the answers are {lengths[name]}"
 
 
 def _check_answers(metric: str, rows: Sequence[Row], ids: Sequence[str]) -> None:

@@ -265,11 +265,29 @@ def read_jsonl(path: Path, columns: Sequence[str], image_folders: Sequence[Path]
         ValueError: A line is not an object or lacks a key, or images are missing, all of which are listed.
     """
     data = path.read_bytes()
+    return read_rows(path, data, _json_lines(path, data), columns, image_folders)
+
+
+def read_rows(
+    path: Path, data: bytes, rows: Iterable[tuple[int, Row]], columns: Sequence[str], image_folders: Sequence[Path]
+) -> Table:
+    """Return rows whose key ``image`` is a path or a list of paths as a table.
+
+    Args:
+        path: The file.
+        data: Its bytes, for the MD5 sum.
+        rows: Number of the line, from 1, and content of each row.
+        columns: Keys that every row must have.
+        image_folders: Folders that image paths may be relative to.
+
+    Raises:
+        ValueError: A row lacks a key, or images are missing, all of which are listed.
+    """
     table = Table(path, hashlib.md5(data, usedforsecurity=False).hexdigest())
     absent: dict[str, int] = {}
     num_images = 0
     num_without_image = 0
-    for number, row in _json_lines(path, data):
+    for number, row in rows:
         missing = [name for name in ("image", *columns) if name not in row]
         if missing:
             raise ValueError(f"{path}, line {number}: no key {', '.join(missing)}; its keys are {', '.join(row)}")

@@ -331,7 +331,7 @@ class ConvLlavaForConditionalGeneration(ConvLlavaPreTrainedModel, GenerationMixi
         )
 
 
-def encode_images(vision_tower: nn.Module, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+def encode_images(vision_tower: PreTrainedModel, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
     """Return the features of images before the projector, (sum of n_i, C), each image row-major.
 
     Args:

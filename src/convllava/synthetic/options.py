@@ -8,6 +8,9 @@ from ..support import did_you_mean
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
+MAX_PIXELS = 1 << 26
+"""Maximum height times width of a drawn image; drawing takes some 50 bytes a pixel."""
+
 Range = tuple[float, float]
 """The smallest and the largest value."""
 
@@ -65,4 +68,6 @@ def _check_size(size: Any, smallest: int) -> Size:
     height, width = size
     if min(height, width) < smallest:
         raise ValueError(f"size {height}x{width} is too small: each side needs at least {smallest} pixels")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"size {height}x{width} is too large: at most {MAX_PIXELS} pixels are drawn")
     return height, width

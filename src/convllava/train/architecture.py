@@ -1,6 +1,6 @@
 """The keys of a recipe that say which model is trained: preset, encoder, appended stages."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,11 +11,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+Depth = Annotated[int, Field(le=1000)]
+"""Number of layers of a stage; a model is built even for the plan, which takes minutes for a million."""
+
+Width = Annotated[int, Field(le=1 << 20)]
+"""Channels of a stage."""
+
+
 class AppendStages(Strict):
     """Freshly initialized encoder stages: number of layers and channels of each."""
 
-    depths: list[int]
-    hidden_sizes: list[int]
+    depths: list[Depth]
+    hidden_sizes: list[Width]
 
 
 class ConvNextOptions(Strict):
@@ -27,8 +34,8 @@ class ConvNextOptions(Strict):
         kernel_size: Side of the depthwise kernels, one for all stages or one for each.
     """
 
-    depths: list[int] | None = None
-    hidden_sizes: list[int] | None = None
+    depths: list[Depth] | None = None
+    hidden_sizes: list[Width] | None = None
     kernel_size: int | list[int] | None = None
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 from ..constants import PromptFormat
 from .architecture import AppendStages, Architecture, ConvNextOptions, Strict
 from .recipe_options import (
+    MAX_COUNT,
     DataEntry,
     FeatureCache,
     ImageSettings,
@@ -92,11 +93,11 @@ class Recipe(Strict):
     train_from_stage: int | None = Field(default=None, ge=1)
     train_last_layers: int | None = Field(default=None, ge=0)
     learning_rates: dict[str, NonNegativeFloat] = {}
-    global_batch_size: int = Field(default=64, gt=0)
+    global_batch_size: int = Field(default=64, gt=0, le=MAX_COUNT)
     per_device_batch_size: int | None = Field(default=None, gt=0)
     groups_per_step: int = Field(default=1, gt=0)
     epochs: int | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0, le=MAX_COUNT)
     stop_after_steps: int | None = Field(default=None, gt=0)
     stop_after_minutes: float | None = Field(default=None, gt=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
@@ -109,11 +110,11 @@ class Recipe(Strict):
     image: ImageSettings = ImageSettings()
     max_length: int = Field(default=2048, gt=0)
     on_bad_sample: Literal["stop", "skip"] = "stop"
-    num_workers: int = Field(default=0, ge=0)
+    num_workers: int = Field(default=0, ge=0, le=1024)
     save_every: int = Field(default=500, gt=0)
     log_every: int = Field(default=10, gt=0)
     log_seconds: float = Field(default=30.0, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
     train_language_layers: int | None = Field(default=None, ge=0)
     lora: LoraOptions | None = None
     engine: Literal["ddp", "fsdp2", "deepspeed"] = "ddp"

@@ -103,13 +103,19 @@ def read_recipe_file(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ValueError(f"recipe {path} extends itself, by way of {', '.join(map(str, seen))}")
     content = parse_file(path)
-    if isinstance(content.get("after"), str):
-        content["after"] = str(path.parent / content["after"])
+    if content.get("after") is not None:
+        content["after"] = str(path.parent / _file_name(content["after"], "after", path))
     bases = content.pop("extends", None) or []
     values: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in (_file_name(one, "extends", path) for one in (bases if isinstance(bases, list) else [bases])):
         values = merge(values, read_recipe_file(path.parent / base, (*seen, path.resolve())))
     return merge(values, content)
+
+
+def _file_name(value: Any, key: str, path: Path) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"recipe {path}: {key} must name a recipe file, got {value!r}")
+    return value
 
 
 def parse_file(path: Path) -> dict[str, Any]:

@@ -15,6 +15,10 @@ SYNTHETIC_PREFIX = "synthetic/"
 """Beginning of the names of generated sources."""
 
 
+MAX_COUNT = 10**8
+"""Maximum of counts that a run keeps lists for; the order of the samples of a longer one would fill the memory."""
+
+
 class Parts(Strict):
     """A vision encoder and a language model, each a directory, file or hub id, joined by a fresh projector."""
 
@@ -54,8 +58,8 @@ class DataEntry(Strict):
     format: str | None = None
     image_folder: Path | None = None
     data_root: Path | None = None
-    weight: float = Field(default=1.0, gt=0)
-    count: int | None = Field(default=None, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1e12)
+    count: int | None = Field(default=None, gt=0, le=MAX_COUNT)
     seed: int = 0
     options: dict[str, Any] = {}
     streaming: bool | None = None

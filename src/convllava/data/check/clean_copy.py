@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from ...support import encodable
 from ..conversations import ConversationDataset
 from ..faults import BadSampleError, Fault
 from ..files import FileDataset
@@ -97,7 +98,7 @@ def _clean_records(
             and (cut := repaired_record(record))
             and _is_good(dataset, cut, number, inspect)
         ):
-            kept.append(json.dumps(cut, ensure_ascii=False))
+            kept.append(encodable(json.dumps(cut, ensure_ascii=False)))  # in JSON an escape is the value
             repaired += 1
     draft.write_text("\n".join(kept) + "\n" if path.suffix == ".jsonl" else "[\n" + ",\n".join(kept) + "\n]\n", "utf-8")
     return len(kept), len(dropped) - repaired, repaired

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ...images import DATA_SET_LIMITS, is_thin, num_frames, undecoded
-from ..batching import check_one_image, check_tokens, open_sample_image, resized_shapes
+from ..batching import check_characters, check_one_image, check_tokens, open_sample_image, resized_shapes
 from ..faults import BadSampleError, Fault, place_of
 from ..images import EncodedImage, StoredImage
 from ..records import answers
@@ -148,6 +148,7 @@ class Inspector:
         try:
             if self.limits.one_image:
                 check_one_image(sample)
+            check_characters(sample, self.processor, self.limits.max_length)
             shapes = resized_shapes(sample, inspection.sizes, self.processor)
             encoded = self.processor.encode(
                 sample.messages, placeholders, image_aspect_ratio="pad", resolution=stride, max_visual_tokens=None

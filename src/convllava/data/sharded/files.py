@@ -2,6 +2,7 @@
 
 import glob
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 PARQUET = ".parquet"
@@ -19,12 +20,15 @@ def list_shards(path: str | Path) -> list[str]:
     """Return the shards of a path in order: a file, a folder or a URL, with ``*`` or ``{000..127}``.
 
     Raises:
-        ValueError: There is no such file, or the files have several formats.
+        ValueError: There is no such file, a range has one that is missing, or the files have several formats.
     """
     text = str(path)
-    found = [file for name in _expand_ranges(text) for file in _expand_wildcards(name)]
-    if not found:
-        raise ValueError(f"no data file {text}")
+    found: list[str] = []
+    for name in _expand_ranges(text):
+        files = _expand_wildcards(name)
+        if not files:
+            raise ValueError(f"no data file {name}" + f", which is in the range {text}" * (name != text))
+        found += files
     if len({file.endswith(PARQUET) for file in found}) > 1:
         raise ValueError(f"{text} holds shards of several formats ({found[0]}, {found[-1]}); give an entry to each")
     return found
@@ -35,14 +39,15 @@ def is_remote(text: str) -> bool:
     return "://" in text
 
 
-def _expand_ranges(text: str) -> list[str]:
-    """Return ``part-{000..127}.tar`` as 128 names."""
+def _expand_ranges(text: str) -> Iterator[str]:
+    """Yield ``part-{000..127}.tar`` as 128 names."""
     match = _RANGE.search(text)
     if match is None:
-        return [text]
+        yield text
+        return
     width = len(match[1])
-    numbers = (f"{number:0{width}d}" for number in range(int(match[1]), int(match[2]) + 1))
-    return [name for number in numbers for name in _expand_ranges(text[: match.start()] + number + text[match.end() :])]
+    for number in range(int(match[1]), int(match[2]) + 1):
+        yield from _expand_ranges(f"{text[: match.start()]}{number:0{width}d}{text[match.end() :]}")
 
 
 def _expand_wildcards(text: str) -> list[str]:
@@ -50,7 +55,8 @@ def _expand_wildcards(text: str) -> list[str]:
         return _expand_remote(text)
     if Path(text).is_dir():
         return [str(file) for file in _shards_in(Path(text))]
-    return sorted(glob.glob(text, recursive=True)) if not Path(text).is_file() else [text]
+    found = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
+    return [file for file in found if Path(file).is_file()]  # not pipes, which would be waited for
 
 
 def _expand_remote(text: str) -> list[str]:

@@ -148,3 +148,5 @@ def _footer(file: str) -> Any:
             return read_metadata(stream)
     except ArrowException as error:
         raise ValueError(f"{file} is not a parquet file that can be read ({error})") from error
+    except OSError as error:  # also of a damaged footer
+        raise ValueError(f"{file} cannot be read ({error})") from error

@@ -144,12 +144,14 @@ def import_datasets() -> Any:
 
 @contextmanager
 def explained(datasets: Any, files: list[str]) -> Iterator[None]:
-    """Turn errors of ``datasets`` into one line with the files and the cause, which says more than they do."""
+    """Turn errors of ``datasets`` and Arrow into one line with the files and the cause, which says more."""
+    from pyarrow import ArrowException
+
     try:
         yield
-    except datasets.exceptions.DatasetsError as error:
-        cause = error.__cause__ or error
-        raise ValueError(f"cannot read {files[0]}{' and others' * (len(files) > 1)}: {cause}") from error
+    except (datasets.exceptions.DatasetsError, ArrowException, OSError) as error:
+        cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetsError) else None
+        raise ValueError(f"cannot read {files[0]}{' and others' * (len(files) > 1)}: {cause or error}") from error
 
 
 def records_of(table: Any) -> list[Record]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ...constants import IMAGE_TOKEN
+from ...images import DATA_SET_LIMITS
 from ...support import encodable, first_line
 from ..faults import BadSampleError, Fault, RecordError
 from ..formats import IMAGE_KEYS, RecordFormat, recognize
@@ -34,6 +35,9 @@ from .files import is_remote
 from .records import UNREADABLE, Record, StoredRecords, StreamedRecords, explained, import_datasets
 
 _TEXT_ENDINGS = ("json", "txt")
+
+_LARGEST_TEXT = 1 << 24
+"""Bytes of a text beyond which a sample fits no context; a compressed archive could hold any number of them."""
 
 
 def stored_tars(files: list[str]) -> StoredRecords:
@@ -110,7 +114,7 @@ def _read_records(shard: str) -> Iterator[Record]:
                 yield record
                 record = None
             record = record or {"key": key, "json": None, "txt": None, UNREADABLE: None, "images": []}
-            _add_file(record, encodable(member.name), archive.extractfile(member))
+            _add_file(record, encodable(member.name), member.size, archive.extractfile(member))
         if record is not None:
             yield record
 
@@ -134,10 +138,13 @@ def sample_key(member: tarfile.TarInfo) -> str | None:
     return folder + slash + stem if member.isfile() and stem and point else None
 
 
-def _add_file(record: Record, name: str, content: Any) -> None:
+def _add_file(record: Record, name: str, size: int, content: Any) -> None:
     """Add one file to the record of its key; files that are neither text nor images are left out."""
     ending = name.rpartition("/")[2].partition(".")[2].lower()
-    if ending in _TEXT_ENDINGS:
+    largest = _LARGEST_TEXT if ending in _TEXT_ENDINGS else DATA_SET_LIMITS.max_file_bytes
+    if size > largest:
+        record[UNREADABLE] = f"{name} has {size} bytes, at most {largest} are read: leave the sample out"
+    elif ending in _TEXT_ENDINGS:
         try:
             record[ending] = content.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:

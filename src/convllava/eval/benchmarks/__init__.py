@@ -5,11 +5,15 @@ from pathlib import Path
 
 from ...support import did_you_mean
 from ..benchmark import Benchmark
+from .chartqa import ChartQA
 from .docvqa import DocVQA
+from .infovqa import InfoVQA
 from .mmbench import MMBench
 from .mme import MME
 from .mmmu import MMMU
 from .mmvet import MMVet
+from .ocrbench import OCRBench
+from .omnidocbench import OmniDocBench
 from .pope import POPE
 from .realworldqa import RealWorldQA
 from .refcoco import all_splits
@@ -32,10 +36,14 @@ ALL: dict[str, Benchmark] = {
         DocVQA(),
         POPE(),
         *all_splits(),
+        ChartQA(),
+        InfoVQA(),
+        OCRBench(),
+        OmniDocBench(),
         *SYNTHETIC.values(),
     )
 }
-"""All benchmarks, in the order of the paper's tables."""
+"""All benchmarks: those of the paper's tables in their order, other documents, and the synthetic ones."""
 
 
 def register_benchmark(benchmark: Benchmark) -> None:

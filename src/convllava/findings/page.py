@@ -1,0 +1,119 @@
+"""The page of the findings: the paper's figures, ours next to them, a plot, and one sentence for each claim."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..eval.paper import TABLES, run_of
+from ..support import require, write_text
+from .run import Measured, Result, Verdict
+
+
+def write_page(results: Sequence[Result], folder: Path, command: str) -> list[Path]:
+    """Write ``findings.md`` and a plot for each finding; return the paths, the page first.
+
+    Args:
+        results: Results of the findings.
+        folder: Folder of the page.
+        command: Command that made the results, for the head of the page.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    plots = [folder / f"{result.name}.png" for result in results]
+    for result, plot in zip(results, plots, strict=True):
+        _plot(result, plot)
+    sections = [_section(result) for result in results]
+    head = f"# Findings\n\nMade by `{command}`. Figures are exact matches on held-out samples, in percent.\n"
+    write_text(folder / "findings.md", "\n".join([head, *sections]))
+    return [folder / "findings.md", *plots]
+
+
+def _section(result: Result) -> str:
+    finding = result.finding
+    lines = [f"## {result.name}: {finding.title}", "", finding.paper, ""]
+    for verdict in result.verdicts:
+        lines.append(f"- {sentence(verdict)}")
+    if finding.missing:
+        lines.append(f"- Not measured: {finding.missing}")
+    lines += [
+        "",
+        *_paper_table(finding.rows),
+        *_measured_table(result.arms),
+        "",
+        f"![{result.name}]({result.name}.png)",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def sentence(verdict: Verdict) -> str:
+    """Return one sentence about whether a claim of the paper shows."""
+    low, high = (100 * bound for bound in verdict.interval)
+    return (
+        f"{verdict.text}: **{verdict.shows}** on {verdict.benchmark}. {verdict.arm} against {verdict.than}: "
+        f"{100 * verdict.difference:+.1f} points (95 %: {low:+.1f} to {high:+.1f})."
+    )
+
+
+def _paper_table(rows: Sequence[str]) -> list[str]:
+    """Return the paper's rows as Markdown; empty without rows."""
+    if not rows:
+        return []
+    tables = {row: TABLES[int(run_of(row).split("/")[0].removeprefix("table"))] for row in rows}
+    columns = next(iter(tables.values())).columns
+    lines = ["| paper | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for row, table in tables.items():
+        found = table.rows[run_of(row).split("/")[1]]
+        figures = ["" if figure is None else f"{figure:g}" for figure in found.figures]
+        lines.append("| " + " | ".join([f"Table {table.number}, {found.label}", *figures]) + " |")
+    return [*lines, ""]
+
+
+def _measured_table(arms: dict[str, list[Measured]]) -> list[str]:
+    """Return the means over the seeds as Markdown, with the figure of each seed in brackets."""
+    benchmarks = list(next(iter(arms.values()))[0].values)
+    head = ["measured", *benchmarks, "visual tokens", "s / sample", "GFLOPs"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, measured in arms.items():
+        cells = [name]
+        for benchmark in benchmarks:
+            values = [100 * one.values[benchmark] for one in measured]
+            cells.append(f"{statistics.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})")
+        cells.append(f"{statistics.mean(one.visual_tokens for one in measured):.1f}")
+        cells.append(f"{statistics.mean(one.seconds for one in measured):.3f}")
+        cells.append(f"{measured[0].gflops:.3g}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _plot(result: Result, path: Path) -> None:
+    """Plot a panel for each benchmark, small marks for the seeds and a large one for their mean.
+
+    Arms with three or more numbers of visual tokens are over these, as in the paper's Figure 3; others are in rows.
+    """
+    figure_module = require("matplotlib.figure", extra="plots", purpose="plots")
+    benchmarks = list(next(iter(result.arms.values()))[0].values)
+    by_tokens = len({round(one.visual_tokens) for measured in result.arms.values() for one in measured}) >= 3
+    figure = figure_module.Figure(figsize=(4.5 * len(benchmarks), 4), layout="constrained")
+    panels = figure.subplots(1, len(benchmarks), squeeze=False, sharey=not by_tokens)[0]
+    for axes, benchmark in zip(panels, benchmarks, strict=True):
+        for number, (name, measured) in enumerate(result.arms.items()):
+            values = [100 * one.values[benchmark] for one in measured]
+            places = [one.visual_tokens for one in measured] if by_tokens else [-float(number)] * len(measured)
+            seeds, mean = (places, values), ([statistics.mean(places)], [statistics.mean(values)])
+            for (x, y), marker in ((seeds, "."), (mean, "o")):
+                first, second = (x, y) if by_tokens else (y, x)
+                axes.plot(first, second, linestyle="", marker=marker, color=f"C{number % 10}", label=name)
+        axes.set_title(benchmark)
+        axes.grid(alpha=0.3)
+        axes.set_xlabel("visual tokens per sample" if by_tokens else "exact match (%)")
+        (axes.set_ylim if by_tokens else axes.set_xlim)(-3, 103)
+    if by_tokens:
+        panels[0].set_ylabel("exact match (%)")
+        handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3, fontsize="small")
+    else:
+        panels[0].set_yticks([-number for number in range(len(result.arms))], list(result.arms))
+        panels[0].set_ylim(0.5 - len(result.arms), 0.5)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

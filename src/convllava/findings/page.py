@@ -6,32 +6,39 @@ from pathlib import Path
 
 from ..eval.paper import TABLES, run_of
 from ..support import require, write_text
+from .catalog import Catalog
 from .run import Measured, Result, Verdict
 
 
-def write_page(results: Sequence[Result], folder: Path, command: str) -> list[Path]:
-    """Write ``findings.md`` and a plot for each finding; return the paths, the page first.
+def write_page(results: Sequence[Result], catalog: Catalog, folder: Path, command: str) -> list[Path]:
+    """Write a section and a plot for each finding, and ``findings.md`` with the sections of all that were run so far.
 
     Args:
         results: Results of the findings.
+        catalog: The catalog, in whose order the sections are.
         folder: Folder of the page.
-        command: Command that made the results, for the head of the page.
+        command: Command that made the results, for the sections.
+
+    Returns:
+        The paths, the page first.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    plots = [folder / f"{result.name}.png" for result in results]
-    for result, plot in zip(results, plots, strict=True):
-        _plot(result, plot)
-    sections = [_section(result) for result in results]
-    head = f"# Findings\n\nMade by `{command}`. Figures are exact matches on held-out samples, in percent.\n"
-    write_text(folder / "findings.md", "\n".join([head, *sections]))
-    return [folder / "findings.md", *plots]
+    written = []
+    for result in results:
+        written += [folder / f"{result.name}.md", folder / f"{result.name}.png"]
+        write_text(written[-2], _section(result, command))
+        _plot(result, written[-1])
+    sections = [folder / f"{name}.md" for name in catalog.findings if (folder / f"{name}.md").is_file()]
+    head = "# Findings\n\nFigures are exact matches on held-out samples, in percent.\n"
+    write_text(folder / "findings.md", "\n".join([head, *(path.read_text(encoding="utf-8") for path in sections)]))
+    return [folder / "findings.md", *written]
 
 
-def _section(result: Result) -> str:
+def _section(result: Result, command: str) -> str:
     finding = result.finding
-    lines = [f"## {result.name}: {finding.title}", "", finding.paper, ""]
+    lines = [f"## {result.name}: {finding.title}", "", f"{finding.paper} Made by `{command}`.", ""]
     for verdict in result.verdicts:
         lines.append(f"- {sentence(verdict)}")
     if finding.missing:

@@ -3,11 +3,15 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..eval.paper import TABLES, run_of
 from ..support import require, write_text
 from .catalog import Catalog
 from .run import Measured, Result, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_page(results: Sequence[Result], catalog: Catalog, folder: Path, command: str) -> list[Path]:
@@ -111,6 +115,8 @@ def _plot(result: Result, path: Path) -> None:
             for (x, y), marker in ((seeds, "."), (mean, "o")):
                 first, second = (x, y) if by_tokens else (y, x)
                 axes.plot(first, second, linestyle="", marker=marker, color=f"C{number % 10}", label=name)
+        if by_tokens:
+            _join(axes, result, benchmark)
         axes.set_title(benchmark)
         axes.grid(alpha=0.3)
         axes.set_xlabel("visual tokens per sample" if by_tokens else "exact match (%)")
@@ -124,3 +130,17 @@ def _plot(result: Result, path: Path) -> None:
         panels[0].set_ylim(0.5 - len(result.arms), 0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _join(axes: "Axes", result: Result, benchmark: str) -> None:
+    """Join the means of arms with the same line, fewest visual tokens first."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for name, arm in result.finding.arms.items():
+        if arm.line:
+            measured = result.arms[name]
+            tokens = statistics.mean(one.visual_tokens for one in measured)
+            mean = 100 * statistics.mean(one.values[benchmark] for one in measured)
+            lines.setdefault(arm.line, []).append((tokens, mean))
+    for number, points in enumerate(lines.values()):
+        tokens_of, means = zip(*sorted(points), strict=True)
+        axes.plot(tokens_of, means, color="gray", linestyle=("-", "--", ":", "-.")[number % 4], zorder=0)

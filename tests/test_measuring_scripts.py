@@ -147,3 +147,16 @@ def test_tiles_are_those_of_llava_next(repository: Path, monkeypatch: pytest.Mon
     wide = anyres.tiles_of(torch.ones(3, 100, 300), 64)
     assert wide.shape == (4, 3, 64, 64)
     assert 0.9 < float(wide[1:].mean()) <= 1.0
+
+
+def test_total_of_a_receipt_is_the_last_amount_of_the_line_that_says_so(repository: Path) -> None:
+    peers = load(repository, "ocr_peers")
+    lines = ["COFFEE 2.50", "SUBTOTAL 12.00", "Total RM 13.20", "CASH 20.00"]
+    assert peers.total_of(lines) == "13.20"
+    assert peers.total_of(lines[:2]) == ""
+
+
+def test_blocks_are_denser_in_smaller_type(repository: Path) -> None:
+    script = load(repository, "characters_per_token")
+    carried = [script.density(script.benchmark_of(size), 6) for size in (40, 24, 14)]
+    assert carried[0] < 4 < carried[1] < 12 < carried[2]

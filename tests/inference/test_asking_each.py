@@ -1,5 +1,6 @@
 """Questions about each of many images: the answers are those of `ask`, and a bad image is no end."""
 
+import gc
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 
 from convllava import ask
 from convllava.image_options import ImageOptions
-from convllava.inference import AnswerAbout, EachOptions, ImageOf, ask_each, pages_of
+from convllava.inference import AnswerAbout, EachOptions, ImageOf, Prompt, ask_each, pages_of
 from convllava.model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 
 Loaded = tuple[ConvLlavaForConditionalGeneration, ConvLlavaProcessor]
@@ -92,10 +93,13 @@ def test_images_are_taken_as_they_are_needed(tiny: Loaded, folder: Path) -> None
             yield image
 
     answers = ask_each(*tiny, endless(), ["What?"], OPTIONS)
-    for _ in range(20):
+    counts = []
+    for number in range(120):
         next(answers)
+        if number % 20 == 19:
+            counts.append(sum(isinstance(item, Prompt) for item in gc.get_objects()))
     answers.close()
-    assert taken < 60
+    assert taken < 150 and max(counts) <= 4 * OPTIONS.max_batch, "images are held only while they are asked about"
 
 
 def test_options_reach_every_image(tiny: Loaded, folder: Path) -> None:

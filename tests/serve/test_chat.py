@@ -143,6 +143,20 @@ def test_image_options(server: Running, options: dict[str, Any], grid: list[int]
     assert reply.json["convllava"]["images"][0]["grid"] == grid
 
 
+def test_boxes_are_about_one_image(server: Running) -> None:
+    images = [noise(128, 64), noise(64, 128)]
+    for question, options, expected in [
+        ("Where?", {}, 1),
+        ("Where in the first image?", {}, 0),
+        ("Where?", {"box_image": 0}, 0),
+        ("Where?", {"box_image": None}, 1),
+    ]:
+        assert server.chat(question, images, **options).json["convllava"]["box_image"] == expected
+    assert server.chat("Where?", [], box_image=None).json["convllava"]["box_image"] is None
+    refused = server.chat("Where?", images, box_image=2)
+    assert refused.status == 400 and "box_image is 2, but the request has 2 images" in refused.error["message"]
+
+
 def test_detail_is_a_budget(server: Running) -> None:
     large = noise(640, 768)
 
@@ -391,6 +405,7 @@ def test_models(server: Running) -> None:
     limits = card["convllava"]
     assert card["max_model_len"] == 512 and limits["max_visual_tokens"] is None
     assert limits["max_visual_tokens_low_detail"] == 64
+    assert limits["trained_visual_tokens"] is None
     assert limits["max_visual_tokens_together"] == 511 and limits["input_modalities"] == ["text", "image"]
     assert server.get(f"/v1/models/{MODEL}").json == card
     assert server.get("/v1/models/other").status == 404

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from serve.conftest import Running, encoded, noise, running
 
 from convllava.inference import Generator
@@ -39,10 +38,11 @@ class Script:
     def __init__(self, generator: Generator, text: str) -> None:
         tokenizer = build_nano_processor().tokenizer
         self.tokens = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
-        generator._choose = self.choose  # type: ignore[method-assign, assignment]
+        self.append = generator._append_token
+        generator._append_token = self.append_next  # type: ignore[method-assign]
 
-    def choose(self, sequence: Any, logits: torch.Tensor, most_likely: int) -> int:
-        return self.tokens[len(sequence.token_ids) % len(self.tokens)]
+    def append_next(self, sequence: Any, token: int) -> Any:
+        return self.append(sequence, self.tokens[len(sequence.token_ids) % len(self.tokens)])
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,27 @@ def test_upload_ask_and_see_the_box(page: Any, image: Path) -> None:
     )
     assert color[:3] == [0xE6, 0x19, 0x4B]
     screenshot(page, "answer")
+
+
+def test_boxes_are_drawn_on_the_image_that_they_are_about(page: Any, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "square.png").write_bytes(encoded(noise(128, 128)))
+
+    def boxes_on(shown: str) -> bool:
+        """Whether this is the image that is shown, with its box."""
+        pressed = page.locator("#thumbnails button[aria-pressed=true]").get_attribute("aria-label")
+        return shown in pressed and page.get_attribute("#overlay", "data-boxes") == "1"
+
+    page.set_input_files("#file", image)
+    ask(page, "Where is it?").locator(".cost").wait_for()
+    page.set_input_files("#file", tmp_path / "square.png")
+    page.wait_for_selector("#thumbnails button:nth-of-type(1)")
+    ask(page, "Where is it now?").locator(".cost").wait_for()
+    assert boxes_on("square.png")
+    page.locator("#thumbnails button").first.click()
+    until(page, "document.querySelector('#overlay').dataset.boxes === '0'")
+    ask(page, "Where is it in the first image?").locator(".cost").wait_for()
+    until(page, "document.querySelector('#overlay').dataset.boxes === '1'")
+    assert boxes_on("wide.png")
 
 
 def test_a_further_turn_and_a_new_dialogue(page: Any, image: Path, site: Running) -> None:

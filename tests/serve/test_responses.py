@@ -41,7 +41,8 @@ def test_an_answer_that_ends_by_itself(serve: Serve, monkeypatch: pytest.MonkeyP
     with serve() as server:
         generator = server.engine.generator
         end = min(generator._ends)
-        monkeypatch.setattr(generator, "_choose", lambda *_: end)
+        append = generator._append_token
+        monkeypatch.setattr(generator, "_append_token", lambda sequence, _: append(sequence, end))
         response = server.post("/v1/responses", {"input": "Why?"}).json
     assert response["status"] == "completed" and response["incomplete_details"] is None
     assert response["output"][0]["status"] == "completed"
@@ -138,6 +139,11 @@ DAMAGED = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
         ({"input": "x", "max_tokens": 5}, "max_tokens", "unknown parameter max_tokens"),
         ({"input": "x", "max_output_tokens": 600}, "input", "holds 512"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "items of type 'item_reference'"),
+        (
+            {"input": "x", "text": {"format": {"type": "json_schema", "schema": {"type": "nonsense"}}}},
+            "text.format",
+            "nonsense",
+        ),
         ({"input": asking({"type": "input_file"})}, "input[0]", "'input_text' and 'input_image'"),
         ({"input": asking({"type": "image_url"})}, "input[0]", "'input_text' and 'input_image'"),
         ({"input": asking({"type": "input_image", "file_id": "x"})}, "input[0]", "image_url"),

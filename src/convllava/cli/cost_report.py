@@ -175,7 +175,7 @@ class Printer:
         cells = [_policy_cells(one) for one in [*costs, picked]]
         head = ["policy", "shown", "tokens", "FLOPs", "memory", "first token", ""]
         self._table(f"{name}, {shape[1]}x{shape[0]}", head, cells)
-        self._console.print(f"picked because: {choice.reason}\n")
+        self._console.print(f"picked because: {choice.reason}\n", soft_wrap=True)
 
     def totals(self, found: "Sequence[PolicyTotal]") -> None:
         """Print the cost of all images under every policy."""

@@ -111,7 +111,9 @@ def _verdict(report: "Report") -> "Text":
     from rich.text import Text
 
     records = sum(source.records for source in report.sources)
-    found = f"{_plural(report.errors, 'error')} and {_plural(report.warnings, 'warning')} in {records:,} records."
+    found = (
+        f"{_plural(report.errors, 'error')} and {_plural(report.warnings, 'warning')} in {_plural(records, 'record')}."
+    )
     if not report.errors:
         return Text(found, "green")
     return Text.assemble(

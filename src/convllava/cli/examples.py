@@ -75,6 +75,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "convllava export onnx nano encoder.onnx",
         "convllava export onnx nano encoder.onnx --no-projector",
     ),
+    "push": (
+        "convllava push runs/mine me/mine --license apache-2.0 --dry-run",
+        "convllava push runs/mine me/mine --license apache-2.0 --private",
+    ),
     "cost": (
         "convllava cost photo.jpg",
         "convllava cost convllava-7b-1536 --height 1536 --width 1024 --new-tokens 100",

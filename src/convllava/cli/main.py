@@ -39,6 +39,7 @@ COMMANDS = {
     "inspect": "Describe a checkpoint and list what is suspicious about it.",
     "verify": "Compare two checkpoints: tensors and logits.",
     "export": "Write a model or its encoder for other programs.",
+    "push": "Publish a checkpoint on the hub.",
     "cost": "Count the cost of images: visual tokens, FLOPs, memory, time.",
 }
 

@@ -68,8 +68,7 @@ class Chat:
         try:
             return await self._response(request, endpoint)
         except ApiError as error:
-            if error.param == "messages":
-                error.param = endpoint.dialogue
+            error.param = endpoint.other_names.get(error.param or "", error.param)
             raise
 
     async def _response(self, request: Request, endpoint: Endpoint[Any]) -> Response:

@@ -1,6 +1,6 @@
 """The formats in which a dialogue can be sent and its answer received; all take the same path to the model."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -35,20 +35,21 @@ class Endpoint(Generic[Body]):
 
     Attributes:
         body_type: Type of the client's body.
-        dialogue: Key of the body that has the dialogue.
+        other_names: Keys of the body by the keys of a chat request that mean the same.
         as_chat: Conversion of a body to a chat request.
         place_of_image: Place in a body of an image, by the indices of its message and part in the chat request.
         writer: Constructor of a writer, from the body, the model's name, its output stride and its vocabulary.
     """
 
     body_type: type[Body]
-    dialogue: str
+    other_names: Mapping[str, str]
     as_chat: Callable[[Body], ChatRequest]
     place_of_image: Callable[[Body, int, int], str]
     writer: Callable[[Body, str, int, Vocabulary], Writer]
 
 
 COMPLETIONS = Endpoint(
-    ChatRequest, "messages", lambda asked: asked, lambda _, turn, part: place_in_messages(turn, part), CompletionWriter
+    ChatRequest, {}, lambda asked: asked, lambda _, turn, part: place_in_messages(turn, part), CompletionWriter
 )
-RESPONSES = Endpoint(ResponsesRequest, "input", chat_of, place_of_image, ResponseWriter)
+RESPONSES_NAMES = {"messages": "input", "response_format": "text.format"}
+RESPONSES = Endpoint(ResponsesRequest, RESPONSES_NAMES, chat_of, place_of_image, ResponseWriter)

@@ -84,7 +84,9 @@ def without_images(body: bytes | bytearray) -> tuple[bytes, dict[str, memoryview
         raise _too_much("has too many texts, or quotation marks in texts,", MAX_QUOTES)
     if _has_more(body, b"\\", MAX_ESCAPES):
         raise _too_much("has too many escaped characters", MAX_ESCAPES)
-    bounds, kept, images = _Bounds(), [], {}
+    kept: list[bytes | memoryview] = []
+    images: dict[str, memoryview] = {}
+    bounds = _Bounds()
     view, begin, key, text_bytes = memoryview(body), 0, b"", 0
     for start, opening, closing in _texts(body):
         bounds.check(view[start:opening], text_bytes)

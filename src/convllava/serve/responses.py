@@ -11,13 +11,14 @@ from ..inference.vocabulary import Vocabulary
 from .completions import extension
 from .errors import ApiError
 from .responses_schema import (
-    AssistantItem,
     IncompleteDetails,
     InputImage,
     InputItem,
+    InputText,
     InputTokensDetails,
     OutputMessage,
     OutputPart,
+    OutputText,
     OutputTokensDetails,
     ResponseFailure,
     ResponseObject,
@@ -26,7 +27,7 @@ from .responses_schema import (
     SystemItem,
     UserItem,
 )
-from .schema import AssistantMessage, ChatRequest, ImagePart, ImageUrl, SystemMessage, TextPart, UserMessage
+from .schema import ChatRequest
 
 
 def chat_of(asked: ResponsesRequest) -> ChatRequest:
@@ -39,16 +40,18 @@ def chat_of(asked: ResponsesRequest) -> ChatRequest:
     first = _first_turn(items)
     system = [asked.instructions] if asked.instructions else []
     system += [_text(item) for item in items[:first]]
-    messages: list[Any] = [SystemMessage(role="system", content="\n\n".join(system))] if system else []
-    return ChatRequest(
-        model=asked.model,
-        messages=messages + [_message(item) for item in items[first:]],
-        stream=asked.stream,
-        max_tokens=asked.max_output_tokens,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        response_format=None if asked.text is None or asked.text.format is None else asked.text.format.as_chat,
-        **asked.image_options.given(),
+    messages = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    return ChatRequest.model_validate(
+        {
+            "model": asked.model,
+            "messages": messages + [_message(item) for item in items[first:]],
+            "stream": asked.stream,
+            "max_tokens": asked.max_output_tokens,
+            "temperature": asked.temperature,
+            "top_p": asked.top_p,
+            "response_format": None if asked.text is None or asked.text.format is None else asked.text.format.as_chat,
+            **asked.image_options.given(),
+        }
     )
 
 
@@ -70,21 +73,17 @@ def _text(item: SystemItem) -> str:
     return item.content if isinstance(item.content, str) else "\n\n".join(part.text for part in item.content)
 
 
-def _message(item: InputItem) -> SystemMessage | UserMessage | AssistantMessage:
+def _message(item: InputItem) -> dict[str, Any]:
     if isinstance(item, SystemItem):
-        return SystemMessage(role="system", content=_text(item))
-    parts: Any = item.content
-    if not isinstance(parts, str):
-        parts = [_part(part) for part in parts]
-    if isinstance(item, AssistantItem):
-        return AssistantMessage(role="assistant", content=parts)
-    return UserMessage(role="user", content=parts)
+        return {"role": "system", "content": _text(item)}
+    content = item.content
+    return {"role": item.role, "content": content if isinstance(content, str) else [_part(part) for part in content]}
 
 
-def _part(part: Any) -> TextPart | ImagePart:
+def _part(part: InputText | InputImage | OutputText) -> dict[str, Any]:
     if isinstance(part, InputImage):
-        return ImagePart(type="image_url", image_url=ImageUrl(url=part.image_url, detail=part.detail))
-    return TextPart(type="text", text=part.text)
+        return {"type": "image_url", "image_url": {"url": part.image_url, "detail": part.detail}}
+    return {"type": "text", "text": part.text}
 
 
 class ResponseWriter:

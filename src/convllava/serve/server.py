@@ -1,5 +1,6 @@
 """The server process: socket, uvicorn, graceful shutdown."""
 
+import gc
 import logging
 import math
 import signal
@@ -68,6 +69,8 @@ class Server(uvicorn.Server):
 def run(app: FastAPI, listener: socket.socket, settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl+C."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # the garbage collector would look through all of torch, during answers and at the end
     config = uvicorn.Config(
         app,
         http=PatientProtocol,

@@ -15,11 +15,7 @@ from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .generator import MAX_BATCH, Generator
 from .images import num_pages, open_images
 from .prompt import Prompt, prompt_of
-<<<<<<< HEAD
-from .request import Answer, Failed, Finished, Request, question_message, system_message
-=======
 from .request import Answer, Failed, Finished, Request
->>>>>>> main
 from .sizing import chooses_size, size_for_question
 
 
@@ -196,15 +192,7 @@ class _Preparer:
         is_done: Callable[[ImageOf, str], bool],
     ) -> None:
         self._model, self._processor, self._options, self._is_done = model, processor, options, is_done
-<<<<<<< HEAD
-        system = system_message(options.request.get("system"))
-        fields = {name: value for name, value in options.request.items() if name != "system"}
-        self._requests = {
-            question: Request(messages=[*system, question_message(question, 1)], **fields) for question in questions
-        }
-=======
         self._requests = {question: _request_of(question, options) for question in questions}
->>>>>>> main
         self._context = model.config.get_text_config(decoder=True).max_position_embeddings
         self._longest = max(questions, key=len)  # one size for all questions: the image is encoded once
 

@@ -145,11 +145,11 @@ class _Texts:
         self._block += text.encode("utf-8")
         self._ends.append(len(self._block))
 
-    def __getitem__(self, index: int) -> bytes:
+    def __getitem__(self, index: int) -> str:
         if not -len(self._ends) <= index < len(self._ends):
             raise IndexError(f"record {index} of {len(self._ends)}")
         index %= len(self._ends)
-        return bytes(self._block[self._ends[index - 1] if index else 0 : self._ends[index]])
+        return self._block[self._ends[index - 1] if index else 0 : self._ends[index]].decode("utf-8")
 
 
 class _Folder:

@@ -170,21 +170,25 @@ def _system(record: dict[str, Any], messages: Sequence[Message]) -> list[Message
 
 def role_of(turn: dict[str, Any]) -> str | None:
     """Return the role of a turn (``user``, ``assistant`` or ``system``), or None for any other."""
-    given = turn.get("role") if turn.get("from") is None else turn["from"]
-    return _ROLE_NAMES.get(str(given))
+    given = turn.get("from")
+    if given is None:
+        given = turn.get("role")
+    return _ROLE_NAMES.get(given) if isinstance(given, str) else None
 
 
 def _message(turn: Any, number: int) -> Message:
     values = turn if isinstance(turn, dict) else {}
     role = role_of(values)
-    content = values.get("content") if values.get("value") is None else values["value"]
-    if role is None or not isinstance(content, str | list):
+    content = values.get("value")
+    if content is None:
+        content = values.get("content")
+    if role is None or not isinstance(content, (str, list)):
         _refuse_tools(values, number)
         raise RecordError(
             "malformed",
             f"turn {number}: expected 'from' (one of {', '.join(ROLES)}) and 'value' (text), got {shortened(turn)}",
         )
-    message: Message = {"role": role, "content": list(_content(role, content, number))}
+    message: Message = {"role": role, "content": _content(role, content, number)}
     if not _NOTED_TURN_KEYS.isdisjoint(values):
         _check_keys(values, _UNREAD_TURN_KEYS, f" (turn {number}): remove it, or leave the record out")
         if role == "assistant" and not _is_learned(values, number):
@@ -210,13 +214,12 @@ def _refuse_tools(values: dict[str, Any], number: int) -> None:
         raise RecordError("malformed", f"turn {number} is a {given!r} turn: tools are not read, leave the record out")
 
 
-def _content(role: str, content: Any, number: int) -> Iterator[dict[str, str]]:
+def _content(role: str, content: Any, number: int) -> list[dict[str, str]]:
     if isinstance(content, list):
-        yield from (_part(part, number) for part in content)
-    elif role == "user":
-        yield from _split(content, number)
-    else:
-        yield _text(content, number)
+        return [_part(part, number) for part in content]
+    if role == "user" and IMAGE_TOKEN in content:
+        return list(_split(content, number))
+    return [_text(content, number)]
 
 
 def _part(part: Any, number: int) -> dict[str, str]:
@@ -230,7 +233,7 @@ def _part(part: Any, number: int) -> dict[str, str]:
 
 def _text(text: str, turn: int | None) -> dict[str, str]:
     """Return a text part; what no tokenizer can encode is rejected here, before training meets it."""
-    if not is_encodable(text):
+    if not text.isascii() and not is_encodable(text):
         place = "system" if turn is None else f"turn {turn}"
         raise RecordError("malformed", f"{place}: the text has half of a surrogate pair, got {shortened(text)}")
     return {"type": "text", "text": text}
@@ -253,8 +256,8 @@ def _split(value: str, turn: int) -> Iterator[dict[str, str]]:
 
 def _check_order(roles: list[str]) -> None:
     dialogue = roles[1:] if roles[0] == "system" else roles
-    expected = ["user" if number % 2 == 0 else "assistant" for number in range(len(dialogue))]
-    if dialogue != expected or not dialogue or dialogue[-1] != "assistant":
+    turns, odd = divmod(len(dialogue), 2)
+    if odd or not turns or dialogue != ["user", "assistant"] * turns:
         raise RecordError(
             "role_order",
             f"roles out of order ({', '.join(roles)}); human and gpt alternate, human first, gpt last",
@@ -262,7 +265,10 @@ def _check_order(roles: list[str]) -> None:
 
 
 def _check_counts(messages: list[Message], images: int, record: dict[str, Any]) -> None:
-    placeholders = sum(part["type"] == "image" for message in messages for part in message["content"])
+    placeholders = 0
+    for message in messages:
+        for part in message["content"]:
+            placeholders += part["type"] == "image"
     if placeholders != images:
         hint = ""
         if placeholders > images and IMAGE_TOKEN in repr(record):
@@ -282,7 +288,11 @@ def answers(messages: Sequence[Message]) -> list[str]:
 
 
 def _check_answers(messages: list[Message]) -> None:
-    if not any(answers(messages)):
-        raise RecordError("no_answer", "every answer is empty: there is nothing to learn from")
-    if not any(answers([message for message in messages if message.get("weight", 1)])):
-        raise RecordError("no_answer", "every answer that is not empty has weight 0: there is nothing to learn from")
+    for message in messages:
+        if message["role"] == "assistant" and "weight" not in message:
+            for part in message["content"]:
+                text = part.get("text")
+                if text and not text.isspace():
+                    return
+    empty = "every answer that is not empty has weight 0" if any(answers(messages)) else "every answer is empty"
+    raise RecordError("no_answer", f"{empty}: there is nothing to learn from")

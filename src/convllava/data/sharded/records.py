@@ -145,7 +145,7 @@ def import_datasets() -> Any:
 @contextmanager
 def explained(datasets: Any, files: list[str]) -> Iterator[None]:
     """Turn errors of ``datasets`` and Arrow into one line with the files and the cause, which says more."""
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
 
     try:
         yield
@@ -177,7 +177,7 @@ def _without_bytes(table: Any) -> list[Record]:
 
 
 def _holds_bytes(arrow_type: Any) -> bool:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
         return _holds_bytes(arrow_type.value_type)

@@ -1,6 +1,6 @@
 """Convert receipts (images, boxes, key fields) to LLaVA data for training and two benchmark files.
 
-python examples/receipts/import_sroie.py SOURCE OUT --train 400 --test 100
+python examples/receipts/import_sroie.py SOURCE OUT --train 400 --validation 10 --test 100
 """
 
 import argparse
@@ -22,6 +22,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="output directory, new or empty")
     parser.add_argument("--train", type=int, help="training receipts; default: all that the test leaves")
     parser.add_argument("--test", type=int, default=default.test, help="test receipts; default: %(default)s")
+    parser.add_argument("--validation", type=int, default=0, help="receipts held out of training; default: 0")
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of the split and of the questions")
     parser.add_argument("--page-width", type=int, default=default.page_width, help="maximum width of pages in pixels")
     parser.add_argument("--line-height", type=int, default=default.line_height, help="height of lines in pixels")
@@ -34,7 +35,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def summary(report: dict[str, Any], out: Path) -> str:
     """Return a few lines on what was written and what was left out."""
     known, test = report["test_from_companies_in_train"], len(report["test"])
-    lines = [f"{len(report['train'])} training receipts and {test} test receipts in {out}"]
+    held_out = f", {len(report['validation'])} for validation" if report["validation"] else ""
+    lines = [f"{len(report['train'])} training receipts{held_out} and {test} test receipts in {out}"]
     lines += [f"  {count:6d} records in {name}.jsonl" for name, count in report["records"].items()]
     lines += [f"  {known} of the {test} test receipts are from companies that also occur in training"]
     lines += [f"  left out: {problem['name']}: {problem['message']}" for problem in report["skipped"]]
@@ -47,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parse(arguments)
     try:
         options = ConversionOptions(
-            given.train, given.test, given.seed, given.page_width, given.line_height, given.test_lines
+            given.train,
+            given.test,
+            given.seed,
+            given.page_width,
+            given.line_height,
+            given.test_lines,
+            given.validation,
         )
         with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("receipts")

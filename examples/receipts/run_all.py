@@ -51,7 +51,7 @@ def steps(source: str, processes: int, limit: int | None) -> list[Step]:
     """Return all commands in order."""
     found = []
     if not DATA.exists():
-        split = ("--train", "400", "--test", "100")
+        split = ("--train", "400", "--validation", "10", "--test", "100")
         found.append(Step("import", (sys.executable, f"{HERE}/import_sroie.py", source, str(DATA), *split)))
     found.append(Step("before", measure("nano", "before", limit)))
     for name in RECIPES:

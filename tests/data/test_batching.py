@@ -139,6 +139,24 @@ def test_mixture_by_epochs_takes_everything() -> None:
     assert drawn == sorted([(0, i) for i in range(5)] * 2 + [(1, i) for i in range(3)] * 2)
 
 
+def test_an_epoch_is_complete_before_the_next_one_begins() -> None:
+    mixture = Mixture([_lines(5), _lines(3)], [1, 1], epochs=3)
+    drawn = list(zip(mixture._source.tolist(), mixture._index.tolist(), strict=True))
+    passes = [drawn[first : first + 8] for first in (0, 8, 16)]
+    assert all(len(set(one)) == 8 for one in passes) and passes[0] != passes[1]
+    once = Mixture([_lines(5), _lines(3)], [1, 1], epochs=1)
+    assert list(zip(once._source.tolist(), once._index.tolist(), strict=True)) == passes[0]
+
+
+def test_an_end_token_that_is_also_the_padding_stays_supervised() -> None:
+    end = PROCESSOR.tokenizer.eos_token_id
+    samples = [encode_sample(_sample("What?", answer), PROCESSOR, 512) for answer in ("yes", "no, it is not")]
+    batches = [Collator(padding)(samples) for padding in (end, PROCESSOR.tokenizer.pad_token_id)]
+    assert torch.equal(batches[0]["labels"], batches[1]["labels"])
+    assert torch.equal(batches[0]["attention_mask"], batches[1]["attention_mask"])
+    assert (batches[0]["labels"] == end).sum(dim=1).tolist() == [1, 1]
+
+
 def test_a_mixture_without_sources_or_weights_is_rejected() -> None:
     with pytest.raises(ValueError, match="a weight above 0"):
         Mixture([_lines(5)], [0.0])

@@ -8,7 +8,10 @@ from safetensors.torch import load_file
 from tiny import tiny_model
 from training_runs import Run, logged, write_recipe
 
+from convllava.model import build_nano_processor
 from convllava.train import Recipe, load_recipe, train
+from convllava.train.data_loading import TrainingData
+from convllava.train.data_sources import open_mixture
 from convllava.train.stages import set_trainable
 
 SHORT = ["stop_after_steps=4", "save_every=100"]
@@ -41,6 +44,33 @@ def test_the_trajectory_is_the_same(recipe: Path, plain: Path, tmp_path: Path, o
     assert logged(run, "grad_norm") == pytest.approx(logged(plain, "grad_norm"), rel=1e-3)
     weights, expected = (load_file(folder / "model.safetensors") for folder in (run, plain))
     assert max(float((weights[name] - expected[name]).abs().max()) for name in expected) < 1e-3
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_any_number_of_processes_sees_the_same_samples_step_by_step(recipe: Path, packing: bool) -> None:
+    loaded = load_recipe(recipe, [f"packing={str(packing).lower()}"])
+    mixture = open_mixture(loaded)
+
+    def steps(processes: int) -> list[set[str]]:
+        shares = [
+            TrainingData(loaded, mixture, build_nano_processor(), rank, processes).steps(2, 5)
+            for rank in range(processes)
+        ]
+        return [
+            {name for one in step for batch in one for name in batch.sample_ids} for step in zip(*shares, strict=True)
+        ]
+
+    assert steps(1) == steps(2) == steps(4)
+
+
+@pytest.mark.slow
+def test_adapters_of_the_encoder_train_with_a_process_that_has_no_images(recipe: Path, tmp_path: Path) -> None:
+    adapters = "lora={vision_tower: {rank: 4, alpha: 8, from_stage: 4}, language_model: {rank: 4, alpha: 8}}"
+    options = ["training_stage=instruct", "train_from_stage=null", adapters, "per_device_batch_size=1", *SHORT]
+    alone = train(load_recipe(recipe, [*options, f"output_dir={tmp_path / 'alone'}"]))
+    together = Run(recipe, *options, f"output_dir={tmp_path / 'together'}", processes=2).wait()
+    assert logged(together) == pytest.approx(logged(alone), abs=1e-4)
+    assert logged(together, "grad_norm") == pytest.approx(logged(alone, "grad_norm"), rel=1e-3)
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ class ConversionOptions:
         page_width: Maximum width of pages in pixels; wider ones are scaled down.
         line_height: Height of cropped lines in pixels.
         test_lines: Lines drawn from each test receipt.
+        validation: Number of receipts held out for validation, in addition to those for training.
     """
 
     train: int | None = None
@@ -48,13 +49,15 @@ class ConversionOptions:
     page_width: int = 768
     line_height: int = 64
     test_lines: int = 5
+    validation: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("test", 1), ("page_width", 64), ("line_height", 16), ("test_lines", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.train is not None and self.train < 0:
-            raise ValueError(f"train must be at least 0, got {self.train}")
+        for name in ("train", "validation"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 @dataclass
@@ -86,8 +89,9 @@ def convert_receipts(
 
     ``target`` gets ``images`` (pages) and ``crops`` (lines and bands); in the LLaVA format ``train_lines.jsonl``,
     ``train_bands.jsonl``, ``train_fields.jsonl`` and ``train_pages.jsonl``; for ``convllava eval`` the files
-    ``receipts_lines.jsonl`` and ``receipts_fields.jsonl``; and the report, ``import.json``. An interrupted conversion
-    leaves nothing behind.
+    ``receipts_lines.jsonl`` and ``receipts_fields.jsonl``; and the report, ``import.json``. Receipts for validation
+    have the same files as those for training, named ``validation_...``. An interrupted conversion leaves
+    nothing behind.
 
     Args:
         source: A folder in one of SROIE's layouts, or a JSONL file.
@@ -108,32 +112,34 @@ def convert_receipts(
         if problems and not skip_bad:
             more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
             raise ValueError(f"{problems[0].message}{more}; repair it, or leave such receipts out with --skip-bad")
-        training, test_receipts, repeated = split_receipts(receipts, options.train, options.test, options.seed)
-        counts = _write_all(training, test_receipts, draft, options, progress)
-        report = _report(training, test_receipts, problems, repeated, options, counts)
+        wanted = None if options.train is None else options.train + options.validation
+        others, test_receipts, repeated = split_receipts(receipts, wanted, options.test, options.seed)
+        if options.validation and options.validation >= len(others):
+            raise ValueError(f"validation takes {options.validation} of {len(others)} receipts: lower it, none is left")
+        training = others[: len(others) - options.validation]
+        validation = others[len(training) :]
+        parts = {"train": training, "validation": validation, "test": test_receipts}
+        counts = _write_all(parts, draft, options, progress)
+        report = _report(parts, problems, repeated, options, counts)
         (draft / "import.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
 
 def _write_all(
-    training: Sequence[Receipt],
-    test_receipts: Sequence[Receipt],
-    draft: Path,
-    options: ConversionOptions,
-    progress: Progress | None,
+    parts: dict[str, Sequence[Receipt]], draft: Path, options: ConversionOptions, progress: Progress | None
 ) -> dict[str, int]:
     for name in ("images", "crops"):
         (draft / name).mkdir(parents=True)
     files = _Files(draft)
-    total = len(training) + len(test_receipts)
-    for number, receipt in enumerate([*training, *test_receipts]):
+    each = [(part, receipt) for part, receipts in parts.items() for receipt in receipts]
+    for number, (part, receipt) in enumerate(each, start=1):
         writer = _Writer(receipt, files, options)
-        if number < len(training):
-            writer.write_training()
-        else:
+        if part == "test":
             writer.write_test()
+        else:
+            writer.write_dialogues(part)
         if progress is not None:
-            progress(number + 1, total)
+            progress(number, len(each))
     return files.write()
 
 
@@ -148,20 +154,20 @@ class _Writer:
         factor = self._page.width / self._original.width
         self._rows: list[Row] = [tuple(scale_line(line, factor) for line in row) for row in reading_rows(receipt.lines)]
 
-    def write_training(self) -> None:
+    def write_dialogues(self, part: str) -> None:
+        """Write lines, bands, fields and the page as dialogues of a part, ``train`` or ``validation``."""
         page = self._save_page()
         for number, line in enumerate(self._receipt.lines):
-            self._add_dialogue(
-                "train_lines", self._save_line(number, line), [(self._choose(LINE_QUESTIONS), line.text)]
-            )
+            asked = [(self._choose(LINE_QUESTIONS), line.text)]
+            self._add_dialogue(f"{part}_lines", self._save_line(number, line), asked)
         for number, (band, asked) in enumerate(self._bands()):
-            self._add_dialogue("train_bands", self._save_crop(f"band{number}", band), asked)
+            self._add_dialogue(f"{part}_bands", self._save_crop(f"band{number}", band), asked)
         fields = [(self._choose(FIELD_QUESTIONS[name]), value) for name, value in self._receipt.fields.items()]
         if fields:
-            self._add_dialogue("train_fields", page, self._rng.sample(fields, len(fields)))
+            self._add_dialogue(f"{part}_fields", page, self._rng.sample(fields, len(fields)))
         if self._rows:
             transcript = "\n".join(row_text(row) for row in self._rows)
-            self._add_dialogue("train_pages", page, [(self._choose(PAGE_QUESTIONS), transcript)])
+            self._add_dialogue(f"{part}_pages", page, [(self._choose(PAGE_QUESTIONS), transcript)])
 
     def write_test(self) -> None:
         page = self._save_page()
@@ -222,23 +228,23 @@ class _Writer:
 
 
 def _report(
-    training: Sequence[Receipt],
-    test_receipts: Sequence[Receipt],
+    parts: dict[str, Sequence[Receipt]],
     problems: Sequence[Problem],
     repeated: Sequence[Receipt],
     options: ConversionOptions,
     counts: dict[str, int],
 ) -> dict[str, Any]:
+    training, test_receipts = parts["train"], parts["test"]
     shops = {comparable(receipt.fields["company"]) for receipt in training if "company" in receipt.fields}
     known = sum(comparable(receipt.fields.get("company", "")) in shops for receipt in test_receipts)
     return {
         "options": asdict(options),
         "records": counts,
-        "train": [receipt.name for receipt in training],
-        "test": [receipt.name for receipt in test_receipts],
+        **{part: [receipt.name for receipt in receipts] for part, receipts in parts.items()},
         "test_from_companies_in_train": known,
         "without": {
-            name: sum(name not in receipt.fields for receipt in (*training, *test_receipts)) for name in FIELDS
+            name: sum(name not in receipt.fields for receipts in parts.values() for receipt in receipts)
+            for name in FIELDS
         },
         "skipped": [asdict(problem) for problem in problems],
         "repeated": [receipt.name for receipt in repeated],

@@ -90,9 +90,9 @@ def is_recipe(path: Path) -> bool:
         return True
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="backslashreplace") as file:
+    with path.open("rb") as file:
         beginning = file.read(1 << 16)
-    return beginning.lstrip().startswith("{") and '"training_stage"' in beginning
+    return beginning.lstrip().startswith(b"{") and b'"training_stage"' in beginning
 
 
 def _run_file(

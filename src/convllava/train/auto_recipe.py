@@ -36,16 +36,16 @@ PROBED = 64
 HELD_OUT = 0.1
 """Share of the images that is held out."""
 
-VALIDATIONS = 10
+VALIDATIONS = 6
 """Number of validations during a run."""
 
-OWN_SHARE = 0.4
+OWN_SHARE = 0.5
 """Share of the base model's own data among the samples, where it is known."""
 
-BATCH = 16
+BATCH = 8
 """Samples of a step."""
 
-FEW, MOST_PASSES = 60, 40.0
+FEW, MOST_PASSES = 60, 8.0
 """Number of samples up to which a run makes the most passes, and this number."""
 
 FIRST_SEED = 7000
@@ -62,7 +62,11 @@ _SCENE_SIZES = [[128, 128], [128, 192], [192, 128]]
 
 _OWN_DATA: dict[str, list[dict[str, Any]]] = {
     "nano": [
-        {"name": "synthetic/line", "weight": 3, "options": {"sizes": [[64, 64], [64, 128], [64, 192]], "noise": 0.3}},
+        {
+            "name": "synthetic/line",
+            "weight": 3,
+            "options": {"sizes": [[64, 64], [64, 128], [64, 192], [64, 256]], "cap": [0.4, 0.75], "noise": 0.3},
+        },
         {
             "name": "synthetic/scene",
             "weight": 2,
@@ -271,15 +275,13 @@ def _choose_length(draft: _Draft, measured: Measured, has_own: bool) -> None:
     passes = passes_over(samples)
     batch = min(BATCH, max(1, samples))
     drawn = passes * samples / ((1 - OWN_SHARE) if has_own else 1)
-    draft.add(
-        "global_batch_size", batch, "small steps for few samples" if samples < 1000 else "the usual of small runs"
-    )
+    draft.add("global_batch_size", batch, "few samples a step, so that little data give some hundred steps")
     draft.add("max_steps", max(1, math.ceil(drawn / batch)), f"{passes:.3g} passes over {samples:,} samples")
 
 
 def passes_over(samples: int) -> float:
     """Return the passes over so many samples: many over few, one over very many."""
-    return min(MOST_PASSES, max(1.0, MOST_PASSES * (FEW / samples) ** 0.5))
+    return min(MOST_PASSES, max(1.0, MOST_PASSES * (FEW / samples) ** (1 / 3)))
 
 
 def _choose_validation(draft: _Draft, measured: Measured) -> None:
@@ -303,9 +305,9 @@ def _choose_validation(draft: _Draft, measured: Measured) -> None:
 def _choose_small(draft: _Draft) -> None:
     draft.add("training_stage", "pretrain", "a small model learns with most of its weights")
     draft.add("train_from_stage", 3, "the first two stages of the encoder see edges and strokes, which are known")
-    draft.add("learning_rate", 3e-4, "the encoder's: it has to change least")
+    draft.add("learning_rate", 2e-4, "the encoder's: it has to change least")
     draft.add(
-        "learning_rates", {"language_model|multi_modal_projector": 6e-4}, "new questions and notations are learned here"
+        "learning_rates", {"language_model|multi_modal_projector": 4e-4}, "new questions and notations are learned here"
     )
     draft.add("weight_decay", 0.02, "as the base model was trained")
 

@@ -32,6 +32,10 @@ class ThroughputMeter:
         """Return the time since the last log line."""
         return time.perf_counter() - self.began
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave a time out of the figures, such as that of a validation."""
+        self.began += seconds
+
     def count(self, images: int, sources: Sequence[int]) -> None:
         """Count the images and samples of a micro-batch of this process.
 

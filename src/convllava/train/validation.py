@@ -289,7 +289,9 @@ class Validator(Callback):
             value = self.answers.ask(loop.model, loop.processor, step, bfloat16=bfloat16)
             figures[f"validation/{self.answers.metric.name}"] = value
         loop.module.train()
-        return figures | {"validation/seconds": time.perf_counter() - began}
+        seconds = time.perf_counter() - began
+        loop.meter.leave_out(seconds)
+        return figures | {"validation/seconds": seconds}
 
     def _keep(self, step: int) -> None:
         if self.options.keep_best is None:

@@ -10,6 +10,7 @@ import import_sroie
 import pytest
 import run_all
 from receipt_files import write_sroie
+from training_runs import logged
 
 from convllava.cli.main import main
 from convllava.eval.benchmarks import ALL
@@ -35,7 +36,9 @@ def restore_benchmarks() -> Iterator[None]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_read_the_imported_files(name: str, example: Path) -> None:
     recipe = load_recipe(example / f"{name}.yaml")
-    assert {Path(str(entry.path)).parent for entry in recipe.data} == {Path("runs/receipts/data")}
+    assert recipe.validation is not None and recipe.validation.keep_best == "loss"
+    entries = [*recipe.data, *recipe.validation.data]
+    assert {Path(str(entry.path)).parent for entry in entries} == {Path("runs/receipts/data")}
     assert recipe.image.max_visual_tokens == 160, "the README measures before and after with the same budget"
 
 
@@ -50,11 +53,22 @@ def test_import_train_and_evaluate(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_sroie(tmp_path / "sroie", 6)
-    assert import_sroie.main(["sroie", "runs/receipts/data", "--test", "2", "--test-lines", "2"]) == 0
-    small = ["max_steps=2", "global_batch_size=4", "per_device_batch_size=2", "log_every=1", "max_length=512"]
+    assert (
+        import_sroie.main(["sroie", "runs/receipts/data", "--validation", "1", "--test", "2", "--test-lines", "2"]) == 0
+    )
+    small = [
+        "validation.eval_every=1",
+        "validation.answers=null",
+        "max_steps=2",
+        "global_batch_size=4",
+        "per_device_batch_size=2",
+        "log_every=1",
+        "max_length=512",
+    ]
     for number, name in enumerate(RECIPES):
         start = [f"init_from={tiny_checkpoint}"] if number == 0 else []
         assert main(["train", str(example / f"{name}.yaml"), *small, *start]) == 0
+    assert list(logged(Path("runs/receipts/2_answer"), "validation/loss")) == [0, 1, 2]
     options = ["--data", "runs/receipts/data", "--max-visual-tokens", "16", "--out", "after"]
     names = ",".join(run_all.BENCHMARKS)
     plugin = ["--plugin", str(example / "benchmarks.py")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 440, 240
 """Size of a chart in pixels."""
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 26
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 8, 26
 """Margins around the plotted area, for the numbers."""
 
 MARKED = 40

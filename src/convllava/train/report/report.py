@@ -65,6 +65,7 @@ def _facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     trained = [entry for entry in entries if "loss" in entry]
     last = trained[-1]
     seconds = sum(entry.get("seconds", 0.0) for entry in trained)
+    validating = sum(entry.get(f"{HELD_OUT}seconds", 0.0) for entry in entries)
     waited = sum(entry.get("seconds", 0.0) * entry.get("waiting_for_data", 0.0) for entry in trained)
     facts = [("steps", f"{last['step']:,} of {last['max_steps']:,}")]
     if "epoch" in last:
@@ -73,6 +74,7 @@ def _facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ("loss", f"{trained[0]['loss']:.4f} first, {last['loss']:.4f} last"),
         *_held_out_facts(entries),
         ("time", duration(seconds)),
+        *([("time of validations", duration(validating))] if validating else []),
         ("supervised tokens", f"{_total(trained, 'supervised_tokens_per_second'):,.0f}"),
         ("images", f"{_total(trained, 'images_per_second'):,.0f}"),
         ("waiting for data", f"{waited / seconds:.1%} of the time" if seconds else "unknown"),
@@ -82,12 +84,13 @@ def _facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def _held_out_facts(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     facts = []
-    for key, title in {"loss": "held-out loss", **{name: metric.title for name, metric in METRICS.items()}}.items():
+    figures = [("loss", "held-out loss", False)]
+    figures += [(metric.name, metric.title, metric.higher_is_better) for metric in METRICS.values()]
+    for key, title, higher in figures:
         values = {entry["step"]: entry[HELD_OUT + key] for entry in entries if HELD_OUT + key in entry}
         if not values:
             continue
         steps = sorted(values)
-        higher = key in METRICS and METRICS[key].higher_is_better  # type: ignore[index]
         best = (max if higher else min)(steps, key=values.__getitem__)
         facts.append((title, f"{values[steps[0]]:.4f} at step {steps[0]}, {values[best]:.4f} best at step {best}"))
     return facts

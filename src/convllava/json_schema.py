@@ -112,7 +112,7 @@ def check_schema(text: str) -> None:
         raise SchemaError(too_long) from None
     if done.returncode:  # ended by a limit
         raise SchemaError(too_long)
-    if error := done.stdout.decode(errors="replace"):
+    if error := done.stdout.decode(errors="backslashreplace"):
         raise SchemaError(error)
 
 

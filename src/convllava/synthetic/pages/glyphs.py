@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ...geometry import Box
 from ..fonts import CHARACTERS, FONT_DIRECTORY
 
-SIZES = (*range(11, 19), 20, 22, 24, 27, 30, 34, 38, 43, 48, 56, 66, 80, 96)
+SIZES = (*range(12, 19), 20, 22, 24, 27, 30, 34, 38, 43, 48, 56, 66, 80, 96)
 """Sizes in pixels per em that text is drawn in: few enough that most glyph sets are in the cache."""
 
 _INDEX = np.zeros(256, dtype=np.intp)

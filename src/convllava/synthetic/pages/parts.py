@@ -266,8 +266,9 @@ def bullets(sheet: Sheet, count: int) -> Stack:
     mark = rng.choice(("-", "-", "*", "{}.", "{}.", "{})", "[ ]", "[x]", "+", ">"))
     rows: list[Block] = []
     for index in range(count):
-        text = f"{mark.format(index + 1)} {prose.phrase(rng, sheet.split)}"
-        rows.append(sheet.line(text))
+        start = f"{mark.format(index + 1)} "
+        phrase = shorten(prose.phrase(rng, sheet.split), sheet.text, sheet.width - sheet.text.width(start))
+        rows.append(sheet.line(start + phrase))
     return Stack(rows)
 
 

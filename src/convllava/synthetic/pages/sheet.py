@@ -1,9 +1,10 @@
 """A sheet to compose on: faces, sizes and colors of one page, and the room that is left."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from ..fonts import Face, bold_sibling, faces
 from ..options import Size
@@ -13,7 +14,7 @@ from .blocks import Block, Gap, Row, Stack, text_row
 from .facts import Fact
 from .glyphs import PLAIN, Style, glyph_set, nearest_size
 from .ground import Palette, draw_palette
-from .page import Lettering, Page, lettering
+from .page import Color, Lettering, Page, lettering
 
 SMOOTH = Style(smooth=True)
 
@@ -57,6 +58,30 @@ def draw_style(rng: random.Random, face: Face) -> Style:
     return SMOOTH if kind < 0.8 else _VARIANTS[stable_hash(face.name) % len(_VARIANTS)]
 
 
+class Look(NamedTuple):
+    """Lettering that is made when a layout uses it: its glyphs may have to be rendered first.
+
+    Attributes:
+        face: Name of the face.
+        style: Style of the face.
+        size: Pixels per em.
+        ink: Color.
+        leading: Height of a line in ems.
+        spacing: Pixels added after each character.
+    """
+
+    face: str
+    style: Style
+    size: int
+    ink: Color
+    leading: float
+    spacing: float = 0.0
+
+    def lettering(self) -> Lettering:
+        """Return the lettering."""
+        return lettering(glyph_set(self.face, self.style, self.size), self.ink, self.leading, self.spacing)
+
+
 @dataclass
 class Sheet:
     """The area that a layout fills, and the looks of its text.
@@ -67,9 +92,7 @@ class Sheet:
         page: The page.
         palette: Colors.
         text: Lettering of running text.
-        bold: Lettering of emphasized text.
-        title: Lettering of headings.
-        small: Lettering of notes.
+        looks: Looks of ``bold`` (emphasized text), ``title`` (headings) and ``small`` (notes).
         left: Left end of the area in pixels.
         top: Top of the area.
         width: Width of the area.
@@ -86,9 +109,7 @@ class Sheet:
     page: Page
     palette: Palette
     text: Lettering
-    bold: Lettering
-    title: Lettering
-    small: Lettering
+    looks: Mapping[str, Look]
     left: int
     top: int
     width: int
@@ -98,6 +119,21 @@ class Sheet:
     money: values.MoneyWriter
     day: values.DateWriter
     blocks: list[Block] = field(default_factory=list)
+
+    @cached_property
+    def bold(self) -> Lettering:
+        """Lettering of emphasized text."""
+        return self.looks["bold"].lettering()
+
+    @cached_property
+    def title(self) -> Lettering:
+        """Lettering of headings."""
+        return self.looks["title"].lettering()
+
+    @cached_property
+    def small(self) -> Lettering:
+        """Lettering of notes."""
+        return self.looks["small"].lettering()
 
     @property
     def size(self) -> int:
@@ -166,15 +202,19 @@ def draw_sheet(rng: random.Random, split: str, size: Size, font_size: float, noi
     palette = draw_palette(rng, noise)
     leading = rng.choice((1.1, 1.15, 1.2, 1.25, 1.3, 1.4, 1.5, 1.7))
     spacing = rng.choice((0, 0, 0, 0, 0, 0, 0.02, 0.05)) * body
-    text = lettering(glyph_set(face.name, style, body), palette.ink, leading, spacing)
+    text = Look(face.name, style, body, palette.ink, leading, spacing)
     head_face = face if rng.random() < 0.75 else draw_face(rng, split)
     heavy = bold_sibling(head_face)
     head_style = PLAIN if heavy is not head_face or rng.random() < 0.2 else _BOLD
     head_ink = palette.accent if rng.random() < 0.3 else palette.ink
-    bold = lettering(glyph_set(heavy.name, head_style, body), palette.ink, leading)
     scale = rng.choice((1.0, 1.2, 1.4, 1.6, 2.0)) if width > 12 * body else rng.choice((1.0, 1.2))
-    title = lettering(glyph_set(heavy.name, head_style, nearest_size(scale * body)), head_ink, 1.2)
-    small = lettering(glyph_set(face.name, style, nearest_size(max(12, 0.85 * body))), palette.faint, leading)
+    looks = {
+        "bold": Look(heavy.name, head_style, body, palette.ink, leading),
+        "title": Look(heavy.name, head_style, nearest_size(scale * body), head_ink, 1.2),
+        "small": Look(face.name, style, nearest_size(0.85 * body), palette.faint, leading),
+    }
+    if rng.random() < 0.5:
+        looks["small"] = text
     margin = max(2, round(body * rng.choice((0.25, 0.5, 0.8, 1.2))))
     margin = min(margin, width // 12, height // 8)
     return Sheet(
@@ -182,10 +222,8 @@ def draw_sheet(rng: random.Random, split: str, size: Size, font_size: float, noi
         split=split,
         page=Page(size),
         palette=palette,
-        text=text,
-        bold=bold,
-        title=title,
-        small=small if rng.random() < 0.5 else text,
+        text=text.lettering(),
+        looks=looks,
         left=margin + 2,
         top=margin,
         width=width - 2 * margin - 4,

@@ -348,5 +348,7 @@ def shopping_list(sheet: Sheet) -> None:
         sheet.add(bullets(sheet, count))
     else:
         mark = rng.choice(("- ", "* ", "", "[ ] "))
-        sheet.add(*(sheet.line(mark + values.article(rng, sheet.split)) for _ in range(count)))
+        room = sheet.width - sheet.text.width(mark)
+        entries = [shorten(values.article(rng, sheet.split), sheet.text, room) for _ in range(count)]
+        sheet.add(*(sheet.line(mark + entry) for entry in entries))
     page.facts.append((Fact(COUNT, rng.choice(("items", "entries"))), str(count)))

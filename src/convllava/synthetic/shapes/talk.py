@@ -40,6 +40,8 @@ _COUNT = (
     "How many {} does the image show?",
     "Count the {}.",
     "Count the {} in the image.",
+    "How many {} are there in total?",
+    "How many {} can you see?",
     "What is the number of {}?",
 )
 _COLOR = (
@@ -73,6 +75,7 @@ _NEIGHBOR = (
     "Name the shape {} the {}.",
 )
 _SIZE = ("What is the {} {}?", "Which is the {} {}?", "Name the {} {}.")
+_COMPARE = ("Which is {},", "What is {},", "Which shape is {}:")
 _BACKDROP = ("What color is the background?", "What is the background color?", "Which color is the background?")
 _YES_NO = ("Answer yes or no.", "Answer yes or no.", "Yes or no?", "Answer with yes or no.", "", "")
 
@@ -194,7 +197,8 @@ def ask_relation(talk: SceneTalk) -> Asked | None:
         relation = rng.choice(tuple(DIRECTIONS))
         if holds(item, relation, other) is yes:
             words = relation if rng.random() < 0.6 or relation in ("above", "below") else f"to the {relation}"
-            return _yes_no(rng, rng.choice(_RELATION).format(item.name, words, other.name), yes)
+            first, second = (_short_name(rng, talk.scene, each) for each in (item, other))
+            return _yes_no(rng, rng.choice(_RELATION).format(first, words, second), yes)
     return None
 
 
@@ -210,12 +214,15 @@ def ask_neighbor(talk: SceneTalk) -> Asked | None:
         return None
     wording = rng.choice(_NEIGHBOR)
     words = relation if rng.random() < 0.6 or relation in ("above", "below") else f"to the {relation}"
-    return wording.format(words, other.name), item.shape if wording.startswith("Which shape") else item.name
+    landmark = _short_name(rng, talk.scene, other)
+    return wording.format(words, landmark), item.shape if wording.startswith("Which shape") else item.name
 
 
 def ask_size(talk: SceneTalk) -> Asked | None:
     """Ask for the largest, smallest, leftmost (...) object."""
     rng, objects = talk.rng, talk.scene.objects
+    if rng.random() < 0.2:
+        return _compare(talk)
     if rng.random() < 0.5:
         which = rng.choice(tuple(EXTREMES))
         item = extreme(objects, which)
@@ -229,6 +236,21 @@ def ask_size(talk: SceneTalk) -> Asked | None:
     item = by_size(objects, which)
     word = "biggest" if which == "largest" and rng.random() < 0.5 else which
     return None if item is None else (rng.choice(_SIZE).format(word, _noun(rng)), item.name)
+
+
+def _compare(talk: SceneTalk) -> Asked | None:
+    """Ask which of two objects is larger or smaller."""
+    rng = talk.rng
+    named = unique(talk.scene.objects, lambda t: t.name)
+    if len(named) < 2:
+        return None
+    pair = rng.sample(named, 2)
+    which = rng.choice(("largest", "smallest"))
+    item = by_size(pair, which)
+    if item is None:
+        return None
+    word = {"largest": rng.choice(("larger", "bigger")), "smallest": "smaller"}[which]
+    return f"{rng.choice(_COMPARE).format(word)} the {pair[0].name} or the {pair[1].name}?", item.name
 
 
 def ask_box(talk: SceneTalk) -> Asked | None:
@@ -287,6 +309,12 @@ def _singled_out(talk: SceneTalk, named: list[tuple[SceneObject, str]]) -> tuple
     if edge is not None:
         more.append((edge, rng.choice(_PLACES[which]).format(_noun(rng))))
     return rng.choice(named + more) if named + more else None
+
+
+def _short_name(rng: random.Random, scene: Scene, item: SceneObject) -> str:
+    """Return color and shape, or at times the shape alone where no other object has it."""
+    alone = sum(other.shape == item.shape for other in scene.objects) == 1
+    return item.shape if alone and rng.random() < 0.4 else item.name
 
 
 def _called(rng: random.Random, shape: str) -> str:

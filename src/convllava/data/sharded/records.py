@@ -182,7 +182,8 @@ def _holds_bytes(arrow_type: Any) -> bool:
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
         return _holds_bytes(arrow_type.value_type)
     if pyarrow.types.is_struct(arrow_type):
-        return any(_holds_bytes(arrow_type.field(index).type) for index in range(arrow_type.num_fields))
+        fields = [arrow_type.field(index) for index in range(arrow_type.num_fields)]
+        return any(field.name == "bytes" and _holds_bytes(field.type) for field in fields)  # not parts of messages
     return pyarrow.types.is_binary(arrow_type) or pyarrow.types.is_large_binary(arrow_type)
 
 

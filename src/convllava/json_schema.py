@@ -112,7 +112,7 @@ def check_schema(text: str) -> None:
         raise SchemaError(too_long) from None
     if done.returncode:  # ended by a limit
         raise SchemaError(too_long)
-    if error := done.stdout.decode(errors="replace"):
+    if error := done.stdout.decode("utf-8", "backslashreplace"):
         raise SchemaError(error)
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     try:
         compiled(vocabulary, sys.stdin.buffer.read().decode())
     except SchemaError as error:
-        sys.stdout.write(str(error))
+        sys.stdout.buffer.write(str(error).encode("utf-8", "backslashreplace"))
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ask(tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
     """Run the command with the tiny model; return what it printed on the two streams."""
 
-    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
-        options = ("--each", "--model", str(tiny_checkpoint), "--device", "cpu", "--max-new-tokens", "3")
+    def run(*arguments: str, code: int = 0, tokens: str = "3") -> tuple[str, str]:
+        options = ("--each", "--model", str(tiny_checkpoint), "--device", "cpu", "--max-new-tokens", tokens)
         assert main(["ask", *arguments, *options]) == code
         printed = capsys.readouterr()
         return printed.out, printed.err
@@ -84,6 +84,22 @@ def test_several_questions_patterns_and_json_lines(ask: Callable[..., tuple[str,
         for question in ("What is it?", "Where is it?")
     ]
     assert records[0]["num_image_tokens"] == 1 and records[0]["boxes"] == [] and records[0]["page"] is None
+
+
+def test_with_a_schema_each_key_has_a_column(ask: Callable[..., tuple[str, str]], scans: Path) -> None:
+    pytest.importorskip("llguidance")
+    properties = {"ok": {"type": "boolean"}, "page": {"enum": [7]}}
+    schema = {"type": "object", "properties": properties, "required": ["ok", "page"]}
+    Path("schema.json").write_text(json.dumps(schema))
+    ask("scans/a.png", "scans/b.png", QUESTION, "--out", "o.csv", "--json-schema", "schema.json", tokens="40")
+    for row in table("o.csv"):
+        assert json.loads(row["answer"]) == {"ok": row["ok"] == "true", "page": 7}
+        assert row["answer.page"] == "7" and row["page"] == "" and row["ok"] in ("true", "false")
+
+
+def test_a_system_message_reaches_every_question(ask: Callable[..., tuple[str, str]], scans: Path) -> None:
+    ask("scans/a.png", QUESTION, "--out", "o.jsonl", "--system", "Be brief.")
+    assert json.loads(Path("o.jsonl").read_text())["error"] is None
 
 
 def test_without_an_output_each_answer_is_printed(ask: Callable[..., tuple[str, str]], scans: Path) -> None:

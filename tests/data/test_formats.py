@@ -447,3 +447,16 @@ def test_formats_in_tars(folder: Path) -> None:
                 archive.addfile(member, io.BytesIO(data))
     samples = list(ShardedDataset(folder / "x.tar", streaming=True).records())
     assert [_dialogue(sample) for sample in samples] == [TOTAL] * 3
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_images_inside_the_parts_of_parquet(folder: Path, streaming: bool) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    shown = {"type": "image", "image": {"bytes": _png(), "path": None}}
+    messages = [_turn("user", shown, _text("Total?")), _answer()]
+    parquet.write_table(pyarrow.Table.from_pylist([{"messages": messages}]), folder / "x.parquet")
+    [sample] = ShardedDataset(folder / "x.parquet", streaming=streaming).records()
+    assert not isinstance(sample, Fault), sample
+    assert _dialogue(sample) == TOTAL and sample.images[0].data == _png()  # type: ignore[union-attr]

@@ -405,6 +405,7 @@ def test_models(server: Running) -> None:
     limits = card["convllava"]
     assert card["max_model_len"] == 512 and limits["max_visual_tokens"] is None
     assert limits["max_visual_tokens_low_detail"] == 64
+    assert limits["trained_visual_tokens"] is None
     assert limits["max_visual_tokens_together"] == 511 and limits["input_modalities"] == ["text", "image"]
     assert server.get(f"/v1/models/{MODEL}").json == card
     assert server.get("/v1/models/other").status == 404

@@ -89,7 +89,9 @@ json_values = st.recursive(
 @hypothesis.given(
     changes=st.dictionaries(
         st.sampled_from(
-            ["messages", "model", "stream", "stop", "seed", "n", "temperature", "resolution", "stream_options"]
+            "messages model stream stop seed n temperature resolution stream_options top_k min_p repetition_penalty "
+            "no_repeat_ngram_size no_repeat_ngram_window stop_on_repetition logprobs top_logprobs response_format top_p"
+            "".split()
         ),
         json_values,
         max_size=3,

@@ -301,31 +301,60 @@ class ResultFile:
             (key for key in found if key[0] in place and key[2] in asked),
             key=lambda key: (place[key[0]], key[1] or 0, asked[key[2]]),
         )
-        write_table(self._job.out, [found[key] for key in keys])
+        write_table(self._job.out, [found[key] for key in keys], keys_of(self._job.settings))
         if not self._errors:
             self._partial.unlink()
         return list(self._errors.values())
 
 
-def write_table(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write records as CSV or JSONL, by the suffix of the path, atomically."""
+def write_table(path: Path, records: Sequence[dict[str, Any]], keys: Sequence[str] = ()) -> None:
+    """Write records as CSV or JSONL, by the suffix of the path, atomically.
+
+    Args:
+        path: The file.
+        records: Records with the keys of `record_of`.
+        keys: Keys of the answers, which are JSON objects; each has a column in a CSV file.
+    """
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         if path.suffix.lower() == ".jsonl":
             file.writelines(map(_line, records))
             return
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, *(f"answer.{key}" if key in COLUMNS else key for key in keys)])
         for record in records:
-            writer.writerow({name: encodable(str(record[name] or "")) for name in COLUMNS})
+            values = _object_in(record["answer"]) if keys else {}
+            cells = [record[name] for name in COLUMNS] + [values.get(key) for key in keys]
+            writer.writerow(map(_cell, cells))
+
+
+def keys_of(settings: dict[str, Any]) -> list[str]:
+    """Return the keys that the answers have by a JSON schema."""
+    schema = settings["request"].get("json_schema") or {}
+    return list(schema.get("properties") or {})
+
+
+def _object_in(answer: str | None) -> dict[str, Any]:
+    """Return the JSON object in an answer, an empty one if it was cut off or is none."""
+    with suppress(ValueError):
+        found = json.loads(answer or "")
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return encodable(value or "")
+    return json.dumps(value)
 
 
 def settings_of(model: str, options: Any) -> dict[str, Any]:
     """Return what a resumed run must have in common with the stopped one."""
-    return {
+    settings: dict[str, Any] = {
         "model": model,
         "image_options": options.image_options.given(),
         "request": {name: value for name, value in options.request.items() if value is not None},
     }
+    return dict(json.loads(json.dumps(settings)))  # as it is read back
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 from . import options as opt
 
 if TYPE_CHECKING:
+    from ..findings import FindingsSettings
     from ..train.callbacks import OnLog
 
 app = typer.Typer(no_args_is_help=True)
@@ -59,11 +60,11 @@ def run(
         opt.say(f"{result.name}: {result.finding.title}")
         for verdict in result.verdicts:
             opt.say(f"    {sentence(verdict)}")
-    paths = write_page(results, settings.folder, _command(words or [], settings))
+    paths = write_page(results, settings.catalog, settings.folder, _command(words or [], settings))
     opt.say(f"written: {paths[0]}")
 
 
-def _command(words: list[str], settings: Any) -> str:
+def _command(words: list[str], settings: "FindingsSettings") -> str:
     """Return the command that makes the same results."""
     options = ["--quick"] * settings.quick
     options += [] if settings.seeds is None else ["--seeds", str(settings.seeds)]

@@ -252,7 +252,7 @@ class OwnQuestions:
         self._source: FileDataset = open_file(path, image_folder, format=format)
         self.title = getattr(self._source.format, "title", "tars")
         self._turns: list[tuple[int, int]] = []
-        self.ids: list[str] = []
+        ids: list[str] = []
         self._folder = getattr(self._source, "image_folder", None)
         digest = hashlib.md5(usedforsecurity=False)
         names: set[str] = set()
@@ -265,9 +265,9 @@ class OwnQuestions:
             for turn, message in enumerate(sample.messages):
                 if message["role"] == "assistant" and message.get("weight") != 0:
                     self._turns.append((index, turn))
-                    self.ids.append(sample.sample_id)
+                    ids.append(sample.sample_id)
                     rows.append(_row(sample, turn))
-        self._make_ids_unique()
+        self.ids: Sequence[str] = _numbered(ids)
         self.num_images = len(names)
         self.metric, self.reason = (metric, "") if metric else _default_metric(rows)
         _check_answers(self.metric, rows, self.ids)
@@ -279,14 +279,6 @@ class OwnQuestions:
         }
         self.data = {"file": file, "md5": digest.hexdigest(), "metric": self.metric, "questions": len(rows)}
         self.warnings: list[str] = []
-
-    def _make_ids_unique(self) -> None:
-        """Number the questions of a record, and records whose ids repeat."""
-        counts, last = Counter(self.ids), Counter[str]()
-        for place, name in enumerate(self.ids):
-            if counts[name] > 1:
-                self.ids[place] = f"{name}/{last[name]}"
-                last[name] += 1
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -310,6 +302,16 @@ class OwnQuestions:
         if isinstance(image, Path):
             return str(image) if self._folder is None else Path(os.path.relpath(image, self._folder)).as_posix()
         return digest_of(image.data if isinstance(image, EncodedImage) else image.tobytes())
+
+
+def _numbered(ids: Sequence[str]) -> list[str]:
+    """Return ids that differ: the questions of a record, and records of one id, are numbered."""
+    counts, last = Counter(ids), Counter[str]()
+    unique = []
+    for name in ids:
+        unique.append(f"{name}/{last[name]}" if counts[name] > 1 else name)
+        last[name] += 1
+    return unique
 
 
 def _row(sample: Sample, turn: int) -> Row:

@@ -24,11 +24,13 @@ class Arm(Strict):
         pipeline: Pipeline that trains it, relative to the catalog; arms with the same pipeline share its model.
         after: Name of the start, a pipeline of the catalog's ``starts``, whose model it continues; None if none.
         image: Preprocessing of images when it is measured; that of the checkpoint by default.
+        line: Name of the line that joins it with other arms in a plot over visual tokens; empty for none.
     """
 
     pipeline: Path
     after: str | None = None
     image: ImageSettings = ImageSettings()
+    line: str = ""
 
     @property
     def image_options(self) -> ImageOptions:

@@ -3,35 +3,46 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..eval.paper import TABLES, run_of
 from ..support import require, write_text
+from .catalog import Catalog
 from .run import Measured, Result, Verdict
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def write_page(results: Sequence[Result], folder: Path, command: str) -> list[Path]:
-    """Write ``findings.md`` and a plot for each finding; return the paths, the page first.
+
+def write_page(results: Sequence[Result], catalog: Catalog, folder: Path, command: str) -> list[Path]:
+    """Write a section and a plot for each finding, and ``findings.md`` with the sections of all that were run so far.
 
     Args:
         results: Results of the findings.
+        catalog: The catalog, in whose order the sections are.
         folder: Folder of the page.
-        command: Command that made the results, for the head of the page.
+        command: Command that made the results, for the sections.
+
+    Returns:
+        The paths, the page first.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    plots = [folder / f"{result.name}.png" for result in results]
-    for result, plot in zip(results, plots, strict=True):
-        _plot(result, plot)
-    sections = [_section(result) for result in results]
-    head = f"# Findings\n\nMade by `{command}`. Figures are exact matches on held-out samples, in percent.\n"
-    write_text(folder / "findings.md", "\n".join([head, *sections]))
-    return [folder / "findings.md", *plots]
+    written = []
+    for result in results:
+        written += [folder / f"{result.name}.md", folder / f"{result.name}.png"]
+        write_text(written[-2], _section(result, command))
+        _plot(result, written[-1])
+    sections = [folder / f"{name}.md" for name in catalog.findings if (folder / f"{name}.md").is_file()]
+    head = "# Findings\n\nFigures are exact matches on held-out samples, in percent.\n"
+    write_text(folder / "findings.md", "\n".join([head, *(path.read_text(encoding="utf-8") for path in sections)]))
+    return [folder / "findings.md", *written]
 
 
-def _section(result: Result) -> str:
+def _section(result: Result, command: str) -> str:
     finding = result.finding
-    lines = [f"## {result.name}: {finding.title}", "", finding.paper, ""]
+    lines = [f"## {result.name}: {finding.title}", "", f"{finding.paper} Made by `{command}`.", ""]
     for verdict in result.verdicts:
         lines.append(f"- {sentence(verdict)}")
     if finding.missing:
@@ -104,6 +115,8 @@ def _plot(result: Result, path: Path) -> None:
             for (x, y), marker in ((seeds, "."), (mean, "o")):
                 first, second = (x, y) if by_tokens else (y, x)
                 axes.plot(first, second, linestyle="", marker=marker, color=f"C{number % 10}", label=name)
+        if by_tokens:
+            _join(axes, result, benchmark)
         axes.set_title(benchmark)
         axes.grid(alpha=0.3)
         axes.set_xlabel("visual tokens per sample" if by_tokens else "exact match (%)")
@@ -117,3 +130,17 @@ def _plot(result: Result, path: Path) -> None:
         panels[0].set_ylim(0.5 - len(result.arms), 0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def _join(axes: "Axes", result: Result, benchmark: str) -> None:
+    """Join the means of arms with the same line, fewest visual tokens first."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for name, arm in result.finding.arms.items():
+        if arm.line:
+            measured = result.arms[name]
+            tokens = statistics.mean(one.visual_tokens for one in measured)
+            mean = 100 * statistics.mean(one.values[benchmark] for one in measured)
+            lines.setdefault(arm.line, []).append((tokens, mean))
+    for number, points in enumerate(lines.values()):
+        tokens_of, means = zip(*sorted(points), strict=True)
+        axes.plot(tokens_of, means, color="gray", linestyle=("-", "--", ":", "-.")[number % 4], zorder=0)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,8 @@ from ..model import ConvLlavaForConditionalGeneration, ConvLlavaProcessor
 from .generator import MAX_BATCH, Generator
 from .images import num_pages, open_images
 from .prompt import Prompt, prompt_of
-from .request import Answer, Failed, Finished, Request, question_message
+from .request import Answer, Failed, Finished, Request
 from .sizing import chooses_size, size_for_question
-
-PREPARED_BATCHES = 2
-"""Batches of images that are prepared ahead; each image is held at the size at which it is shown."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class EachOptions:
         auto: Whether the size is chosen; None leaves it to the model, as `ask` does.
         password: Password of locked PDFs.
         max_batch: Maximum questions decoded at a time.
-        request: Further fields of `Request`, such as max_new_tokens.
+        request: Further arguments of `Request.of_question`, such as max_new_tokens, system or json_schema.
     """
 
     image_options: ImageOptions = field(default_factory=ImageOptions)
@@ -111,7 +108,7 @@ def ask_each(
         raise ValueError("there is no question about the images: say what you want to know")
     generator = Generator(model, processor, options.max_batch)
     prepare = _Preparer(model, processor, questions, options, is_done)
-    source, window = iter(images), PREPARED_BATCHES * options.max_batch
+    source, window = iter(images), options.max_batch  # prepared ahead, and waiting for others of their shape
     running: dict[int, _Prepared] = {}
     ready: list[_Prepared] = []
     # one thread, in which alone PDFs are rendered, since pypdfium2 is not thread-safe
@@ -177,6 +174,12 @@ def _answers(generator: Generator, running: dict[int, _Prepared]) -> Iterator[An
             yield AnswerAbout(item.image, item.question, error=" ".join(str(event.error).split()))
 
 
+def _request_of(question: str, options: EachOptions) -> Request:
+    """Return the request of a question about one image, which is prepared apart from it."""
+    request = Request.of_question(question, [None], **options.request)
+    return replace(request, images=())
+
+
 class _Preparer:
     """Opens and resizes an image and makes the requests about it."""
 
@@ -189,9 +192,7 @@ class _Preparer:
         is_done: Callable[[ImageOf, str], bool],
     ) -> None:
         self._model, self._processor, self._options, self._is_done = model, processor, options, is_done
-        self._requests = {
-            question: Request(messages=[question_message(question, 1)], **options.request) for question in questions
-        }
+        self._requests = {question: _request_of(question, options) for question in questions}
         self._context = model.config.get_text_config(decoder=True).max_position_embeddings
         self._longest = max(questions, key=len)  # one size for all questions: the image is encoded once
 

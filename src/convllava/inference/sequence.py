@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Sequence, Set
+from functools import partial
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..geometry import Box
 from ..model import ConvLlavaProcessor
@@ -43,7 +44,7 @@ class GeneratedSequence:
         self._log_probabilities: Tensor | None = None
         self._logprobs: list[TokenLogprob] = []
         self._num_sent_logprobs = 0
-        self._loops = LoopDetector(self._has_letters) if request.stop_on_repetition else None
+        self._loops = LoopDetector(partial(_has_letters, processor.tokenizer)) if request.stop_on_repetition else None
         self.token_ids: list[int] = []
         self._encode_seconds = self._queue_seconds = 0.0
         self._num_cached_tokens = 0
@@ -149,9 +150,6 @@ class GeneratedSequence:
         top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
         self._logprobs.append(TokenLogprob(token, float(scores[token]), top))
 
-    def _has_letters(self, tokens: Sequence[int]) -> bool:
-        return any(map(str.isalpha, self._tokenizer.decode(tokens, skip_special_tokens=True)))
-
     def _timings(self) -> Timings:
         return Timings(
             encode_seconds=self._encode_seconds,
@@ -159,3 +157,8 @@ class GeneratedSequence:
             total_seconds=time.perf_counter() - self._submitted,
             queue_seconds=self._queue_seconds,
         )
+
+
+def _has_letters(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> bool:
+    # no method: a cycle of references would keep the pixels of a finished request until the garbage is collected
+    return any(map(str.isalpha, tokenizer.decode(tokens, skip_special_tokens=True)))

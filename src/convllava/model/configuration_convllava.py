@@ -65,7 +65,7 @@ class ConvLlavaVisionConfig(BackboneConfigMixin, PreTrainedConfig):
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
-        if self.flatten_output and self.architectures is None:
+        if self.flatten_output and self.architectures is None:  # type: ignore[has-type]
             self.architectures = ["ConvLlavaVisionModel"]  # by which AutoModel.from_config chooses in another model
 
     @property

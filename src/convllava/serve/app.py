@@ -194,6 +194,7 @@ def _card(engine: Engine, settings: Settings, created: int) -> ModelCard:
         image_aspect_ratio=given.image_aspect_ratio or images.image_aspect_ratio,
         resolution=given.resolution or images.resolution,
         max_visual_tokens=given.max_visual_tokens or images.max_visual_tokens,
+        trained_visual_tokens=_trained_visual_tokens(engine),
         max_visual_tokens_low_detail=LOW_DETAIL_TOKENS,
         max_visual_tokens_together=context - 1,
         context=context,
@@ -202,6 +203,11 @@ def _card(engine: Engine, settings: Settings, created: int) -> ModelCard:
         remote_images=settings.remote_images,
     )
     return ModelCard(id=settings.model_name, created=created, max_model_len=context, convllava=info)
+
+
+def _trained_visual_tokens(engine: Engine) -> list[int] | None:
+    known = engine.generator.model.config.trained_visual_tokens
+    return None if known is None else list(known)
 
 
 def _estimate(engine: Engine, settings: Settings, asked: EstimateRequest) -> Estimate:

@@ -387,6 +387,7 @@ class ModelInfo(BaseModel):
     image_aspect_ratio: str
     resolution: int | None
     max_visual_tokens: int | None = Field(description="Of each image, unless the request sets it.")
+    trained_visual_tokens: list[int] | None = Field(description="Fewest and most of one image in training, if known.")
     max_visual_tokens_low_detail: int = Field(description="Of an image with `detail: low`.")
     max_visual_tokens_together: int = Field(description="Of all images of a request.")
     context: int = Field(description="Tokens that prompt and answer may have together.")

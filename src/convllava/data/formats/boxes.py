@@ -33,7 +33,7 @@ def _read_refcoco(record: Record, image_folder: Path) -> dict[str, Any]:
         raise RecordError("malformed", message)
     size = record.get("width"), record.get("height")
     if size == (None, None) and images_of(record):
-        size = _size_of(images_of(record)[0], image_folder)  # type: ignore[assignment]
+        size = _size_of(images_of(record)[0], image_folder)
     return _located(record, [(_question(sentence), [box]) for sentence in _expressions(record)], size)
 
 

@@ -132,8 +132,9 @@ def _recognized(file: RecordFile, given: RecordFormat | None) -> RecordFile:
     if given in (COCO, VIA, FOLDER):
         raise ValueError(f"{file.path} is not of the format {given.name!r} ({given.title}): leave 'format' out")
     declared = declared_format(file.path) if given in (None, format_named("llamafactory")) else None
-    if declared is not None or given is not None:
-        return replace(file, format=declared or given)
+    known = declared or given
+    if known is not None:
+        return replace(file, format=known)
     entries = iter(file.entries)
     first = list(islice(entries, _RECOGNIZED_BY))
     format = recognize(record for _, _, record in first) or UNKNOWN

@@ -125,7 +125,7 @@ def recognize_columns(file: str) -> RecordFormat:
 
 def _example_of(arrow_type: Any) -> Any:
     """Return a value of an Arrow type."""
-    from pyarrow import types
+    from pyarrow import types  # type: ignore[import-untyped]
 
     if types.is_list(arrow_type) or types.is_large_list(arrow_type):
         return [_example_of(arrow_type.value_type)]
@@ -140,7 +140,7 @@ def _example_of(arrow_type: Any) -> Any:
 
 def _footer(file: str) -> Any:
     import fsspec
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
+    from pyarrow import ArrowException
     from pyarrow.parquet import read_metadata  # type: ignore[import-untyped]
 
     try:

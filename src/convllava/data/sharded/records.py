@@ -145,7 +145,7 @@ def import_datasets() -> Any:
 @contextmanager
 def explained(datasets: Any, files: list[str]) -> Iterator[None]:
     """Turn errors of ``datasets`` and Arrow into one line with the files and the cause, which says more."""
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
 
     try:
         yield
@@ -177,12 +177,13 @@ def _without_bytes(table: Any) -> list[Record]:
 
 
 def _holds_bytes(arrow_type: Any) -> bool:
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
         return _holds_bytes(arrow_type.value_type)
     if pyarrow.types.is_struct(arrow_type):
-        return any(_holds_bytes(arrow_type.field(index).type) for index in range(arrow_type.num_fields))
+        fields = [arrow_type.field(index) for index in range(arrow_type.num_fields)]
+        return any(field.name == "bytes" and _holds_bytes(field.type) for field in fields)  # not parts of messages
     return pyarrow.types.is_binary(arrow_type) or pyarrow.types.is_large_binary(arrow_type)
 
 

@@ -7,8 +7,11 @@ from PIL import Image
 from training_runs import logged, write_data
 
 from convllava.cli.main import main
+from convllava.data.batching import EncodedDataset
+from convllava.model import build_nano_processor
 from convllava.train import auto_recipe, load_recipe
 from convllava.train.auto_recipe import choose_recipe, passes_over
+from convllava.train.data_sources import open_mixture
 
 
 @pytest.fixture
@@ -30,6 +33,10 @@ def test_every_choice_has_a_reason_and_the_written_recipe_is_the_run(data: Path)
     )
     assert all(choice.reason for choice in chosen.choices)
     Path("mine.yaml").write_text(chosen.text())
+    assert "&id" not in chosen.text(), "a name of YAML for a list that occurs twice"
+    mixture = open_mixture(recipe)
+    encoded = EncodedDataset(mixture, build_nano_processor(), recipe.max_length)  # none of the samples is too long
+    assert all(len(encoded[index]["input_ids"]) for index in range(0, len(mixture), 7))
     assert load_recipe("mine.yaml") == recipe
     assert chosen.recipe(["max_steps=3"]).max_steps == 3
 
@@ -39,7 +46,7 @@ def test_the_command_writes_or_runs_the_recipe(
 ) -> None:
     assert main(["train", str(data), "--model", str(tiny_checkpoint), "--write", "mine.yaml"]) == 0
     printed = capsys.readouterr().out
-    assert "training_stage: pretrain  # " in printed and "mine.yaml: edit it" in printed
+    assert "training_stage: pretrain\n    " in printed and "mine.yaml: edit it" in printed
     assert not Path("runs").exists()
     options = ["max_steps=2", "validation.eval_every=1", "validation.answers=null"]
     assert main(["train", str(data), "--model", str(tiny_checkpoint), *options]) == 0

@@ -5,6 +5,7 @@ adapters, over a base in 4 bits where the memory asks for it. The choices for sm
 model on price tags of other seeds than those of the published figures (``benchmarks/price_tags.py``).
 """
 
+import json
 import math
 from collections.abc import Sequence
 from copy import deepcopy
@@ -54,6 +55,8 @@ FIRST_SEED = 7000
 _GENERIC_NAMES = ("data", "train", "dataset", "annotations")
 """Names of files that say nothing; the folder's name is taken instead."""
 
+DEFAULT_MAX_LENGTH: int = Recipe.model_fields["max_length"].default
+
 MEMORY_SHARE = 0.9
 """Share of a device's free memory that a plan may take: it counts neither fragmentation nor padding."""
 
@@ -98,7 +101,8 @@ class Choice:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {_inline(self.value)}  # {self.reason}"
+        shown = ", ".join(map(_source, self.value)) if self.key == "data" else _inline(self.value)
+        return f"{self.key}: {shown}\n    {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -177,11 +181,8 @@ def choose_recipe(
     _choose_data(draft, data, own)
     _choose_length(draft, measured, bool(own))
     _choose_validation(draft, measured)
-    draft.add(
-        "max_length",
-        _round_up(1.25 * measured.lengths[-1], 64),
-        f"the longest of {len(measured.lengths)} samples has {measured.lengths[-1]} tokens",
-    )
+    if (needed := _round_up(1.25 * measured.lengths[-1], 64)) > DEFAULT_MAX_LENGTH:
+        draft.add("max_length", needed, f"the longest of {len(measured.lengths)} samples has {measured.lengths[-1]}")
     if measured.is_uneven:
         draft.add("packing", True, "samples differ in length: packed, they need less padding")
     if size <= SMALL:
@@ -248,7 +249,8 @@ def _measure(draft: _Draft, resolved: ResolvedModel) -> Measured:
 def _own_data(model: str) -> list[dict[str, Any]]:
     """Return the generated data that a base model was trained on, as far as they are known."""
     if model in _OWN_DATA:
-        return deepcopy(_OWN_DATA[model])
+        known: list[dict[str, Any]] = json.loads(json.dumps(_OWN_DATA[model]))  # no list is shared: YAML would name it
+        return known
     stored = Path(model) / RECIPE_FILE
     if not stored.is_file():
         return []
@@ -350,6 +352,11 @@ def free_memory() -> float:
 
 def _round_up(value: float, multiple: int) -> int:
     return max(multiple, math.ceil(value / multiple) * multiple)
+
+
+def _source(entry: dict[str, Any]) -> str:
+    share = f" {entry['weight']:.0%}" if "weight" in entry else ""
+    return f"{entry.get('name') or entry.get('path')}{share}"
 
 
 def _inline(value: Any) -> str:

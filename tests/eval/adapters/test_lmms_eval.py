@@ -59,7 +59,8 @@ def test_requests_are_answered_in_order(adapter: Any, tiny_checkpoint: Path, cap
 
 
 def test_generation_options(adapter: Any) -> None:
-    assert adapter.generation_options({"until": "x", "max_new_tokens": 7}) == {"stop": ["x"], "max_new_tokens": 7}
+    found = adapter.generation_options({"until": "x", "max_new_tokens": 7})
+    assert found == {"stop": ["x"], "max_new_tokens": 7, "stop_on_repetition": False}
     drawn = adapter.generation_options({"do_sample": True, "temperature": 0.5, "top_p": None})
     assert (drawn["temperature"], drawn["top_p"]) == (0.5, 1.0)
     assert "temperature" not in adapter.generation_options({"do_sample": False, "temperature": 0.5})

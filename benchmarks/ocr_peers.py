@@ -120,7 +120,7 @@ def measure(engine: Engine, receipts: Sequence[dict[str, Any]], folder: Path) ->
     seconds = [0.0, 0.0]
     credits = []
     for receipt in receipts:
-        image = Image.open(folder / receipt["image"]).convert("L")
+        image = Image.open(folder / receipt["image"], formats=("JPEG", "PNG")).convert("L")
         known = [line for line in receipt["lines"] if line["text"].strip()]
         for line in rng.sample(known, min(LINES_EACH, len(known))):
             x0, y0, x1, y1 = line["box"]

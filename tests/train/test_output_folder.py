@@ -110,7 +110,7 @@ def test_a_checkpoint_without_checksums_is_loaded_with_a_word(
     sums = _folder(begun) / "checkpoint-2" / "checksums.json"
     assert {"model.safetensors", "optimizer.pt", "config.json"} <= set(json.loads(sums.read_text()))
     loaded = load_recipe(recipe, begun)
-    for torn in ('{"model.safetensors": {"by', "[]", '{"model.safetensors": 1}', '{"x": {"bytes": 1, "crc32": [1]}}'):
+    for torn in ('{"model.safetensors": {"by', "[]", '{"model.safetensors": 1}', '{"x": {"bytes": 1, "xxh3": [1]}}'):
         sums.write_text(torn)
         with pytest.raises(ValueError, match=r"checkpoint-2 is damaged .*remove it"):
             train(loaded, resume=True)

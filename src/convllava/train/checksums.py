@@ -1,7 +1,8 @@
 """Checksums of a checkpoint: what is loaded is what was saved, bit for bit.
 
 The formats do not tell: safetensors has no checksum, and torch does not compare those of its zip files. A block of
-zeros in the middle of a file, as a failing disk leaves it, would be loaded as weights.
+zeros in the middle of a file, as a failing disk leaves it, would be loaded as weights. XXH3 is several times as fast as
+the CRC of zlib: the comparison takes a few percent of the loading.
 """
 
 import json
@@ -9,7 +10,8 @@ import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from zlib import crc32
+
+import xxhash
 
 from ..support import first_line
 
@@ -37,7 +39,7 @@ def write_checksums(folder: Path) -> None:
             if path.is_file() and path.name != CHECKSUMS_FILE
         }
         content = {
-            name: {"bytes": (folder / name).stat().st_size, "crc32": [one.result() for one in blocks]}
+            name: {"bytes": (folder / name).stat().st_size, "xxh3": [one.result() for one in blocks]}
             for name, blocks in found.items()
         }
     (folder / CHECKSUMS_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -89,7 +91,7 @@ def _listed(folder: Path) -> list[tuple[str, int, list[int]]]:
     """Return name, bytes and checksums of each listed file."""
     try:
         listed = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
-        return [(str(name), int(entry["bytes"]), list(entry["crc32"])) for name, entry in listed.items()]
+        return [(str(name), int(entry["bytes"]), list(entry["xxh3"])) for name, entry in listed.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RuntimeError(f"{CHECKSUMS_FILE} cannot be read: {first_line(error)}") from error
 
@@ -99,9 +101,9 @@ def _starts(path: Path) -> range:
 
 
 def _checksum(path: Path, start: int) -> int:
-    value, piece = 0, memoryview(bytearray(_PIECE))
+    value, piece = xxhash.xxh3_64(), memoryview(bytearray(_PIECE))
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         for _ in range(_BLOCK // _PIECE):
-            value = crc32(piece[: file.readinto(piece)], value)  # type: ignore[arg-type]
-    return value
+            value.update(piece[: file.readinto(piece)])
+    return value.intdigest()

@@ -20,6 +20,7 @@ PRESET_NAMES = (
     *(f"convllava-7b-{side}" for side in RESOLUTIONS),
     *(f"convnext-l-four-stage-7b-{side}" for side in RESOLUTIONS),
     "clip-vit-l-336-7b",
+    "convnext-b-four-stage-qwen3-0.6b",
 )
 """Names of the presets, known without an import of torch; `convllava.model.PRESETS` builds them."""
 Message = dict[str, Any]

@@ -204,3 +204,9 @@ def test_tokenizers_of_other_models(tokenizer: PreTrainedTokenizerFast) -> None:
         constraint.push(tokens[-1])
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     assert list(json.loads(text)) == ["total", "paid", "currency"]
+
+
+@pytest.mark.parametrize("ends", [set(), {10**6}])
+def test_a_model_without_end_token(tiny: Loaded, ends: set[int]) -> None:
+    model, processor = tiny
+    Grammars(processor.tokenizer, ends, model.config.text_config.vocab_size).constraint(RECEIPT)

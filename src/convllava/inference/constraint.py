@@ -118,7 +118,8 @@ class Grammars:
             if self._vocabulary is None:
                 content = json.loads(self._tokenizer.backend_tokenizer.to_str())
                 plain = json.dumps(content | {"padding": None, "truncation": None})
-                self._vocabulary = llguidance.LLTokenizer(plain, n_vocab=self._vocab_size, eos_token=sorted(self._ends))
+                ends = [token for token in sorted(self._ends) if token < self._vocab_size] or None
+                self._vocabulary = llguidance.LLTokenizer(plain, n_vocab=self._vocab_size, eos_token=ends)
 
     def _compile(self, text: str) -> Any:
         self.prepare()

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
@@ -200,9 +201,9 @@ class Engine:
         """
         if request.json_schema is None:
             return None
-        compiling = self._schemas, self.generator.grammars.constraint, request.json_schema
+        compile_schema = partial(self.generator.grammars.constraint, request.json_schema)
         try:
-            return await asyncio.get_running_loop().run_in_executor(*compiling)
+            return await asyncio.get_running_loop().run_in_executor(self._schemas, compile_schema)
         except ValueError as error:  # also if llguidance is not installed
             raise invalid_schema(error) from error
 

@@ -111,7 +111,7 @@ class TextFormat(Strict):
         """The same as a chat request has it."""
         if self.json_schema is None:
             return ResponseFormat(type=self.type)
-        return ResponseFormat(type=self.type, json_schema=JsonSchemaFormat(schema=self.json_schema))
+        return ResponseFormat(type=self.type, json_schema=JsonSchemaFormat.model_validate({"schema": self.json_schema}))
 
     @property
     def given(self) -> dict[str, Any]:

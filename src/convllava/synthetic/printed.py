@@ -18,7 +18,8 @@ from .positions import Mark, check_stride, spell_positions, steps_needed
 
 _STRIDE = 64
 
-_ATTEMPTS = 8
+_ATTEMPTS = 40
+"""Pages drawn until one has text and leaves room for the text of every position."""
 
 
 def sizes_of(tokens: tuple[int, int], aspect: float) -> tuple[Size, ...]:

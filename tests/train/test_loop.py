@@ -107,7 +107,7 @@ def test_callbacks_see_every_step_and_may_save_and_stop(repository: Path, tmp_pa
     recorder = Recorder()
     overrides = [*_overrides(tmp_path / "run", 5), "log_every=2"]
     train(load_recipe(_recipe_path(repository), overrides), callbacks=[recorder])
-    expected = ["begin 0", "step 1", "step 2", "log 2", "save 2", "step 3", "log 3", "save 3", "end 3"]
+    expected = ["begin 0", "step 1", "log 1", "step 2", "log 2", "save 2", "step 3", "log 3", "save 3", "end 3"]
     assert [f"{hook} {step}" for hook, step in recorder.seen] == expected
 
 

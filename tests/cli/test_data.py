@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_exit_codes_and_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", "good.json", "--jobs", "1", "--preview", "1"]) == 0
     printed = capsys.readouterr().out
-    assert "⟦a [bold] answer</s>⟧" in printed and "0 errors and 0 warnings in 1 records" in printed
+    assert "⟦a [bold] answer</s>⟧" in printed and "0 errors and 0 warnings in 1 record." in printed
     assert main(["data", "check", "data.json", "--jobs", "1", "--report", "r.json", "--clean", "c.json"]) == 1
     printed = capsys.readouterr().out
     assert "missing image" in printed and "c.json: 1 records kept, 1 left out" in printed

@@ -79,9 +79,9 @@ def test_boxes_are_about_the_image_that_is_named_or_the_last(tiny: Loaded, image
 def test_boxes_are_in_pixels_of_their_image(tiny: Loaded, image_path: Path) -> None:
     request = Request.of_question("Where?", [image_path, Image.new("RGB", (128, 256))], max_new_tokens=1)
     prompt = prepare(request, tiny[1], 512)
-    sequence = GeneratedSequence(0, request, prompt, tiny[1], 0.0)
+    sequence = GeneratedSequence(0, request, prompt, tiny[1], tiny[0].generation_config, set(), 0.0)
     for token in tiny[1].tokenizer("[0.25, 0.00, 0.75, 1.00]")["input_ids"]:
-        sequence.append(token, set())
+        sequence.append(token)
     answer = sequence.answer("stop")
     assert answer.box_image == 1 and answer.boxes == ((0.0, 0.0, 128.0, 256.0),)
 

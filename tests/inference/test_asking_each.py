@@ -92,12 +92,17 @@ def test_images_are_taken_as_they_are_needed(tiny: Loaded, folder: Path) -> None
             taken += 1
             yield image
 
+    def prompts() -> int:
+        return sum(isinstance(item, Prompt) for item in gc.get_objects())
+
+    gc.collect()
+    before = prompts()  # of other tests
     answers = ask_each(*tiny, endless(), ["What?"], OPTIONS)
     counts = []
     for number in range(120):
         next(answers)
         if number % 20 == 19:
-            counts.append(sum(isinstance(item, Prompt) for item in gc.get_objects()))
+            counts.append(prompts() - before)
     answers.close()
     assert taken < 150 and max(counts) <= 4 * OPTIONS.max_batch, "images are held only while they are asked about"
 

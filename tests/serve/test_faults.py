@@ -218,7 +218,9 @@ def test_one_thread_renders_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPa
 def test_a_full_queue_says_when_to_retry(serve: Serve) -> None:
     with serve(max_batch=1, max_queue=1) as server, ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(server.chat, "?", max_tokens=150, stop_on_repetition=False) for _ in range(2)]
+        deadline = time.monotonic() + 20
         while server.engine.taken < 2:
+            assert time.monotonic() < deadline
             time.sleep(0.005)
         refused = server.chat("?")
         assert refused.status == 429 and refused.error["type"] == "rate_limit_error"
@@ -229,11 +231,19 @@ def test_a_full_queue_says_when_to_retry(serve: Serve) -> None:
 @pytest.mark.usefixtures("endless")
 def test_images_that_wait_take_bounded_memory(serve: Serve) -> None:
     with serve(max_batch=1, max_queue_pixels=2 * 64 * 64) as server, ThreadPoolExecutor(2) as pool:
+        started = pool.map(lambda number: server.chat("?", [noise(64, 64, 50 + number)], max_tokens=1), range(2))
+        assert [own.status for own in started] == [200, 200]  # both decoding processes run from here on
+        taken = server.engine.taken
         waiting = [
-            pool.submit(server.chat, "?", [noise(64, 64, n)], max_tokens=150, stop_on_repetition=False)
+            pool.submit(server.chat, "?", [noise(64, 64, n)], max_tokens=450, stop_on_repetition=False)
             for n in range(2)
         ]
-        while server.engine.taken < 2 or server.engine.generator.num_running + server.engine.generator.num_waiting < 2:
+        deadline = time.monotonic() + 20
+        while (
+            server.engine.taken < taken + 2
+            or server.engine.generator.num_running + server.engine.generator.num_waiting < 2
+        ):
+            assert time.monotonic() < deadline
             time.sleep(0.005)
         assert server.chat("?", [noise(64, 64, 9)]).status == 429
         assert [own.result().status for own in waiting] == [200, 200]

@@ -172,6 +172,7 @@ def _found(recipe: Recipe) -> dict[str, Any]:
     grown = recipe.architecture is not None and recipe.architecture.append_stages is not None
     found = {name: values[name] for name in _expected("table2/vit-l-336", 0) if name in values}
     return found | {
+        "model": {name: values["model"][name] for name in ("preset", "append_stages")},
         "data": [entry["name"] for entry in values["data"]],
         "tokens": (values["image"]["resolution"] // (stride * (2 if grown else 1))) ** 2,
         "reported_costs": [

@@ -34,7 +34,7 @@ def check_model(source: str, *, encoder_alone: bool = False) -> None:
 
     Args:
         source: "nano", a checkpoint directory or a hub id.
-        encoder_alone: Whether the file of a vision encoder will do too.
+        encoder_alone: Whether the file or the OpenCLIP folder of a vision encoder will do too.
 
     Raises:
         ValueError: There is no such model.
@@ -45,7 +45,8 @@ def check_model(source: str, *, encoder_alone: bool = False) -> None:
         return
     with working(f"fetching {source}" if hub_id(source) else f"looking for {source}"):
         folder = locate(source)
-    if not (folder / "config.json").is_file():
+    names = ("config.json", "open_clip_config.json") if encoder_alone else ("config.json",)
+    if not any((folder / name).is_file() for name in names):
         raise ValueError(_not_a_model(folder))
 
 

@@ -69,7 +69,7 @@ def onnx(
     resolution: opt.Resolution = None,
 ) -> None:
     """Write the vision encoder as ONNX for any batch, height and width; checked with onnxruntime at three shapes."""
-    opt.check_model(source)
+    opt.check_model(source, encoder_alone=True)
 
     from ..convert import export_onnx, is_encoder, load_vision_tower
     from ..inference import load_pretrained

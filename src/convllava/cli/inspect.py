@@ -15,7 +15,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Describe a checkpoint, and list everything suspicious about its tensors."""
-    opt.check_model(checkpoint)
+    opt.check_model(checkpoint, encoder_alone=True)
 
     from ..convert import inspect_checkpoint, inspect_encoder, is_encoder
     from ..inference.checkpoint_files import hub_id, locate

@@ -355,8 +355,8 @@ async function showGallery() {
     button.append(image, words);
     button.onclick = async () => {
       reset();
-      await addImage(await (await fetch(image.src)).blob(), title);
       $("question").value = question;
+      await addImage(await (await fetch(image.src)).blob(), title);
       $("question").focus();
     };
     return button;

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from convllava.cli.main import main
 from convllava.train import TimeLeft, is_pipeline, load_pipeline
@@ -105,6 +106,20 @@ def test_a_pipeline_trains_in_one_command_and_resumes_anywhere(
     assert "1/2 encoder: step 2/2" in printed and "2/2 projector_init: step 3/3" in printed
     assert "h left of the pipeline" in printed
     assert json.loads(Path("runs/2_projector_init/config.json").read_text())["vision_config"]["hidden_sizes"][-1] == 64
+
+
+def test_steps_are_planned_before_their_start_exists(pipeline: Path) -> None:
+    values = yaml.safe_load(PIPELINE)
+    instruct = values["steps"]["instruct"]
+    values["common"]["init_from"] = "nano"
+    values["steps"] = {"first": instruct, "second": instruct}
+    pipeline.write_text(yaml.safe_dump(values))
+    first, second = load_pipeline(pipeline).plannable().values()
+    assert (first.init_from, second.init_from) == ("nano", "nano")
+    values["steps"]["first"] = instruct | {"append_stages": {"depths": [1], "hidden_sizes": [8]}}
+    pipeline.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="step second follows one with append_stages: state the architecture"):
+        load_pipeline(pipeline).plannable()
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ def _run_file(
     elif planned_for is None:
         _train_pipeline(load_pipeline(path, overrides), resume=resume, allow_change=allow_change)
     else:
-        for name, step in load_pipeline(path, overrides).recipes.items():
+        for name, step in load_pipeline(path, overrides).plannable().items():
             if not planned_for.as_json:
                 opt.say(f"\n{name}:")
             _dry_run([step], planned_for, is_step=True)
@@ -132,7 +132,7 @@ def _train_pipeline(pipeline: "Pipeline", *, resume: bool, allow_change: Collect
     from ..train import train as run
 
     devices = int(os.environ.get("WORLD_SIZE", "1"))
-    time_left = TimeLeft([plan(one, devices).total_flops for one in pipeline.recipes.values()])
+    time_left = TimeLeft([plan(one, devices).total_flops for one in pipeline.plannable().values()])
     for index, (name, recipe) in enumerate(pipeline.recipes.items()):
 
         def seconds_left(progress: Any, index: int = index) -> float | None:

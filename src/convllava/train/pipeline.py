@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..support import did_you_mean
+from .model_setup import is_local
 from .recipe import Recipe
 from .recipe_files import apply_override, explain, merge, read_recipe_file, validated_recipe
 from .recipe_options import DataEntry
@@ -41,6 +42,25 @@ class Pipeline:
     """
 
     recipes: dict[str, Recipe] = field(default_factory=dict)
+
+    def plannable(self) -> dict[str, Recipe]:
+        """Return the recipes for a plan: a start that an earlier step will make is replaced by the pipeline's own.
+
+        Raises:
+            ValueError: An earlier step appends stages, and the architecture is not stated.
+        """
+        first, appended, found = next(iter(self.recipes.values())), False, {}
+        for name, recipe in self.recipes.items():
+            if recipe.model is None and not is_local(recipe):
+                if appended:
+                    raise ValueError(
+                        f"pipeline step {name} follows one with append_stages: state the architecture before it with "
+                        "model, in common, so that the step can be planned"
+                    )
+                recipe = recipe.model_copy(update={"init_from": first.init_from})
+            appended |= recipe.append_stages is not None
+            found[name] = recipe
+        return found
 
     @property
     def output_dir(self) -> Path:

@@ -1,9 +1,10 @@
 """Questions about each of many images: the answers are those of `ask`, and a bad image is no end."""
 
-import gc
 import itertools
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_what_is_done_is_not_asked_again_nor_opened(tiny: Loaded, folder: Path) 
     assert len(found) == 7 and all(item.error is None for item in found.values())
 
 
-def test_images_are_taken_as_they_are_needed(tiny: Loaded, folder: Path) -> None:
+def test_images_are_taken_as_they_are_needed(tiny: Loaded, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = 0
 
     def endless() -> Iterator[ImageOf]:
@@ -92,19 +93,24 @@ def test_images_are_taken_as_they_are_needed(tiny: Loaded, folder: Path) -> None
             taken += 1
             yield image
 
-    def prompts() -> int:
-        return sum(isinstance(item, Prompt) for item in gc.get_objects())
+    prompts: list[weakref.ref[Prompt]] = []
+    initialize = Prompt.__init__
 
-    gc.collect()
-    before = prompts()  # of other tests
+    def watched(prompt: Prompt, *arguments: Any, **options: Any) -> None:
+        initialize(prompt, *arguments, **options)
+        prompts.append(weakref.ref(prompt))
+
+    monkeypatch.setattr(Prompt, "__init__", watched)
     answers = ask_each(*tiny, endless(), ["What?"], OPTIONS)
     counts = []
     for number in range(120):
         next(answers)
         if number % 20 == 19:
-            counts.append(prompts() - before)
+            counts.append(sum(prompt() is not None for prompt in prompts))
     answers.close()
-    assert taken < 150 and max(counts) <= 4 * OPTIONS.max_batch, "images are held only while they are asked about"
+    assert len(prompts) >= 120 and taken < 150 and max(counts) <= 4 * OPTIONS.max_batch, (
+        "images are held only while they are asked about"
+    )
 
 
 def test_options_reach_every_image(tiny: Loaded, folder: Path) -> None:

@@ -12,13 +12,14 @@ SCRIPT = """
 import resource, sys
 import convllava.cli.ask, torch
 from convllava.cli.main import main
-from convllava.inference import ask, load_pretrained  # all that they import is loaded before the limit is set
 from convllava.inference.memory import _fields
 from pathlib import Path
+command = ["ask", sys.argv[3], "What?", "--model", "nano", "--max-new-tokens", "2"]
+assert main(command) == 0  # all libraries are loaded before the limit is set
 kind, more = getattr(resource, sys.argv[1]), int(sys.argv[2]) << 20
 used = _fields(Path("/proc/self/status"))["VmData" if sys.argv[1] == "RLIMIT_DATA" else "VmSize"]
 resource.setrlimit(kind, (used + more, used + more))
-sys.exit(main(["ask", sys.argv[3], "What?", "--model", "nano", "--max-new-tokens", "2"]))
+sys.exit(main(command))
 """
 
 

@@ -25,7 +25,7 @@ def test_figures() -> None:
     assert METRICS["exact"].value([("Red.", "red"), ("blue", "red")]) == 0.5
     assert METRICS["cer"].value([("", "a"), ("bbbbbbbbb", "bbbbbbbbb")]) == pytest.approx(0.1)
     assert (
-        METRICS["iou"].value([("[0.00, 0.00, 1.00, 0.50]", "[0.00, 0.00, 1.00, 1.00]"), ("no", "[0, 0, 1, 1]")]) == 0.25
+        METRICS["iou"].value([("[0.00, 0.00, 1.00, 0.50]", "[0.00, 0.00, 1.00, 1.00]"), ("no", "[0, 0, 1, 1]")]) == 0.5
     )
     assert METRICS["anls"].value([("total 12", "total 13")]) == pytest.approx(1 - 1 / 8)
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .geometry import box_iou, find_boxes
+from .geometry import Box, box_iou, find_boxes
 
 MetricName = Literal["exact", "anls", "cer", "iou"]
 
 ANLS_THRESHOLD = 0.5
 """Similarity below which an answer scores 0."""
+
+BOX_IOU = 0.5
+"""Intersection over union from which on two boxes are the same."""
 
 SHORT = 24
 """Length in characters of answers that are right or wrong as they are; longer ones may be right in part."""
@@ -57,7 +60,7 @@ def choose_metric(truths: Sequence[str]) -> Metric:
     """
     if not truths:
         raise ValueError("a metric is chosen from true answers, and there are none")
-    if all(_one_box(truth) is not None for truth in truths):
+    if all(find_boxes(truth) for truth in truths):
         return METRICS["iou"]
     lengths = sorted(len(truth) for truth in truths)
     typical = lengths[len(lengths) * 9 // 10]  # nine in ten are at most as long
@@ -115,10 +118,28 @@ def anls(prediction: str, answers: Sequence[str]) -> float:
     return similarity if similarity >= ANLS_THRESHOLD else 0.0
 
 
-def text_box_iou(prediction: str, truth: str) -> float:
-    """Return the intersection over union of the only box in an answer and the one in the truth, 0 without one."""
-    box, true_box = _one_box(prediction), _one_box(truth)
-    return 0.0 if box is None or true_box is None else box_iou(box, true_box)
+def box_accuracy(prediction: str, truth: str) -> float:
+    """Return the share of boxes, of the longer list of an answer's and the true ones, that overlap one of the other.
+
+    Two boxes overlap with an intersection over union of at least one half, as in RefCOCO. The share is 0 without boxes.
+    Boxes in thousandths are read like fractions.
+    """
+    remaining, expected = boxes_as_fractions(prediction), boxes_as_fractions(truth)
+    if not remaining or not expected:
+        return 0.0
+    longest, hits = max(len(remaining), len(expected)), 0
+    for box in expected:
+        overlaps = [box_iou(box, other) for other in remaining]
+        if overlaps and max(overlaps) >= BOX_IOU:
+            del remaining[overlaps.index(max(overlaps))]
+            hits += 1
+    return hits / longest
+
+
+def boxes_as_fractions(text: str) -> list[Box]:
+    """Return the boxes in a text as fractions, also where a model writes thousandths."""
+    boxes = find_boxes(text)
+    return [tuple(edge / 1000 for edge in box) if max(box) > 1 else box for box in boxes]  # type: ignore[misc]
 
 
 def _relative_distance(prediction: str, answer: str) -> float:
@@ -134,17 +155,12 @@ def _plain(text: str) -> str:
     return text.strip().removesuffix(".").casefold()
 
 
-def _one_box(text: str) -> tuple[float, float, float, float] | None:
-    boxes = find_boxes(text)
-    return boxes[0] if len(boxes) == 1 else None
-
-
 METRICS: dict[MetricName, Metric] = {
     "exact": Metric("exact", "exact match", True, lambda text, truth: (float(exact_match(text, truth)), 1.0)),
     "anls": Metric("anls", "ANLS", True, lambda text, truth: (anls(text, [truth]), 1.0)),
     "cer": Metric(
         "cer", "character error rate", False, lambda text, truth: (edit_distance(text, truth), max(len(truth), 1))
     ),
-    "iou": Metric("iou", "IoU of boxes", True, lambda text, truth: (text_box_iou(text, truth), 1.0)),
+    "iou": Metric("iou", "boxes with IoU >= 0.5", True, lambda text, truth: (box_accuracy(text, truth), 1.0)),
 }
 """Every metric by name."""

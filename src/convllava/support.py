@@ -69,6 +69,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def explain_no_checkpoint(folder: Path) -> str:
+    """Return what is wrong with a directory without the configuration of a model: it may hold an adapter."""
+    if (folder / "adapter_config.json").is_file():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        named = f" ({base})" if base else ""
+        return f"{folder} is an adapter, not a model: load its base{named} and give this folder as adapter (--adapter)"
+    return f"{folder} is not a checkpoint: it has no config.json"
+
+
 @contextmanager
 def atomic_directory(destination: Path, num_bytes: int = 0) -> Iterator[Path]:
     """Lend a fresh directory next to ``destination`` that becomes it when the block succeeds and is removed otherwise.

@@ -92,7 +92,7 @@ def test_answers_that_a_metric_cannot_score_are_errors(folder: Path) -> None:
         open_own_data(path, "iou")
     with pytest.raises(ValueError, match="--metric choice: the answer to 0 is no option"):
         open_own_data(path, "choice")
-    with pytest.raises(ValueError, match="--metric must be one of exact, anls, cer, vqa, iou, choice, got 'bleu'"):
+    with pytest.raises(ValueError, match="--metric must be one of exact, anls, cer, iou, vqa, choice, got 'bleu'"):
         open_own_data(path, "bleu")
 
 

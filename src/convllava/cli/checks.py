@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..support import did_you_mean, read_json
+from ..support import did_you_mean, explain_no_checkpoint
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 _OTHER_DTYPES = ("float64", "float", "double", "half")
@@ -47,15 +47,7 @@ def check_model(source: str, *, encoder_alone: bool = False) -> None:
         folder = locate(source)
     names = ("config.json", "open_clip_config.json") if encoder_alone else ("config.json",)
     if not any((folder / name).is_file() for name in names):
-        raise ValueError(_not_a_model(folder))
-
-
-def _not_a_model(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        named = f" ({base})" if base else ""
-        return f"{folder} is an adapter, not a model: load its base{named} and give this folder as adapter (--adapter)"
-    return f"{folder} is not a checkpoint: it has no config.json"
+        raise ValueError(explain_no_checkpoint(folder))
 
 
 def check_place(dtype: str | None = None, device: str | None = None, quantize: str | None = None) -> None:

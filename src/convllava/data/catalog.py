@@ -7,7 +7,6 @@ is a recipe's ``data_root`` or the environment variable ``CONVLLAVA_DATA``.
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..support import did_you_mean
 from .conversations import OnBadSample
 from .files import open_file
 from .samples import RecordSource, Sample
+from .splitting import Part
 
 logger = logging.getLogger(__name__)
 
@@ -99,34 +99,18 @@ class Card:
             )
         folder = root / self.image_folder
         source = open_file(root / self.annotations, folder, on_bad_sample=on_bad_sample)
-        opened: RecordSource = source if self.keep is None else _Filtered(source, self.keep, folder)
+        opened: RecordSource = source if self.keep is None else _filtered(source, self.keep, folder)
         if self.is_exact and len(opened) != self.samples:
             logger.warning("%s under %s has %d samples, the known one %d", self.name, root, len(opened), self.samples)
         return opened
 
 
-class _Filtered(RecordSource):
-    """The samples of a source that a filter accepts, in the source's order."""
-
-    def __init__(self, source: RecordSource, keep: Filter, image_folder: Path) -> None:
-        self.source = source
-        self.indices = [index for index in range(len(source)) if keep.accepts(source[index], image_folder)]
-        if not self.indices:
-            raise ValueError(f"no record has an image of {keep.image} and asks one of: {'; '.join(keep.asks)}")
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.source[self.indices[index]]
-
-    def image_sizes(self, index: int) -> Sequence[tuple[int, int]]:
-        """Return (height, width) of each image of a sample."""
-        return self.source.image_sizes(self.indices[index])
-
-    def text_length(self, index: int) -> int:
-        """Return the characters of a sample's texts."""
-        return self.source.text_length(self.indices[index])
+def _filtered(source: RecordSource, keep: Filter, image_folder: Path) -> RecordSource:
+    """Return the samples of a source that a filter accepts, in the source's order."""
+    indices = [index for index in range(len(source)) if keep.accepts(source[index], image_folder)]
+    if not indices:
+        raise ValueError(f"no record has an image of {keep.image} and asks one of: {'; '.join(keep.asks)}")
+    return Part(source, indices)
 
 
 def names() -> list[str]:

@@ -14,13 +14,13 @@ from PIL import Image
 
 from .faults import BadSampleError, Fault
 from .images import EncodedImage, StoredImage
-from .samples import CheckedSource, Sample, SampleSource
+from .samples import CheckedSource, RecordSource, Sample, SampleSource
 
 Identity = Literal["content", "path"]
 """Property by which two images are the same: the bytes of their files, or their paths."""
 
 
-class Part:
+class Part(RecordSource):
     """Some samples of a source, in their order.
 
     Args:

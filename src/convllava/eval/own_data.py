@@ -21,9 +21,10 @@ from ..constants import Message
 from ..data.files import FileDataset, open_file
 from ..data.images import EncodedImage, StoredImage, open_stored
 from ..data.samples import Sample
-from ..geometry import Box, box_iou, find_boxes
+from ..geometry import find_boxes
 from ..images import DATA_SET_LIMITS, ImageError, num_frames, undecoded, upright_size
-from ..metrics import choose_metric
+from ..metrics import METRICS as ANSWER_METRICS
+from ..metrics import box_accuracy, boxes_as_fractions, choose_metric
 from .benchmark import Benchmark, EvalSample, EvalSet, LoadOptions
 from .benchmarks import ALL, find_benchmark
 from .benchmarks.textvqa import normalize_vqa_answer, vqa_accuracy
@@ -43,17 +44,12 @@ from .outcome import (
 from .prompts import PromptProfile
 from .table import BenchmarkImage, DamagedImage, ImageSize, LoadedImage, digest_of
 
-METRICS = {
-    "exact": "exact match",
-    "anls": "ANLS",
-    "cer": "character error rate",
+METRICS = {name: metric.title for name, metric in ANSWER_METRICS.items()} | {
     "vqa": "VQA accuracy",
-    "iou": "boxes with IoU >= 0.5",
     "choice": "accuracy",
 }
 """Names of the metrics on the command line, and in tables."""
 
-_IOU = 0.5
 _ANNOTATORS = 5
 """Mean number of answers to a question from which on they are those of annotators, as in VQA and TextVQA."""
 
@@ -162,18 +158,8 @@ def _choice(text: str, answers: Sequence[str], row: Row, scoring: Scoring) -> tu
 
 
 def _boxes(text: str, answers: Sequence[str], row: Row, scoring: Scoring) -> tuple[float, str | None]:
-    """Return the share of boxes, of the longer of both lists, that overlap one of the other list."""
-    found, expected = _fractions(text), _fractions(answers[0])
-    if not found or not expected:
-        return 0.0, None
-    remaining = list(found)
-    hits = 0
-    for box in expected:
-        overlaps = [box_iou(box, other) for other in remaining]
-        if overlaps and max(overlaps) >= _IOU:
-            del remaining[overlaps.index(max(overlaps))]
-            hits += 1
-    return hits / max(len(found), len(expected)), str([list(box) for box in found])
+    found = boxes_as_fractions(text)
+    return box_accuracy(text, answers[0]), str([list(box) for box in found]) if found else None
 
 
 _SCORES: dict[str, Score] = {
@@ -184,12 +170,6 @@ _SCORES: dict[str, Score] = {
     "iou": _boxes,
     "choice": _choice,
 }
-
-
-def _fractions(text: str) -> list[Box]:
-    """Return the boxes in a text as fractions, also where a model writes thousandths."""
-    boxes = find_boxes(text)
-    return [tuple(edge / 1000 for edge in box) if max(box) > 1 else box for box in boxes]  # type: ignore[misc]
 
 
 def _edits_of(text: str, answer: str) -> tuple[int, int]:

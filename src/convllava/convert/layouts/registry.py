@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...model import ConvLlavaConfig, ConvLlavaVisionConfig
-from ...support import first_line, quiet_transformers, read_json
+from ...support import explain_no_checkpoint, first_line, quiet_transformers, read_json
 from ..checkpoint import Checkpoint, ReadOptions
 from ..tensor_files import STEMS
 from . import convllava, official, transformers_llava
@@ -59,11 +59,11 @@ def open_checkpoint(
     options = ReadOptions(resolution, hub_id, needs_resolution)
     path = folder / "config.json"
     if not path.is_file():
-        raise ValueError(_not_a_model(folder))
+        raise ValueError(explain_no_checkpoint(folder))
     config = read_json(path)
     layout = find_layout(config)
     if layout is not convllava and (folder / "adapter_config.json").is_file() and not _has_weights(folder):
-        raise ValueError(_not_a_model(folder))
+        raise ValueError(explain_no_checkpoint(folder))
     if layout is None:
         raise ValueError(_unsupported(folder, config.get("model_type")))
     with quiet_transformers():
@@ -128,14 +128,6 @@ def has_vision_and_language(folder: Path) -> bool:
 def describes_vision_and_language(config: Mapping[str, Any]) -> bool:
     """Return whether a ``config.json`` is that of an encoder and a language model together."""
     return convllava.is_layout(config) or config.get("model_type") in official.MODEL_TYPES
-
-
-def _not_a_model(folder: Path) -> str:
-    if (folder / "adapter_config.json").is_file():
-        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        named = f" ({base})" if base else ""
-        return f"{folder} is an adapter, not a model: load its base{named} and give this folder as adapter (--adapter)"
-    return f"{folder} is not a checkpoint: it has no config.json"
 
 
 def _has_weights(folder: Path) -> bool:

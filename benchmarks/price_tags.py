@@ -5,7 +5,7 @@
     python benchmarks/price_tags.py --seed 11       # other tags: recipes are chosen on such, never on the default seed
 
 The training tags have four questions each. The 120 questions of the test are about thirty other tags: articles, prices,
-numbers, type faces and wordings that training does not have. Each question is asked by itself.
+numbers and wordings that training does not have, in the same type faces. Each question is asked by itself.
 """
 
 import argparse
